@@ -1,0 +1,113 @@
+"""autopeft: plan, search and export the PEFT configuration that fits a GPU, a time and a dataset.
+
+>>> import autopeft as ap
+>>> plan = ap.plan(model="all-MiniLM-L6-v2", data="train.csv", budget=ap.Budget(gpu_mem="16GB"))
+>>> study = ap.search(model="all-MiniLM-L6-v2", data="train.csv", budget=ap.Budget(time="30min"))
+>>> bundle = ap.export(study)
+
+Names are loaded when first used, so that `import autopeft` costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autopeft.api import estimate, export, plan, profile, report, run, search
+    from autopeft.cost.estimate import CostEstimate
+    from autopeft.errors import AutopeftError
+    from autopeft.export.bundle import Bundle
+    from autopeft.hardware.profile import HardwareProfile
+    from autopeft.plan.budget import Budget
+    from autopeft.plan.plan import Fits, Plan, Rejected
+    from autopeft.report.facts import StudyFacts
+    from autopeft.request import Request
+    from autopeft.search.study import Study, Trial
+    from autopeft.space.candidate import Candidate, Training
+    from autopeft.workload.base_model import BaseModel
+    from autopeft.workload.dataset import Dataset
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AutopeftError",
+    "BaseModel",
+    "Budget",
+    "Bundle",
+    "Candidate",
+    "CostEstimate",
+    "Dataset",
+    "Fits",
+    "HardwareProfile",
+    "Plan",
+    "Rejected",
+    "Request",
+    "Study",
+    "StudyFacts",
+    "Training",
+    "Trial",
+    "__version__",
+    "estimate",
+    "export",
+    "plan",
+    "profile",
+    "report",
+    "run",
+    "search",
+]
+
+_HOMES = {
+    "AutopeftError": "autopeft.errors",
+    "BaseModel": "autopeft.workload.base_model",
+    "Budget": "autopeft.plan.budget",
+    "Bundle": "autopeft.export.bundle",
+    "Candidate": "autopeft.space.candidate",
+    "CostEstimate": "autopeft.cost.estimate",
+    "Dataset": "autopeft.workload.dataset",
+    "Fits": "autopeft.plan.plan",
+    "HardwareProfile": "autopeft.hardware.profile",
+    "Plan": "autopeft.plan.plan",
+    "Rejected": "autopeft.plan.plan",
+    "Request": "autopeft.request",
+    "Study": "autopeft.search.study",
+    "StudyFacts": "autopeft.report.facts",
+    "Training": "autopeft.space.candidate",
+    "Trial": "autopeft.search.study",
+    "estimate": "autopeft.api",
+    "export": "autopeft.api",
+    "plan": "autopeft.api",
+    "profile": "autopeft.api",
+    "report": "autopeft.api",
+    "run": "autopeft.api",
+    "search": "autopeft.api",
+}
+
+
+class _Face(ModuleType):
+    """The package, whose functions keep their names though folders are called the same.
+
+    Importing anything below `autopeft/plan/` would bind that folder to `autopeft.plan`, where
+    `ap.plan(...)` is wanted. `from autopeft.plan.budget import Budget` works either way.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _HOMES):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,119 @@
+"""The Python face: the command line's verbs as typed functions.
+
+    import autopeft as ap
+
+    plan = ap.plan(model="all-MiniLM-L6-v2", data="train.csv", budget=ap.Budget(gpu_mem="16GB"))
+    study = ap.search(model="./my-model", data="train.csv", budget=ap.Budget(time="30min"))
+    bundle = ap.export(study)
+
+Every function raises `autopeft.AutopeftError` with one readable line where the command line would
+print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from autopeft import pipeline
+from autopeft.hardware.profile import HardwareProfile
+from autopeft.plan.budget import Budget
+from autopeft.plan.plan import Plan, Verdict
+from autopeft.request import Demo, Request
+from autopeft.space.candidate import Candidate
+from autopeft.workload.dataset import Task
+
+if TYPE_CHECKING:
+    from autopeft.export.bundle import Bundle
+    from autopeft.report.facts import StudyFacts
+    from autopeft.search.observer import Observer
+    from autopeft.search.study import Study
+
+
+class Options(TypedDict, total=False):
+    """What every stage takes beside its main arguments; see `Request` for the meaning of each."""
+
+    test_data: str
+    task: Task
+    columns: dict[str, str]
+    demo: Demo
+    gpu: str
+    space: str
+    seq_len: int
+    batch_size: int
+    epochs: float
+    train_rows: int
+    seed: int
+    workspace: str
+    resume: bool
+
+
+def profile(*, name: str = pipeline.THIS_MACHINE, workspace: str = ".autopeft") -> HardwareProfile:
+    """Measure this machine (about 15 s) and keep the profile in the workspace."""
+    return pipeline.profile(Request.build(workspace=workspace), name=name)
+
+
+def estimate(
+    model: str, candidate: Candidate, *, budget: Budget | None = None, **options: Unpack[Options]
+) -> Verdict:
+    """Predict what one configuration takes: `Fits` or `Rejected`, with the estimate and its band."""
+    return pipeline.estimate(_request(model=model, budget=budget, **options), candidate)
+
+
+def plan(
+    model: str | None = None,
+    *,
+    data: str | None = None,
+    budget: Budget | None = None,
+    **options: Unpack[Options],
+) -> Plan:
+    """Hold every configuration of a search space against a budget."""
+    return pipeline.plan(_request(model=model, data=data, budget=budget, **options))
+
+
+def search(
+    model: str | None = None,
+    *,
+    data: str | None = None,
+    budget: Budget | None = None,
+    study: str | None = None,
+    observers: Sequence[Observer] = (),
+    **options: Unpack[Options],
+) -> Study:
+    """Search for the best configuration within a budget, on this machine."""
+    return pipeline.search(_request(model=model, data=data, budget=budget, study=study, **options), observers)
+
+
+def export(study: Study | str, *, out: str | None = None, force: bool = False) -> Bundle:
+    """Export a study's winner as a directory that transformers and peft load."""
+    return pipeline.export(_of_study(study), out=out, force=force)
+
+
+def report(study: Study | str) -> StudyFacts:
+    """Write a study's report page; `.places["report"]` names it."""
+    return pipeline.report(_of_study(study))
+
+
+def run(
+    model: str | None = None,
+    *,
+    data: str | None = None,
+    budget: Budget | None = None,
+    study: str | None = None,
+    observers: Sequence[Observer] = (),
+    **options: Unpack[Options],
+) -> StudyFacts:
+    """Go the whole way: measure, plan, search, export, report."""
+    return pipeline.run(_request(model=model, data=data, budget=budget, study=study, **options), observers)
+
+
+def _request(**fields: Any) -> Request:
+    return Request.build(**{name: value for name, value in fields.items() if value is not None})
+
+
+def _of_study(study: Study | str) -> Request:
+    if isinstance(study, str):
+        return Request.build(study=study)
+    folder = Path(study.folder)
+    return Request.build(study=study.name, workspace=str(folder.parent.parent))

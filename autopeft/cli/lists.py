@@ -1,0 +1,51 @@
+"""autopeft models, methods, gpus and spaces: what there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.cli.exits import Exit
+from autopeft.cli.flags import Json, takes_request
+
+if TYPE_CHECKING:
+    from autopeft.request import Request
+
+
+def models(as_json: Json = False) -> int:
+    """List the base models known by name."""
+    from autopeft.cli import screen, tables
+    from autopeft.workload.models import list_models
+
+    screen.show(list_models(), tables.models, as_json=as_json)
+    return Exit.DONE
+
+
+def methods(as_json: Json = False) -> int:
+    """List the PEFT methods."""
+    from autopeft import pipeline
+    from autopeft.cli import screen, tables
+
+    screen.show(pipeline.methods(), tables.methods, as_json=as_json)
+    return Exit.DONE
+
+
+@takes_request("workspace")
+def gpus(request: Request, as_json: Json = False) -> int:
+    """List the devices that can be planned for."""
+    from pathlib import Path
+
+    from autopeft.cli import screen, tables
+    from autopeft.hardware.catalog import list_profiles, profile_folders
+
+    known = list_profiles(profile_folders(Path(request.workspace)))
+    screen.show(known, tables.devices, as_json=as_json)
+    return Exit.DONE
+
+
+def spaces(as_json: Json = False) -> int:
+    """List the search spaces."""
+    from autopeft.cli import screen, tables
+    from autopeft.space.reader import list_spaces
+
+    screen.show(list_spaces(), tables.spaces, as_json=as_json)
+    return Exit.DONE

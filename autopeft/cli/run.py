@@ -1,0 +1,25 @@
+"""autopeft run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.cli.exits import Exit
+from autopeft.cli.flags import Json, takes_request
+
+if TYPE_CHECKING:
+    from autopeft.request import Request
+
+
+@takes_request()
+def run(request: Request, as_json: Json = False) -> int:
+    """Go the whole way: profile, plan, search, export, report."""
+    from autopeft import pipeline
+    from autopeft.cli import screen, summary
+    from autopeft.tracking.console import ConsoleObserver
+
+    console = screen.stderr() if as_json else screen.stdout()
+    with screen.clean_stdout(when=as_json):
+        facts = pipeline.run(request, [ConsoleObserver(console)])
+    screen.show(facts, summary.summary, as_json=as_json)
+    return Exit.DONE

@@ -1,0 +1,67 @@
+"""What goes to the screen: the answer on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDEST = 100
+"""Columns of the widest line; tables are made to be read at 80 to 100."""
+
+
+def stdout() -> Console:
+    """Return the console of answers: as wide as the terminal, at most `WIDEST`."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """Return the console of all that is no answer."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    wanted = WIDEST if "COLUMNS" not in os.environ and not console.is_terminal else console.width
+    console.width = min(wanted, WIDEST)
+    return console
+
+
+def show(answer: Any, render: Callable[[Any], Any], *, as_json: bool) -> None:
+    """Print an answer: as one JSON document, or rendered for people."""
+    if as_json:
+        from pydantic_core import to_json
+
+        text = to_json(answer, indent=2, inf_nan_mode="null").decode()
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        return
+    stdout().print(render(answer))
+
+
+@contextlib.contextmanager
+def clean_stdout(*, when: bool) -> Iterator[None]:
+    """Send to stderr what libraries print meanwhile, so that stdout holds the JSON document alone."""
+    if not when:
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a callback (what, done, of all) that keeps one line on stderr up to date; off a terminal none."""
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda _what, _done, _total: None
+        return
+    with console.status("") as status:
+        yield lambda what, done, total: status.update(f"{what} {done}/{total}" if total else what)

@@ -1,0 +1,25 @@
+"""autopeft search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.cli.exits import Exit
+from autopeft.cli.flags import Json, takes_request
+
+if TYPE_CHECKING:
+    from autopeft.request import Request
+
+
+@takes_request()
+def search(request: Request, as_json: Json = False) -> int:
+    """Plan, then train candidates and find the best."""
+    from autopeft import pipeline
+    from autopeft.cli import screen, tables
+    from autopeft.tracking.console import ConsoleObserver
+
+    console = screen.stderr() if as_json else screen.stdout()
+    with screen.clean_stdout(when=as_json):
+        study = pipeline.search(request, [ConsoleObserver(console)])
+    screen.show(study, tables.study, as_json=as_json)
+    return Exit.DONE

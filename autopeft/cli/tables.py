@@ -1,0 +1,173 @@
+"""Messages as tables: pure functions, made to be read at 80 to 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from autopeft.doctor import Check
+    from autopeft.export.bundle import Bundle
+    from autopeft.hardware.profile import HardwareProfile
+    from autopeft.methods.spec import MethodSpec
+    from autopeft.search.study import Study, Trial
+    from autopeft.space.search_space import SearchSpace
+    from autopeft.workload.base_model import BaseModel
+
+LOADERS = {"peft": "transformers and peft", "autopeft": "peft, after `import autopeft.adapters`"}
+STATE_STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "complete": "green", "failed": "red"}
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """Return an empty table in the house's style; columns named in `right` hold numbers."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    numbers = set(right)
+    for name in columns:
+        made.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers)
+    return made
+
+
+def heading(text: str) -> Text:
+    """Return a line that starts a section."""
+    return Text(text, style="bold")
+
+
+def band(low: float, high: float) -> str:
+    """Show a span of bytes, the unit once: "1.2-1.4 GiB"."""
+    first, last = format_bytes(low), format_bytes(high)
+    same_unit = first.split()[1:] == last.split()[1:]
+    return f"{first.split()[0]}-{last}" if same_unit else f"{first}-{last}"
+
+
+def hardware(profile: HardwareProfile) -> Group:
+    """Show one device."""
+    made = Table.grid(padding=(0, 2))
+    made.add_row(
+        "memory", f"{format_bytes(profile.usable_bytes)} usable of {format_bytes(profile.total_bytes)}"
+    )
+    made.add_row("a process holds", f"{format_bytes(profile.context_bytes)} before its first tensor")
+    for dtype, speed in profile.matmul_flops.items():
+        made.add_row(f"matrix product {dtype}", f"{speed / 1e9:,.1f} GFLOP/s")
+    made.add_row("memory bandwidth", f"{profile.bandwidth_bytes_per_second / 1e9:,.1f} GB/s")
+    made.add_row("starting an operator", format_seconds(profile.dispatch_seconds))
+    if profile.cores:
+        made.add_row("cores", str(profile.cores))
+    made.add_row(
+        "source", f"{profile.provenance.kind}, {profile.provenance.source}, {profile.provenance.date}"
+    )
+    return Group(heading(f"{profile.name}: {profile.device_name} ({profile.device})"), made)
+
+
+def study(done: Study) -> Group:
+    """Show the trials of a study and its best."""
+    made = table(
+        "trial", "configuration", "state", done.metric.name, "rows seen", "peak memory",
+        right=("trial", done.metric.name, "rows seen", "peak memory"),
+    )  # fmt: skip
+    for trial in done.trials:
+        made.add_row(*_trial(trial))
+    best = done.best
+    words = (
+        f"Best: trial {best.number}, {best.candidate.label}. Next: autopeft export --study {done.name}"
+        if best
+        else "No trial was trained to the end."
+    )
+    return Group(heading(f"Study {done.name}"), made, Text(words, style="bold green" if best else "bold red"))
+
+
+def _trial(trial: Trial) -> tuple[RenderableType, ...]:
+    last = trial.result.reports[-1] if trial.result and trial.result.reports else None
+    label = f"{trial.candidate.label} (baseline)" if trial.role == "baseline" else trial.candidate.label
+    return (
+        str(trial.number),
+        label,
+        Text(trial.state, style=STATE_STYLES.get(trial.state, "dim")),
+        f"{last.score:.4f}" if last else "-",
+        f"{last.samples:,}" if last else "-",
+        format_bytes(trial.result.peak_bytes) if trial.result and last else "-",
+    )
+
+
+def bundle(made: Bundle) -> Group:
+    """Show what was exported."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("directory", made.path)
+    grid.add_row("adapter", f"{made.candidate.label} for {made.model}")
+    grid.add_row(
+        f"test {made.metric.name}", f"{made.test_score:.4f} (95 % interval {made.low:.4f} to {made.high:.4f})"
+    )
+    if made.reference_difference is not None:
+        grid.add_row(
+            "checked", f"a fresh process gives the same logits within {made.reference_difference:.1e}"
+        )
+    grid.add_row("loads with", LOADERS.get(made.format, "transformers"))
+    return Group(heading("Exported"), grid)
+
+
+def models(rows: Sequence[BaseModel]) -> Table:
+    """List base models."""
+    made = table(
+        "model",
+        "family",
+        "parameters",
+        "layers",
+        "max. tokens",
+        right=("parameters", "layers", "max. tokens"),
+    )
+    for each in rows:
+        size = format_count(each.parameters) if each.parameters else "-"
+        longest = f"{each.max_length:,}" if each.max_length else "-"
+        made.add_row(each.name, each.family, size, str(each.layers), longest)
+    return made
+
+
+def methods(rows: Sequence[MethodSpec]) -> Table:
+    """List methods."""
+    made = table("method", "family", "trains", "rank", "merges", "knobs")
+    for each in rows:
+        knobs = ", ".join(f"{name}={knob.default}" for name, knob in each.knobs.items())
+        rank = f"yes ({each.default_rank})" if each.default_rank else "yes" if each.has_rank else "-"
+        made.add_row(each.name, each.family, each.trains, rank, "yes" if each.mergeable else "-", knobs)
+    return made
+
+
+def devices(rows: Sequence[HardwareProfile]) -> Table:
+    """List devices."""
+    made = table(
+        "name", "device", "memory", "16-bit TFLOP/s", "GB/s", "numbers",
+        right=("memory", "16-bit TFLOP/s", "GB/s"),
+    )  # fmt: skip
+    for each in rows:
+        speed = each.matmul_flops.get("bfloat16") or each.matmul_flops.get("float16")
+        made.add_row(
+            each.name,
+            each.device_name,
+            format_bytes(each.total_bytes),
+            f"{speed / 1e12:,.0f}" if speed else "-",
+            f"{each.bandwidth_bytes_per_second / 1e9:,.0f}",
+            each.provenance.kind,
+        )
+    return made
+
+
+def spaces(rows: Sequence[SearchSpace]) -> Table:
+    """List search spaces."""
+    made = table("space", "for", "methods", "description")
+    for each in rows:
+        made.add_row(each.name, ", ".join(each.families), ", ".join(each.methods), each.description)
+    return made
+
+
+def checks(rows: Sequence[Check]) -> Table:
+    """Show what the doctor found."""
+    made = table("", "check", "found", "how to mend it")
+    for each in rows:
+        made.add_row(Text(each.state, style=STATE_STYLES[each.state]), each.name, each.found, each.mend)
+    return made

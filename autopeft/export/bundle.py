@@ -1,0 +1,46 @@
+"""Bundle: the directory that is exported, and what it says about itself."""
+
+from __future__ import annotations
+
+from autopeft.cost.estimate import CostEstimate
+from autopeft.message import Message
+from autopeft.plan.budget import Budget
+from autopeft.space.candidate import Candidate
+from autopeft.train.result import TrialResult
+from autopeft.workload.dataset import Metric, Task
+
+
+class Bundle(Message):
+    """What `autopeft.json` of an exported directory holds.
+
+    Attributes:
+        path: the directory.   format: "peft" loads with peft alone, "autopeft" after
+            `import autopeft.adapters`, "model" is a whole transformers model.
+        test_score, low, high: the metric on the test rows with its 95 % interval.
+        reference_difference: largest difference between the logits recorded at export and those
+            of a process that has only transformers and peft.
+        files: SHA-256 of every other file.
+    """
+
+    path: str
+    format: str
+    model: str
+    task: Task
+    labels: tuple[str, ...]
+    candidate: Candidate
+    budget: Budget
+    predicted: CostEstimate | None
+    measured: TrialResult
+    metric: Metric
+    test_score: float
+    low: float
+    high: float
+    data: str
+    data_fingerprint: str
+    seed: int
+    study: str
+    trial: int
+    mlflow_run: str | None = None
+    versions: dict[str, str]
+    reference_difference: float | None = None
+    files: dict[str, str] = {}

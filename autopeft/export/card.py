@@ -1,0 +1,79 @@
+"""The model card of a bundle: the Hub's metadata, and how the adapter was found."""
+
+from __future__ import annotations
+
+from autopeft.export.bundle import Bundle
+from autopeft.export.check import loading_code
+from autopeft.units import format_bytes, format_count, format_seconds
+
+_PIPELINE_TAGS = {"classification": "text-classification", "sft": "text-generation"}
+
+
+def model_card(bundle: Bundle) -> str:
+    """Write README.md of a bundle."""
+    import yaml
+
+    metadata = {
+        "base_model": bundle.model,
+        "library_name": "transformers" if bundle.format == "model" else "peft",
+        "pipeline_tag": _PIPELINE_TAGS[bundle.task],
+        "tags": ["autopeft", bundle.candidate.method],
+        "model-index": [
+            {
+                "name": bundle.study,
+                "results": [
+                    {
+                        "task": {"type": _PIPELINE_TAGS[bundle.task]},
+                        "dataset": {"name": bundle.data, "type": bundle.data_fingerprint[:12]},
+                        "metrics": [{"type": bundle.metric.name, "value": round(bundle.test_score, 4)}],
+                    }
+                ],
+            }
+        ],
+    }
+    imports, loader = loading_code(bundle.format, bundle.task, len(bundle.labels), '"PATH_OF_THIS_FOLDER"')
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+            "---",
+            "",
+            f"# {bundle.candidate.label}",
+            "",
+            f"Found by autopeft for `{bundle.model}` on {bundle.data}: test {bundle.metric.name} "
+            f"{bundle.test_score:.3f} (95 % interval {bundle.low:.3f} to {bundle.high:.3f}).",
+            "",
+            "```python",
+            imports,
+            "",
+            f"model = {loader}",
+            "```",
+            "",
+            *(["Classes: " + ", ".join(bundle.labels) + ".", ""] if bundle.labels else []),
+            "## How it was found",
+            "",
+            *_findings(bundle),
+            "",
+            "The license of the base model and of the data apply; autopeft adds none.",
+            "`autopeft.json` holds the configuration, the budget, and all versions.",
+            "",
+        ]
+    )
+
+
+def _findings(bundle: Bundle) -> list[str]:
+    measured = bundle.measured.reports[-1]
+    lines = [
+        f"- Study `{bundle.study}`, trial {bundle.trial}, seed {bundle.seed}.",
+        f"- Trained on {format_count(measured.samples)} samples in {format_seconds(measured.seconds)}.",
+        f"- Peak memory measured: {format_bytes(bundle.measured.peak_bytes)}.",
+    ]
+    if bundle.predicted:
+        memory = bundle.predicted.memory
+        lines += [
+            f"- Peak memory predicted before it ran: {format_bytes(memory.device_peak_bytes)} "
+            f"(90 % band {format_bytes(memory.low_bytes)} to {format_bytes(memory.high_bytes)}).",
+            f"- Trainable parameters: {format_count(bundle.predicted.trainable_params)} of "
+            f"{format_count(bundle.predicted.total_params)}.",
+        ]
+    return lines

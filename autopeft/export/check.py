@@ -1,0 +1,73 @@
+"""Load an exported directory in a fresh process, as a user would, and compare the logits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from autopeft.errors import ExportError
+from autopeft.workload.dataset import Task
+
+REFERENCE = "reference.json"
+TOLERANCE = 1e-5
+_CLASSES = {"classification": "SequenceClassification", "sft": "CausalLM"}
+# Runs without autopeft on the path of imports, but for the one import that our own adapters need.
+_SCRIPT = """
+import json, pathlib, sys
+import torch
+folder = pathlib.Path(sys.argv[1])
+{imports}
+reference = json.loads((folder / "reference.json").read_text())
+model = {loader}
+model.eval()
+with torch.inference_mode():
+    logits = model(input_ids=torch.tensor(reference["input_ids"]),
+                   attention_mask=torch.tensor(reference["attention_mask"])).logits
+expected = torch.tensor(reference["logits"])
+print(json.dumps(float((logits[:, -expected.shape[1]:].float() - expected).abs().max())
+                 if expected.dim() == 3 else float((logits.float() - expected).abs().max())))
+"""
+
+
+def loading_code(kind: str, task: Task, labels: int, path: str) -> tuple[str, str]:
+    """Return the imports and the expression that load a bundle, as a user would type them."""
+    auto = _CLASSES[task]
+    more = f", num_labels={labels}" if task == "classification" else ""
+    if kind == "model":
+        return (
+            f"from transformers import AutoModelFor{auto}",
+            f"AutoModelFor{auto}.from_pretrained({path})",
+        )
+    ours = "import autopeft.adapters\n" if kind == "autopeft" else ""
+    return (
+        f"{ours}from peft import AutoPeftModelFor{auto}",
+        f"AutoPeftModelFor{auto}.from_pretrained({path}{more})",
+    )
+
+
+def compare_in_fresh_process(folder: Path, kind: str, task: Task, labels: int) -> float:
+    """Return the largest difference between the recorded logits and those of a fresh process.
+
+    Raises:
+        ExportError: the directory does not load, or differs by more than `TOLERANCE`.
+    """
+    imports, loader = loading_code(kind, task, labels, "str(folder)")
+    script = _SCRIPT.format(imports=imports, loader=loader)
+    done = subprocess.run(  # noqa: S603 (our own interpreter and script)
+        [sys.executable, "-W", "ignore", "-c", script, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise ExportError(f"the export in {folder} does not load with transformers and peft: {reason}")
+    difference = float(json.loads(done.stdout.strip().splitlines()[-1]))
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"logits of the export must be within {TOLERANCE} of the trained model's, but differ by "
+            f"{difference:.2g}."
+        )
+    return difference

@@ -1,0 +1,108 @@
+"""Write a bundle: all of it in a folder beside the target, checked, then renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from autopeft.errors import ExportError, StorageError
+from autopeft.export.bundle import Bundle
+from autopeft.export.card import model_card
+from autopeft.export.check import REFERENCE, compare_in_fresh_process
+from autopeft.files import make_folder, write_atomically
+from autopeft.methods.registry import METHODS
+from autopeft.train.batches import collate
+
+if TYPE_CHECKING:
+    from autopeft.train.trainer import Trainer
+
+_REFERENCE_ROWS = 4
+
+
+def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bundle:
+    """Export a trained candidate to `draft.path`.
+
+    Args:
+        draft: what is known of the bundle; the check's result and the checksums are added.
+        trainer: holds the trained model.
+        force: replace an existing directory.
+
+    Returns:
+        The bundle as written.
+
+    Raises:
+        ExportError: the directory exists, or the export does not reproduce the logits.
+        StorageError: it cannot be written.
+    """
+    target = Path(draft.path)
+    if target.exists() and not force:
+        raise ExportError(f"{target} exists already; name another place with --out or pass --force.")
+    make_folder(target.parent)
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        _fill(staging, trainer, draft)
+        difference = compare_in_fresh_process(staging, draft.format, draft.task, len(draft.labels))
+        checked = draft.model_copy(update={"reference_difference": difference})
+        write_atomically(staging / "README.md", model_card(checked))
+        bundle = checked.model_copy(update={"files": _checksums(staging)})
+        write_atomically(staging / "autopeft.json", bundle.model_dump_json(indent=1))
+        staging.chmod(0o755)
+        _swap(staging, target)
+    except OSError as error:
+        raise StorageError(f"the bundle {target} cannot be written: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return bundle
+
+
+def bundle_format(method: str) -> str:
+    """Return how a method's export loads: "peft", "autopeft" or "model"."""
+    return METHODS[method].exports
+
+
+def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:
+    model = trainer.model
+    if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            config.inference_mode = True
+    elif isinstance(model, PreTrainedModel) and draft.labels:
+        model.config.id2label = dict(enumerate(draft.labels))
+        model.config.label2id = {name: index for index, name in enumerate(draft.labels)}
+    if isinstance(model, PeftModel | PreTrainedModel):
+        model.save_pretrained(str(folder))
+    trainer.tokenizer.save_pretrained(folder)
+    rows = trainer.rows("validation")[:_REFERENCE_ROWS]
+    batch = collate(rows, pad=trainer.tokenizer.pad_token_id, device=trainer.device)
+    del batch["labels"]
+    model.eval()
+    with torch.inference_mode():
+        logits = model(**batch).logits[:, -1:] if draft.task == "sft" else model(**batch).logits
+    reference = {name: tensor.tolist() for name, tensor in batch.items()} | {"logits": logits.tolist()}
+    write_atomically(folder / REFERENCE, json.dumps(reference))
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Put the finished folder in place of the old; a crash leaves one of them whole."""
+    if target.exists():
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+        target.rename(old / target.name)
+        staging.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        staging.rename(target)

@@ -1,0 +1,124 @@
+"""Conclusion: from a finished study to the facts that the summary and the report show."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from autopeft.export.bundle import Bundle
+from autopeft.journey.contest import Scores
+from autopeft.journey.workspace import StudyFolder
+from autopeft.plan.plan import Plan
+from autopeft.report.decide import decision, reasons
+from autopeft.report.facts import Compared, DataFacts, StudyFacts
+from autopeft.search.study import Study, Trial
+from autopeft.workload.dataset import Dataset
+
+_PACKAGES = ("autopeft", "torch", "transformers", "peft", "optuna", "ray", "mlflow", "scikit-learn")
+
+
+def data_facts(dataset: Dataset) -> DataFacts:
+    """Describe a dataset without its rows."""
+    return DataFacts(
+        name=dataset.name,
+        task=dataset.task,
+        metric=dataset.metric,
+        rows={split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
+        labels=dataset.labels,
+        columns=dataset.columns,
+        source=dataset.source,
+        fingerprint=dataset.fingerprint,
+        notes=dataset.notes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def compare(trial: Trial, *, on_cpu: bool) -> tuple[Compared, ...]:
+    """Put a trial's predictions beside its measurements."""
+    if trial.predicted is None or trial.result is None or not trial.result.reports:
+        return ()
+    memory, time, last = trial.predicted.memory, trial.predicted.time, trial.result.reports[-1]
+    context = memory.device_peak_bytes - memory.reserved_peak_bytes
+    rows = [
+        Compared(
+            quantity="peak memory of the process" if on_cpu else "peak memory reserved",
+            unit="bytes",
+            predicted=memory.device_peak_bytes if on_cpu else memory.reserved_peak_bytes,
+            low=memory.low_bytes - (0 if on_cpu else context),
+            high=memory.high_bytes - (0 if on_cpu else context),
+            measured=trial.result.peak_bytes,
+        ),
+        Compared(
+            quantity="time of a training step",
+            unit="seconds",
+            predicted=time.step_seconds,
+            low=time.low_seconds,
+            high=time.high_seconds,
+            measured=last.step_seconds,
+        ),
+    ]
+    if trial.predicted.run_seconds is not None and trial.state == "complete":
+        rows.append(
+            Compared(
+                quantity="time of the whole training",
+                unit="seconds",
+                predicted=trial.predicted.run_seconds,
+                low=trial.predicted.run_seconds * time.low_seconds / time.step_seconds,
+                high=trial.predicted.run_seconds * time.high_seconds / time.step_seconds,
+                measured=last.seconds,
+            )
+        )
+    return tuple(rows)
+
+
+def conclude(
+    *,
+    study: Study,
+    plan: Plan,
+    data: DataFacts,
+    scores: Scores,
+    bundle: Bundle | None,
+    folder: StudyFolder,
+    seconds: Mapping[str, float],
+    mlflow_uri: str,
+) -> StudyFacts:
+    """Gather everything a finished study has to say."""
+    on_cpu = plan.profile.device == "cpu"
+    compared = compare(study.best, on_cpu=on_cpu) if study.best else ()
+    places = {"report": str(folder.report), "study": str(folder.path), "mlflow": mlflow_uri}
+    if bundle is not None:
+        places = {"adapter": bundle.path, **places}
+    return StudyFacts(
+        study=study,
+        plan=plan,
+        data=data,
+        scores=scores.scores,
+        comparisons=compared,
+        decision=decision(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
+        reasons=reasons(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
+        seconds=dict(seconds),
+        places=places,
+        next_steps=_next_steps(study, bundle, folder),
+        environment=versions() | {"device": plan.profile.device_name, "system": platform.platform()},
+    )
+
+
+def _next_steps(study: Study, bundle: Bundle | None, folder: StudyFolder) -> tuple[str, ...]:
+    workspace = folder.path.parent.parent
+    elsewhere = [] if workspace == Path(".autopeft") else [f"--workspace {workspace}"]
+    steps: Sequence[str] = [
+        " ".join(["autopeft", "ui", *elsewhere, "  # all trials in MLflow"]),
+        " ".join(
+            ["autopeft", "run", "--resume", "--study", study.name, *elsewhere, "--time 10min  # search on"]
+        ),
+        "autopeft run --model DIR_OR_ID --data train.csv --gpu-mem 16GB --time 2h  # your own",
+    ]
+    if bundle is None:
+        return tuple(steps)
+    return (f"less {bundle.path}/README.md  # how to load the adapter", *steps)

@@ -1,0 +1,105 @@
+"""The contest on the test rows: the winner against the baselines, each scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from autopeft.message import Message
+from autopeft.report.decide import DEFAULT, PROBE, UNTRAINED, WINNER
+from autopeft.report.facts import TestScore
+from autopeft.report.intervals import mean_interval, paired_difference, wilson
+from autopeft.search.study import Study, Trial
+from autopeft.train.evaluate import Evaluation
+from autopeft.train.trainer import Trainer
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import Dataset
+
+
+class Scores(Message):
+    """The test scores of a study, the winner first.
+
+    Attributes:
+        trial: number of the winning trial; None where nothing was trained to the end.
+    """
+
+    trial: int | None
+    scores: tuple[TestScore, ...]
+
+
+def hold_contest(
+    study: Study, base: BaseModel, dataset: Dataset, checkpoint: Callable[[int], Path], device: str
+) -> Scores:
+    """Score the winner, the default and the simplest baseline on the test rows.
+
+    Args:
+        checkpoint: where a trial left its trained weights.
+    """
+    best = study.best
+    if best is None:
+        return Scores(trial=None, scores=())
+
+    def trained(trial: Trial) -> Evaluation:
+        trainer = Trainer(base, dataset, trial.candidate, seed=study.seed, device=device)
+        trainer.restore(checkpoint(trial.number))
+        return trainer.evaluate("test")
+
+    winner = trained(best)
+    scores = [_score(WINNER, best.candidate.label, winner, dataset, trial=best)]
+    baseline = study.baseline
+    if baseline is not None and baseline.state == "complete":
+        other = winner if baseline.number == best.number else trained(baseline)
+        scores.append(
+            _score(DEFAULT, baseline.candidate.label, other, dataset, trial=baseline, against=winner)
+        )
+    if dataset.task == "classification":
+        from autopeft.train.probe import linear_probe
+
+        validation, test = linear_probe(base, dataset, best.candidate.training, device=device)
+        label = "logistic regression on frozen features"
+        probe = _score(PROBE, label, test, dataset, against=winner)
+        scores.append(probe.model_copy(update={"validation_score": validation.score}))
+    else:
+        untrained = Trainer(base, dataset, best.candidate, seed=study.seed, device=device).evaluate("test")
+        scores.append(_score(UNTRAINED, "the base model as it is", untrained, dataset, against=winner))
+    return Scores(trial=best.number, scores=tuple(scores))
+
+
+def _score(
+    contender: str,
+    label: str,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    *,
+    trial: Trial | None = None,
+    against: Evaluation | None = None,
+) -> TestScore:
+    values = evaluation.values
+    share = dataset.task == "classification"
+    low, high = wilson(round(sum(values)), len(values)) if share else mean_interval(values)
+    lead: Mapping[str, float] = {}
+    if against is not None:
+        found = (
+            paired_difference([v > 0 for v in against.values], [v > 0 for v in values])
+            if share
+            else _mean_difference(against.values, values)
+        )
+        lead = dict(zip(("lead", "lead_low", "lead_high"), found, strict=True))
+    result, predicted = (trial.result, trial.predicted) if trial else (None, None)
+    return TestScore(
+        contender=contender,
+        label=label,
+        test_score=evaluation.score,
+        low=low,
+        high=high,
+        validation_score=result.score if result else None,
+        trainable_params=predicted.trainable_params if predicted else None,
+        train_seconds=result.reports[-1].seconds if result and result.reports else None,
+        extra=evaluation.extra,
+        **lead,
+    )
+
+
+def _mean_difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    differences = [mine - theirs for mine, theirs in zip(one, other, strict=True)]
+    return (sum(differences) / len(differences), *mean_interval(differences))

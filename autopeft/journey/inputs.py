@@ -1,0 +1,181 @@
+"""Inputs: a request made concrete: model, data, search space, device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autopeft.errors import InputError, UnsupportedError
+from autopeft.hardware.catalog import load_profile, profile_folders
+from autopeft.hardware.profile import HardwareProfile, Provenance
+from autopeft.methods.registry import DEFAULT, METHODS, find_method
+from autopeft.request import Request
+from autopeft.space.candidate import Candidate, Scalar
+from autopeft.space.reader import load_space
+from autopeft.space.search_space import SearchSpace, fix, only_methods
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import Dataset, Lengths, Task, Workload
+from autopeft.workload.models import find_model
+
+ASSUMED_LENGTH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a request names, loaded. `dataset` is None where only the architecture is planned for."""
+
+    base: BaseModel
+    dataset: Dataset | None
+    workload: Workload
+    space: SearchSpace
+    baseline: Candidate
+
+
+def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
+    """Load model, data and search space.
+
+    Raises:
+        InputError: something is missing, unknown or malformed.
+    """
+    base, dataset = _model_and_data(request)
+    task: Task = dataset.task if dataset else request.task or _usual_task(base)
+    settings = settings_of(request, profile)
+    space = fix(load_space(request.space), {f"training.{name}": value for name, value in settings.items()})
+    able = [spec.name for spec in METHODS.values() if base.family in spec.families and task in spec.tasks]
+    if not able:
+        raise UnsupportedError(f"no method works on {base.family} models for {task} yet ({base.name}).")
+    space = only_methods(space, able)
+    fixed = {
+        name.removeprefix("training."): value
+        for name, value in space.fixed.items()
+        if name.startswith("training.")
+    }
+    training = DEFAULT.training.model_copy(update=fixed)
+    if base.max_length is not None and training.max_length > base.max_length:
+        if request.seq_len is not None:
+            raise InputError(
+                f"seq_len must be at most {base.max_length} for {base.name}, but got {request.seq_len}."
+            )
+        training = training.model_copy(update={"max_length": base.max_length})
+        space = fix(space, {"training.max_length": base.max_length})
+    return Inputs(
+        base=base,
+        dataset=dataset,
+        workload=_workload(task, base, dataset, request, training.max_length),
+        space=space,
+        baseline=DEFAULT.model_copy(update={"training": training}),
+    )
+
+
+def settings_of(request: Request, profile: HardwareProfile) -> dict[str, Scalar]:
+    """Return the training settings that a request, or its device, decides for all candidates."""
+    given: dict[str, Scalar | None] = {
+        "max_length": request.seq_len,
+        "batch_size": request.batch_size,
+        "epochs": request.epochs,
+        "precision": "fp32" if profile.device == "cpu" else "bf16",
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def target_profile(request: Request, this_machine: HardwareProfile | None) -> HardwareProfile:
+    """Return the device to plan for: the one named, this machine's, or any GPU of the memory given.
+
+    Raises:
+        InputError: a time limit is given for a GPU whose speed nobody knows.
+    """
+    if request.gpu is not None:
+        return load_profile(request.gpu, profile_folders(Path(request.workspace)))
+    if this_machine is not None:
+        return this_machine
+    if request.budget.gpu_mem is None:
+        raise InputError("a plan needs a device: give --gpu-mem 16GB, or --gpu NAME (`autopeft gpus`).")
+    if request.budget.time is not None:
+        raise InputError(
+            "a time limit needs a device whose speed is known: add --gpu NAME (`autopeft gpus`)."
+        )
+    return any_gpu(request.budget.gpu_mem)
+
+
+def any_gpu(memory: int) -> HardwareProfile:
+    """Return an NVIDIA GPU of which only the memory is known; its speeds are those of the slowest listed."""
+    slowest = load_profile("t4")
+    return slowest.model_copy(
+        update={
+            "name": "any-gpu",
+            "device_name": "any NVIDIA GPU with this memory",
+            "total_bytes": memory,
+            "usable_bytes": memory,
+            "matmul_flops": {"bfloat16": slowest.matmul_flops["float16"]} | slowest.matmul_flops,
+            "provenance": Provenance(
+                kind="assumed",
+                source="memory as given, speed unknown",
+                date=datetime.now(UTC).date().isoformat(),
+            ),
+        }
+    )
+
+
+def require_dataset(inputs: Inputs) -> Dataset:
+    """Return the dataset.
+
+    Raises:
+        InputError: the request names none.
+    """
+    if inputs.dataset is None:
+        raise InputError("training needs data: give --data FILE (CSV, JSONL or Parquet), or try --demo.")
+    return inputs.dataset
+
+
+def check_candidate(candidate: Candidate) -> None:
+    """Refuse a method that nobody knows before anything is loaded."""
+    find_method(candidate.method)
+
+
+def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
+    if request.demo is not None:
+        from autopeft.workload.demo import demo_dataset, demo_model
+
+        if request.model or request.data:
+            raise InputError("--demo brings its own model and data: leave out --model and --data.")
+        limit = {} if request.train_rows is None else {"train_rows": request.train_rows}
+        return demo_model(request.demo), demo_dataset(request.demo, seed=request.seed, **limit)
+    if request.model is None:
+        raise InputError(
+            "a base model is needed: give --model NAME, DIRECTORY or HUB_ID (`autopeft models`)."
+        )
+    base = find_model(request.model)
+    if request.data is None:
+        return base, None
+    from autopeft.workload.readers import read_dataset
+
+    return base, read_dataset(
+        request.data,
+        task=request.task,
+        columns=request.columns,
+        test_path=request.test_data,
+        seed=request.seed,
+        train_rows=request.train_rows,
+    )
+
+
+def _usual_task(base: BaseModel) -> Task:
+    return "sft" if base.family == "decoder" else "classification"
+
+
+def _workload(
+    task: Task, base: BaseModel, dataset: Dataset | None, request: Request, max_length: int
+) -> Workload:
+    if dataset is None:
+        longest = request.seq_len or min(ASSUMED_LENGTH, base.max_length or ASSUMED_LENGTH)
+        return Workload(task=task, lengths=Lengths.constant(longest))
+    from autopeft.workload.tokens import measure_lengths
+
+    return Workload(
+        task=task,
+        lengths=measure_lengths(dataset, base, max_length),
+        rows=len(dataset.train),
+        validation_rows=len(dataset.validation),
+        labels=max(1, len(dataset.labels)),
+    )

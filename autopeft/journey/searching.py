@@ -1,0 +1,187 @@
+"""The search stage: from a request to a finished study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autopeft.errors import DoesNotFitError, InputError
+from autopeft.hardware.profile import HardwareProfile
+from autopeft.journey.conclusion import data_facts
+from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
+from autopeft.journey.stages import Stages
+from autopeft.journey.workspace import StudyFolder, existing_study, study_folder
+from autopeft.plan.cost_model import CostModel
+from autopeft.plan.plan import Plan
+from autopeft.plan.planner import Planner
+from autopeft.request import Request
+from autopeft.search.halving import plan_rungs
+from autopeft.search.loop import Search
+from autopeft.search.observer import Observer
+from autopeft.search.optuna_searcher import OptunaSearcher
+from autopeft.search.schedule import make_schedule, side_by_side
+from autopeft.search.store import StudyStore
+from autopeft.search.study import Study
+from autopeft.space.search_space import footprints, warm_start
+
+Progress = Callable[[str, int, int], None]
+PLANNED_FIRST = 16
+FIRST_RUNG = 1 / 4
+"""Share of a training before which scores on real data were still those of guessing."""
+
+
+def run_search(
+    request: Request,
+    measure: Callable[[Request], HardwareProfile],
+    cost_model: CostModel,
+    observers: Sequence[Observer],
+    progress: Progress,
+) -> Study:
+    """Begin a study, or go on with it, and search until the budget is spent.
+
+    Args:
+        measure: returns the profile of this machine.
+
+    Raises:
+        DoesNotFitError: nothing in the space fits the budget.
+        InputError: the request names no data, or a study that exists or does not.
+    """
+    began = time.monotonic()
+    folder, request = open_study(request)
+    store, stages = StudyStore(folder.store), Stages(folder.stages)
+    with store.claimed():
+        with stages.timed("profile"):
+            profile = measure(request)
+        with stages.timed("data"):
+            inputs = load_inputs(request, profile)
+            dataset = require_dataset(inputs)
+        planner = Planner(
+            base=inputs.base,
+            workload=inputs.workload,
+            profile=profile,
+            budget=request.budget,
+            cost_model=cost_model,
+        )
+        if not store.exists():
+            with stages.timed("plan"):
+                plan = plan_space(planner, inputs, PLANNED_FIRST, progress)
+            _require_fits(plan)
+            store.create(
+                name=folder.path.name,
+                metric=dataset.metric,
+                seed=request.seed,
+                request=request.model_dump_json(),
+                plan=plan,
+            )
+            data_facts(dataset).keep(folder.data)
+        with stages.timed("search"):
+            return _search(request, inputs, planner, store, folder, observers, began)
+
+
+def plan_space(planner: Planner, inputs: Inputs, limit: int, progress: Progress) -> Plan:
+    """Judge the configurations of the space that cost differently, at most `limit`, and the default."""
+    rest = [c for c in footprints(inputs.space, limit) if c.footprint != inputs.baseline.footprint]
+    candidates = [inputs.baseline, *rest]
+    return planner.plan(
+        inputs.space.name, candidates, lambda done: progress("costing configurations", done, len(candidates))
+    )
+
+
+def open_study(request: Request) -> tuple[StudyFolder, Request]:
+    """Return the folder of a new study, or of the one to go on with and what it was asked.
+
+    Of the new request a resumed study takes the budget's time and trials; the rest must stay as it was.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    if not request.resume:
+        folder = study_folder(request.workspace, request.study or _new_name(request))
+        if folder.store.exists():
+            raise InputError(
+                f"the study {folder.path.name!r} exists already: --resume goes on with it, "
+                "or give another --study."
+            )
+        return folder, request.model_copy(update={"study": folder.path.name})
+    folder = existing_study(request.workspace, request.study)
+    stored = stored_request(folder, request.workspace)
+    given = {name: value for name, value in request.budget if value is not None}
+    budget = stored.budget.model_copy(update=given)
+    return folder, stored.model_copy(update={"budget": budget, "resume": True})
+
+
+def stored_request(folder: StudyFolder, workspace: str) -> Request:
+    """Read what a study was asked when it began."""
+    store = StudyStore(folder.store)
+    try:
+        stored = Request.model_validate_json(store.request())
+    finally:
+        store.close()
+    return stored.model_copy(update={"study": folder.path.name, "workspace": workspace})
+
+
+def _search(
+    request: Request,
+    inputs: Inputs,
+    planner: Planner,
+    store: StudyStore,
+    folder: StudyFolder,
+    observers: Sequence[Observer],
+    began: float,
+) -> Study:
+    from autopeft.search.ray_runner import run_on_ray
+    from autopeft.train.trainer import TrainerFactory
+
+    dataset, plan = require_dataset(inputs), store.plan()
+    training = inputs.baseline.training
+    rungs = plan_rungs(round(len(dataset.train) * training.epochs), first_share=FIRST_RUNG)
+    before = time.monotonic() - began
+    left = None if request.budget.time is None else max(1.0, request.budget.time - before)
+    schedule = make_schedule(
+        plan,
+        rungs,
+        seconds=left,
+        trials=request.budget.trials,
+        concurrent=side_by_side(plan, planner.memory_limit),
+    )
+    search = Search(
+        store,
+        OptunaSearcher(inputs.space, seed=request.seed, metric=dataset.metric, warm=warm_start(inputs.space)),
+        planner.judge,
+        rungs,
+        dataset.metric,
+        observers,
+        baseline=inputs.baseline,
+        max_trials=schedule.trials,
+        deadline=None if left is None else time.monotonic() + left,
+    )
+    search.start(plan, schedule.trials + 1, schedule.expected_seconds)
+    on_gpu = plan.profile.device == "cuda"
+    run_on_ray(
+        search,
+        TrainerFactory(base=inputs.base, dataset=dataset, device="cuda" if on_gpu else "cpu"),
+        seed=request.seed,
+        concurrent=schedule.concurrent,
+        threads_per_trial=schedule.threads,
+        folder=folder.path,
+        gpus_per_trial=1.0 if on_gpu else 0.0,
+    )
+    return search.finish()
+
+
+def _require_fits(plan: Plan) -> None:
+    if plan.fits:
+        return
+    nearest = plan.rejected[0]
+    raise DoesNotFitError(
+        f"none of {len(plan.rejected)} configurations fits; the nearest, {nearest.candidate.label}: "
+        f"{nearest.reason}{f'; {nearest.way_out}' if nearest.way_out else ''}."
+    )
+
+
+def _new_name(request: Request) -> str:
+    subject = f"demo-{request.demo}" if request.demo else Path(request.data or request.model or "study").stem
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in subject)
+    return f"{safe[:40].strip('-') or 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

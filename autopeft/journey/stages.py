@@ -1,0 +1,30 @@
+"""Stages: how long each part of the journey took, kept over resumptions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from autopeft.files import write_atomically
+
+
+class Stages:
+    """Wall time by stage, in a file of the study."""
+
+    def __init__(self, file: Path) -> None:
+        """Go on with what `file` holds."""
+        self.file = file
+        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to a stage."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - began
+            write_atomically(self.file, json.dumps(self.seconds))

@@ -1,0 +1,87 @@
+"""Workspace: where a study keeps its files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from autopeft.errors import InputError, UnknownNameError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The files of one study."""
+
+    path: Path
+
+    @property
+    def store(self) -> Path:
+        """SQLite database of the trials."""
+        return self.path / "study.db"
+
+    @property
+    def data(self) -> Path:
+        """What is known of the dataset, without its rows."""
+        return self.path / "data.json"
+
+    @property
+    def stages(self) -> Path:
+        """Wall time of each stage so far."""
+        return self.path / "stages.json"
+
+    @property
+    def scores(self) -> Path:
+        """Test scores, computed once."""
+        return self.path / "scores.json"
+
+    @property
+    def facts(self) -> Path:
+        """Everything the report shows."""
+        return self.path / "facts.json"
+
+    @property
+    def bundle(self) -> Path:
+        """The exported adapter, unless it was put elsewhere."""
+        return self.path / "bundle"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.path / "report.html"
+
+    def checkpoint(self, trial: int) -> Path:
+        """Where a trial keeps what it takes to go on."""
+        return self.path / "trials" / f"{trial:04d}" / "checkpoint"
+
+
+def study_folder(workspace: str, name: str) -> StudyFolder:
+    """Return the folder of a study, which need not exist.
+
+    Raises:
+        InputError: the name cannot be that of a folder.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"a study's name must be letters, digits, dots, dashes and underscores, but got {name!r}."
+        )
+    return StudyFolder(Path(workspace) / "studies" / name)
+
+
+def existing_study(workspace: str, name: str | None) -> StudyFolder:
+    """Return the folder of a study that was begun; without a name, of the latest.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    stores = sorted(
+        Path(workspace).glob("studies/*/study.db"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    names = [path.parent.name for path in stores]
+    if name is None and names:
+        return study_folder(workspace, names[0])
+    if name is None or name not in names:
+        raise UnknownNameError("study", name or "(latest)", names, hint=f"Looked in {workspace}/studies.")
+    return study_folder(workspace, name)

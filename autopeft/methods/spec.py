@@ -1,0 +1,50 @@
+"""MethodSpec: what is known about a PEFT method without importing torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autopeft.message import Message
+from autopeft.space.candidate import Scalar
+from autopeft.workload.base_model import Family
+from autopeft.workload.dataset import Task
+
+MethodFamily = Literal["reparameterised", "additive", "selective", "hybrid", "baseline"]
+Ability = Literal["peft", "autopeft", "model", "none"]
+
+
+class Knob(Message):
+    """One of a method's own knobs: its default and the values worth searching."""
+
+    default: Scalar
+    choices: tuple[Scalar, ...]
+    meaning: str
+
+
+class MethodSpec(Message):
+    """One row of `autopeft methods`.
+
+    Attributes:
+        trains: what is trained, in words.
+        has_rank: whether `Candidate.rank` means something; `default_rank` is used where it is left out.
+        placeable: whether `Candidate.targets` and `layers` mean something.
+        default_targets: role used where `targets` is left out.
+        mergeable: whether the update folds into the base weights.
+        exports: "peft" (loads with peft alone), "autopeft" (peft plus `import autopeft.methods`),
+            "model" (a whole model), "none".
+        families: families of base models it works on.  tasks: tasks it works for.
+    """
+
+    name: str
+    family: MethodFamily
+    paper: str
+    trains: str
+    has_rank: bool = False
+    default_rank: int | None = None
+    placeable: bool = False
+    default_targets: str | None = None
+    knobs: dict[str, Knob] = {}
+    mergeable: bool = False
+    exports: Ability = "peft"
+    families: tuple[Family, ...] = ("decoder", "encoder")
+    tasks: tuple[Task, ...] = ("classification", "sft")

@@ -1,0 +1,278 @@
+"""The charts of a report: plotly figures, each with a title and its finding in words.
+
+Colours stand on white and on black alike; the page's style sheet sets those of text and lines.
+"""
+
+from __future__ import annotations
+
+import html
+import statistics
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from autopeft.report.decide import percent
+from autopeft.report.facts import StudyFacts
+from autopeft.report.points import (
+    Curve,
+    MemoryPoint,
+    TradeOff,
+    curves,
+    memory_parts,
+    memory_points,
+    noise,
+    trade_offs,
+)
+from autopeft.search.study import Trial
+from autopeft.units import GIB, MIB, format_bytes, format_count, format_limit, format_seconds
+
+BLUE, ORANGE, GREEN, GREY, RED = "#3b82f6", "#d97706", "#059669", "#8a94a3", "#dc4c4c"
+_PART_COLOURS = ("#64748b", "#3b82f6", "#8b5cf6", "#d97706", "#059669", "#c2559d", "#a3a046", "#9aa5b4")
+
+# Above this many trials lines and bands would run together: they are drawn fainter, bands not at all.
+_MANY = 60
+
+
+class Chart(NamedTuple):
+    """A figure, and what it shows in words for those who do not see it."""
+
+    name: str
+    title: str
+    finding: str
+    figure: go.Figure
+
+
+def charts(facts: StudyFacts) -> tuple[Chart, ...]:
+    """Return every chart that the facts have something for."""
+    drawn = (_learning(facts), _trade_off(facts), _memory(facts), _parts(facts), _stages(facts))
+    return tuple(chart for chart in drawn if chart is not None)
+
+
+def _learning(facts: StudyFacts) -> Chart | None:
+    shown = curves(facts.study)
+    if all(len(curve.samples) < 2 for curve in shown):
+        return None
+    best = facts.study.best
+    chosen = best.number if best else -1
+    groups: dict[str, list[Curve]] = {"stopped early": [], "other trials": [], "default": [], "winner": []}
+    for curve in shown:
+        if curve.number == chosen:
+            groups["winner"].append(curve)
+        elif curve.role == "baseline":
+            groups["default"].append(curve)
+        else:
+            groups["other trials" if curve.state == "complete" else "stopped early"].append(curve)
+    looks: dict[str, dict[str, Any]] = {
+        "stopped early": {"color": GREY, "width": 1.2, "dash": "dot"},
+        "other trials": {"color": GREY, "width": 1.4},
+        "default": {"color": ORANGE, "width": 2.4},
+        "winner": {"color": BLUE, "width": 3},
+    }
+    figure = _figure("training rows seen", f"validation {facts.data.metric.name}")
+    for name, members in groups.items():
+        if members:
+            figure.add_trace(_joined(name, members, looks[name]))
+    stopped = len(groups["stopped early"])
+    finding = f"{len(shown):,} with a score, {stopped:,} of them stopped early or failed."
+    if best and best.result:
+        finding += f" The winner, {best.candidate.label}, ended at {best.result.score:.3f}."
+    return Chart("learning", "Learning curves", finding, figure)
+
+
+def _joined(name: str, members: list[Curve], line: dict[str, Any]) -> go.Scatter:
+    """Draw many curves as one trace with gaps, which keeps a thousand trials quick."""
+    across: list[int | None] = []
+    up: list[float | None] = []
+    texts: list[str] = []
+    for curve in members:
+        across += [*curve.samples, None]
+        up += [*curve.scores, None]
+        texts += [_safe(f"{curve.number}: {curve.label}")] * (len(curve.samples) + 1)
+    size = 5 if len(members) == 1 else 3 if len(members) <= _MANY else 1
+    return go.Scatter(
+        x=across, y=up, text=texts, name=name, mode="lines+markers", line=line, marker={"size": size},
+        opacity=1 if len(members) <= _MANY else 0.35,
+        hovertemplate="%{text}<br>%{x:,} rows: %{y:.3f}<extra></extra>",
+    )  # fmt: skip
+
+
+def _trade_off(facts: StudyFacts) -> Chart | None:
+    points = trade_offs(facts.study)
+    if not any(point.front for point in points):
+        return None
+    best = facts.study.best
+    chosen = best.number if best else -1
+    figure = _figure("trained parameters", f"validation {facts.data.metric.name}")
+    figure.update_xaxes(type="log", dtick=1, exponentformat="SI")
+    band = noise(facts)
+    if band:
+        figure.add_hrect(y0=band[0], y1=band[1], fillcolor=BLUE, opacity=0.1, line_width=0, layer="below")
+    front = sorted((point for point in points if point.front), key=lambda point: point.params)
+    figure.add_trace(
+        go.Scatter(
+            x=[point.params for point in front], y=[point.score for point in front], mode="lines",
+            name="best for its size", line={"color": GREEN, "width": 1.6, "shape": "hv"}, hoverinfo="skip",
+        )
+    )  # fmt: skip
+    rest = [point for point in points if point.number != chosen and point.role != "baseline"]
+    partly = [point for point in rest if point.state != "complete"]
+    figure.add_trace(_dots("not trained to the end", partly, GREY, "circle-open", 8))
+    figure.add_trace(_dots("trained", [one for one in rest if one.state == "complete"], GREEN, "circle", 9))
+    base = [point for point in points if point.role == "baseline" and point.number != chosen]
+    figure.add_trace(_dots("default", base, ORANGE, "diamond", 12))
+    figure.add_trace(_dots("winner", [one for one in points if one.number == chosen], BLUE, "star", 16))
+    ends = [f"{one.label} ({format_count(one.params)}, {one.score:.3f})" for one in (front[0], front[-1])]
+    finding = f"Best for their size: {len(front)} of {len(points):,}, from {ends[0]} to {ends[1]}"
+    finding += "." if not band else ". Inside the shaded band, validation cannot tell trials from the winner."
+    return Chart("trade-off", "Score against size", finding, figure)
+
+
+def _dots(name: str, points: list[TradeOff], colour: str, symbol: str, size: int) -> go.Scatter:
+    return go.Scatter(
+        x=[point.params for point in points],
+        y=[point.score for point in points],
+        text=[_safe(f"{point.number}: {point.label}") for point in points],
+        name=name,
+        mode="markers",
+        showlegend=bool(points),
+        opacity=1 if len(points) <= _MANY else 0.5,
+        marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 1.5, "color": colour}},
+        hovertemplate="%{text}<br>%{x:,} trained: %{y:.3f}<extra></extra>",
+    )
+
+
+def _memory(facts: StudyFacts) -> Chart | None:
+    points = memory_points(facts)
+    if not points:
+        return None
+    most = max(max(point.measured, point.high) for point in points)
+    unit, word = _unit(most)
+    figure = _figure(f"measured peak, {word}", f"predicted peak, {word}")
+    inside = [point for point in points if point.inside]
+    outside = [point for point in points if not point.inside]
+    ends = [min(min(point.measured, point.low) for point in points) - 0.02 * most, 1.02 * most]
+    line = {"color": GREY, "dash": "dash", "width": 1.2}
+    figure.add_trace(
+        go.Scatter(
+            x=[end / unit for end in ends], y=[end / unit for end in ends], mode="lines", line=line,
+            name="exact", hoverinfo="skip",
+        )
+    )  # fmt: skip
+    figure.add_trace(_banded("inside the 90 % band", inside, BLUE, unit))
+    figure.add_trace(_banded("outside", outside, RED, unit))
+    errors = sorted(abs(point.predicted / point.measured - 1) for point in points)
+    finding = (
+        f"Measured inside the predicted 90 % band: {len(inside):,} of {len(points):,}; "
+        f"the median error is {percent(statistics.median(errors), 1)}, the largest {percent(errors[-1], 1)}."
+    )
+    return Chart("memory", "Memory: predicted against measured", finding, figure)
+
+
+def _banded(name: str, points: list[MemoryPoint], colour: str, unit: int) -> go.Scatter:
+    return go.Scatter(
+        x=[point.measured / unit for point in points],
+        y=[point.predicted / unit for point in points],
+        error_y={
+            "array": [(point.high - point.predicted) / unit for point in points],
+            "arrayminus": [(point.predicted - point.low) / unit for point in points],
+            "color": colour,
+            "thickness": 1,
+            "visible": len(points) <= _MANY,
+            "width": 3,
+        },
+        text=[
+            f"{_safe(f'{point.number}: {point.label}')}<br>predicted {format_bytes(point.predicted)}, "
+            f"measured {format_bytes(point.measured)}"
+            for point in points
+        ],
+        name=name,
+        mode="markers",
+        showlegend=bool(points),
+        marker={"color": colour, "size": 8},
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _parts(facts: StudyFacts) -> Chart | None:
+    best, base = facts.study.best, facts.study.baseline
+    if best is None or best.predicted is None:
+        return None
+    bars: dict[str, Trial] = {"winner": best}
+    if base is not None and base.number != best.number and base.predicted is not None:
+        bars = {"default": base, "winner": best}
+    split = {name: memory_parts(trial) for name, trial in bars.items()}
+    unit, word = _unit(max(sum(parts.values()) for parts in split.values()))
+    figure = _figure(f"predicted at the peak, {word}", "", height=230 + 50 * len(bars))
+    words = list(dict.fromkeys(part for parts in split.values() for part in parts))
+    for part, colour in zip(words, _PART_COLOURS, strict=False):
+        sizes = [parts.get(part, 0) for parts in split.values()]
+        figure.add_trace(
+            go.Bar(
+                y=list(split), x=[size / unit for size in sizes], name=part, orientation="h",
+                marker={"color": colour}, text=[format_bytes(size) for size in sizes], textposition="none",
+                hovertemplate=f"%{{y}}, {part}: %{{text}}<extra></extra>",
+            )
+        )  # fmt: skip
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
+    limit = facts.plan.budget.gpu_mem
+    finding = ", ".join(f"{part} {format_bytes(size)}" for part, size in split["winner"].items())
+    finding = f"The winner: {finding}."
+    if limit:
+        finding += f" The budget is {format_limit(limit)}."
+    return Chart("parts", "What the memory holds", finding, figure)
+
+
+def _stages(facts: StudyFacts) -> Chart | None:
+    if not facts.seconds:
+        return None
+    names, spans = list(facts.seconds), list(facts.seconds.values())
+    unit, word = (60.0, "minutes") if max(spans) > 180 else (1.0, "seconds")
+    figure = _figure(word, "", height=90 + 30 * len(names))
+    figure.add_trace(
+        go.Bar(
+            y=[_safe(name) for name in names], x=[span / unit for span in spans], orientation="h",
+            marker={"color": BLUE}, text=[format_seconds(span) for span in spans], textposition="outside",
+            cliponaxis=False, hoverinfo="skip",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(range=[0, max(spans) / unit * 1.4])
+    figure.update_layout(showlegend=False)
+    longest = max(names, key=lambda name: facts.seconds[name])
+    finding = (
+        f"The journey took {format_seconds(sum(spans))}; the longest stage, {longest}, "
+        f"{format_seconds(facts.seconds[longest])}."
+    )
+    return Chart("stages", "Where the time went", finding, figure)
+
+
+def _figure(across: str, up: str, height: int = 360) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        hoverlabel={"bgcolor": "#1f2937", "font": {"color": "#ffffff"}},
+    )
+    small = {"size": 13}
+    figure.update_xaxes(
+        title={"text": across, "standoff": 8, "font": small}, automargin=True, showgrid=True, zeroline=False
+    )
+    figure.update_yaxes(
+        title={"text": up, "standoff": 8, "font": small}, automargin=True, showgrid=bool(up), zeroline=False
+    )
+    figure.update_yaxes(ticklabelstandoff=6)
+    return figure
+
+
+def _unit(largest: int) -> tuple[int, str]:
+    return (GIB, "GiB") if largest >= 2 * GIB else (MIB, "MiB")
+
+
+def _safe(text: str) -> str:
+    """Keep plotly, which reads some HTML in labels, from reading any."""
+    return html.escape(text, quote=False)

@@ -1,0 +1,278 @@
+"""Word the decision of a study: what to use, why, and how sure that is. Pure functions of messages."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from autopeft.plan.plan import Plan
+from autopeft.report.facts import Compared, DataFacts, TestScore
+from autopeft.report.intervals import separate_difference, wilson
+from autopeft.search.study import Study, Trial
+from autopeft.units import format_bytes, format_count, format_limit, format_seconds
+from autopeft.workload.dataset import Metric
+
+WINNER, DEFAULT, PROBE, UNTRAINED = "winner", "LoRA default", "linear probe", "no adapter"
+PEAK_MEMORY = "peak memory"
+_ARTICLES = {UNTRAINED: "the model without an adapter", WINNER: "the winner"}
+
+Judgement = Literal["better", "within noise", "worse"]
+
+
+class Lead(NamedTuple):
+    """How far the winner is ahead of a contender, in the metric's own direction and with a 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    judgement: Judgement
+
+
+def lead(winner: TestScore, other: TestScore, metric: Metric) -> Lead:
+    """Compare two contenders: on the same rows where that is known, else by their separate intervals."""
+    if other.lead is not None and other.lead_low is not None and other.lead_high is not None:
+        difference, low, high = other.lead, other.lead_low, other.lead_high
+    else:
+        one = (winner.test_score, winner.low, winner.high)
+        difference, low, high = separate_difference(one, (other.test_score, other.low, other.high))
+    if not (low > 0 or high < 0):
+        return Lead(difference, low, high, "within noise")
+    ahead = (low > 0) == (metric.direction == "maximize")
+    return Lead(difference, low, high, "better" if ahead else "worse")
+
+
+def decision(
+    *,
+    study: Study,
+    plan: Plan,
+    data: DataFacts,
+    scores: Sequence[TestScore],
+    comparisons: Sequence[Compared] = (),
+) -> str:
+    """Say in a sentence what to use.
+
+    Args:
+        study: the finished search.   plan: what it searched under.   data: its rows.
+        scores: the winner first, then the baselines; empty where nothing was trained to the end.
+        comparisons: predictions beside measurements of the winner.
+    """
+    winner, best = _contender(scores, WINNER), study.best
+    if winner is None or best is None:
+        return _nothing(study, plan)
+    metric, rows = data.metric, data.rows.get("test", 0)
+    others = [score for score in scores if score.contender != WINNER]
+    stronger = [score for score in others if lead(winner, score, metric).judgement == "worse"]
+    if stronger:
+        return _overruled(winner, stronger, metric, rows)
+    if best.role == "baseline":
+        head = f"Keep the default, {winner.label}: nothing else did better on the validation rows"
+        others = [score for score in others if score.contender != DEFAULT]
+    else:
+        head = f"Use {winner.label}"
+    shown = f"{metric.name} {_score(winner)} on {rows:,} test rows"
+    clauses = [_against(winner, score, metric) for score in others]
+    sentence = f"{head}: {', '.join([shown, _and(clauses)]) if clauses else shown}"
+    return f"{sentence}{_memory(plan, best, comparisons)}."
+
+
+def reasons(
+    *,
+    study: Study,
+    plan: Plan,
+    data: DataFacts,
+    scores: Sequence[TestScore],
+    comparisons: Sequence[Compared] = (),
+) -> tuple[str, ...]:
+    """Say why, a sentence each, doubts included; the arguments are those of `decision`."""
+    winner, best, metric = _contender(scores, WINNER), study.best, data.metric
+    lines = [_counted(study, plan)]
+    if winner is not None and best is not None:
+        lines += [_doubt(winner, other, metric) for other in scores if other.contender != WINNER]
+        lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
+    lines += [_prediction(compared) for compared in comparisons]
+    if plan.budget.time is not None:
+        verb = "within" if study.seconds <= plan.budget.time else "over"
+        limit = format_seconds(plan.budget.time)
+        lines.append(f"The search took {format_seconds(study.seconds)}, {verb} the {limit} allowed.")
+    if winner is not None:
+        lines.append(f"All scores come from one seed ({study.seed}) and one split of the rows.")
+    return tuple(line for line in lines if line)
+
+
+def difference_text(difference: float, metric: Metric) -> str:
+    """Show a difference of scores: "+1.2 points" for shares, "-0.031" for losses."""
+    if is_share(metric):
+        return f"{100 * difference:+.1f} points"
+    return f"{difference:+.3f}"
+
+
+def percent(share: float, digits: int = 0, *, sign: bool = False) -> str:
+    """Show a share in percent: "1.30 %", "+3 %"."""
+    return f"{100 * share:{'+' if sign else ''}.{digits}f} %"
+
+
+def is_share(metric: Metric) -> bool:
+    """Whether the metric counts a share of right answers, so that hundredths are points."""
+    return metric.direction == "maximize"
+
+
+def _contender(scores: Sequence[TestScore], name: str) -> TestScore | None:
+    return next((score for score in scores if score.contender == name), None)
+
+
+def _the(contender: str) -> str:
+    return _ARTICLES.get(contender, f"the {contender}")
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else ""
+
+
+def _score(score: TestScore) -> str:
+    return f"{score.test_score:.3f} [{score.low:.3f}, {score.high:.3f}]"
+
+
+def _distance(difference: float, metric: Metric) -> str:
+    amount = difference_text(abs(difference), metric).lstrip("+")
+    if not any(digit in amount for digit in "123456789"):
+        return "level with"
+    return f"{amount} {'above' if difference > 0 else 'below'}"
+
+
+def _against(winner: TestScore, other: TestScore, metric: Metric) -> str:
+    found = lead(winner, other, metric)
+    note = " (within noise)" if found.judgement == "within noise" else ""
+    return f"{_distance(found.difference, metric)} {_the(other.contender)}{note}"
+
+
+def _overruled(winner: TestScore, stronger: Sequence[TestScore], metric: Metric, rows: int) -> str:
+    top = stronger[0]
+    for score in stronger[1:]:
+        top = score if metric.better(score.test_score, top.test_score) else top
+    difference = -lead(winner, top, metric).difference
+    head = f"Prefer {_the(top.contender)}"
+    if top.label and top.label != top.contender:
+        head += f" ({top.label})"
+    return (
+        f"{head}: {metric.name} {_score(top)} on {rows:,} test rows, {_distance(difference, metric)} "
+        f"the search's winner, {winner.label} ({_score(winner)})."
+    )
+
+
+def _memory(plan: Plan, best: Trial, comparisons: Sequence[Compared]) -> str:
+    limit = plan.budget.gpu_mem
+    if limit is None:
+        return ""
+    measured = [item.measured for item in comparisons if item.quantity == PEAK_MEMORY]
+    peak = measured[0] if measured else best.result.peak_bytes if best.result else 0
+    if not peak:
+        return ""
+    if peak > limit:
+        return f"; but it peaked at {format_bytes(peak)}, over the {format_limit(limit)} allowed"
+    return (
+        f"; it peaked at {format_bytes(peak)} of the {format_limit(limit)} allowed, "
+        f"{format_bytes(limit - peak)} to spare"
+    )
+
+
+def _nothing(study: Study, plan: Plan) -> str:
+    started = [trial for trial in study.trials if trial.state != "rejected"]
+    if started:
+        why = [trial.reason or (trial.result.reason if trial.result else "") for trial in started]
+        said = f"Nothing to recommend: no trial was trained to the end ({len(started):,} started)"
+    else:
+        why = [trial.reason for trial in study.trials] + [refused.reason for refused in plan.rejected]
+        said = "Nothing was trained: no configuration was allowed to start"
+    common = Counter(filter(None, why)).most_common(1)
+    return f"{said}; most often because: {common[0][0].rstrip('.')}." if common else f"{said}."
+
+
+def _counted(study: Study, plan: Plan) -> str:
+    states = Counter(trial.state for trial in study.trials)
+    refused = states["rejected"] + len(plan.rejected)
+    tail = [
+        f"{count:,} {text}"
+        for count, text in (
+            (states["stopped"], "stopped early"),
+            (states["failed"], "failed"),
+            (states["running"], "cut off"),
+            (refused, "refused before starting"),
+        )
+        if count
+    ]
+    rest = f"; {_and(tail)}" if tail else ""
+    best = study.best
+    if best is None or best.result is None:
+        return f"No configuration was trained to the end{rest}."
+    several = states["complete"] > 1
+    of = f"of {states['complete']} trained to the end" if several else "as the only one trained to the end"
+    return f"It had the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}."
+
+
+def _doubt(winner: TestScore, other: TestScore, metric: Metric) -> str:
+    found = lead(winner, other, metric)
+    scale, unit = (100, " points") if is_share(metric) else (1, "")
+    digits = 1 if is_share(metric) else 3
+    low, high = f"{scale * found.low:+.{digits}f}", f"{scale * found.high:+.{digits}f}"
+    amount = f"{scale * found.difference:+.{digits}f}{unit} [{low}, {high}]"
+    verdicts = {
+        "better": "more than noise.",
+        "worse": "worse by more than noise.",
+        "within noise": "within noise, so nothing speaks against the cheaper of the two.",
+    }
+    return f"Against {_the(other.contender)}: {amount}, {verdicts[found.judgement]}"
+
+
+def _optimism(winner: TestScore, best: Trial, metric: Metric) -> str:
+    chosen = best.result.score if best.result else math.nan
+    kinder = chosen > winner.high if metric.direction == "maximize" else chosen < winner.low
+    if not kinder:
+        return ""
+    return (
+        f"Validation was kinder ({chosen:.3f}) than the test ({_score(winner)}): the best of many on the "
+        "same rows is partly luck."
+    )
+
+
+def _peers(study: Study, best: Trial, data: DataFacts) -> str:
+    """Name the smallest configuration that validation cannot tell from the best one."""
+    rows = data.rows.get("validation", 0)
+    if not is_share(data.metric) or not rows or best.result is None or best.predicted is None:
+        return ""
+    low, _ = wilson(round(best.result.score * rows), rows)
+    peers = [
+        (trial.predicted.trainable_params, trial)
+        for trial in study.trials
+        if trial is not best and trial.state == "complete" and trial.result and trial.predicted
+        if trial.result.score >= low
+    ]
+    if not peers:
+        return ""
+    params, smallest = min(peers, key=lambda peer: (peer[0], peer[1].number))
+    several = f"{len(peers):,} other configurations lie" if len(peers) > 1 else "One other configuration lies"
+    line = f"{several} within noise of it on the {rows:,} validation rows"
+    if 0 < params < best.predicted.trainable_params:
+        line += f"; the smallest, {smallest.candidate.label}, trains {format_count(params)} parameters"
+    return f"{line}."
+
+
+def _share(best: Trial) -> str:
+    if best.predicted is None or not best.predicted.total_params:
+        return ""
+    some, every = best.predicted.trainable_params, best.predicted.total_params
+    return f"It trains {format_count(some)} of {format_count(every)} parameters ({percent(some / every, 2)})."
+
+
+def _prediction(compared: Compared) -> str:
+    shown = format_bytes if compared.unit == "bytes" else format_seconds
+    off = compared.measured / compared.predicted - 1 if compared.predicted else math.nan
+    line = (
+        f"{compared.quantity[:1].upper()}{compared.quantity[1:]}: predicted {shown(compared.predicted)}, "
+        f"measured {shown(compared.measured)} ({percent(off, sign=True)})"
+    )
+    if compared.low is None or compared.high is None:
+        return f"{line}."
+    place = "inside" if compared.low <= compared.measured <= compared.high else "outside"
+    return f"{line}, {place} the 90 % band."

@@ -1,0 +1,62 @@
+"""Write a study's facts as one HTML file that needs no network, now or in ten years."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autopeft.files import write_atomically
+from autopeft.report.facts import StudyFacts
+from autopeft.report.rows import budget_rows, refused, score_rows, score_scale, trial_rows
+
+_HERE = Path(__file__).parent
+
+
+def write_report(facts: StudyFacts, path: Path) -> Path:
+    """Write the page with everything it needs inside (about 5 MB, most of it the plotting library).
+
+    Raises:
+        StorageError: the disk is full or the place cannot be written.
+    """
+    return write_atomically(path, render(facts))
+
+
+def render(facts: StudyFacts) -> str:
+    """Return the page as text."""
+    import jinja2
+    import markupsafe
+    import plotly.offline
+
+    from autopeft.report.charts import charts
+
+    def inside(name: str) -> markupsafe.Markup:
+        return markupsafe.Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
+
+    drawn = charts(facts)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        facts=facts,
+        scores=score_rows(facts),
+        scale=score_scale(facts),
+        budget=budget_rows(facts),
+        trials=trial_rows(facts),
+        refused=refused(facts),
+        charts=[(chart, _script(chart.figure.to_json())) for chart in drawn],
+        style=inside("report.css"),
+        script=inside("report.js"),
+        plotly=markupsafe.Markup(plotly.offline.get_plotlyjs()) if drawn else "",  # noqa: S704 - a library
+    )
+
+
+def _script(figure: str) -> str:
+    """Keep JSON from closing the script element it stands in."""
+    import markupsafe
+
+    text = json.dumps(json.loads(figure)).replace("<", "\\u003c").replace(">", "\\u003e")
+    return markupsafe.Markup(text.replace("&", "\\u0026"))  # noqa: S704 - holds no markup any more

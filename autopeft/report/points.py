@@ -1,0 +1,138 @@
+"""What the charts of a report show, as plain values: curves, trade-offs and memory points."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from autopeft.report.decide import is_share
+from autopeft.report.facts import StudyFacts
+from autopeft.report.intervals import wilson
+from autopeft.search.study import Role, Study, Trial, TrialState
+from autopeft.workload.dataset import Metric
+
+PARTS = {
+    "weights": "frozen weights",
+    "adapter": "adapter",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "activations": "activations",
+    "other": "batch and other",
+}
+
+
+class Curve(NamedTuple):
+    """The validation score of one trial over the rows it has seen."""
+
+    number: int
+    label: str
+    state: TrialState
+    role: Role
+    samples: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+class TradeOff(NamedTuple):
+    """What one trial costs and what it scores; `front` if no fully trained trial beats it in both."""
+
+    number: int
+    label: str
+    state: TrialState
+    role: Role
+    params: int
+    score: float
+    front: bool
+
+
+class MemoryPoint(NamedTuple):
+    """Predicted peak with its band beside the measured one, in bytes."""
+
+    number: int
+    label: str
+    low: int
+    predicted: int
+    high: int
+    measured: int
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured peak lies in the band."""
+        return self.low <= self.measured <= self.high
+
+
+def curves(study: Study) -> tuple[Curve, ...]:
+    """Return the learning curve of every trial that reported anything."""
+    return tuple(
+        Curve(
+            trial.number,
+            trial.candidate.label,
+            trial.state,
+            trial.role,
+            tuple(report.samples for report in trial.result.reports),
+            tuple(report.score for report in trial.result.reports),
+        )
+        for trial in study.trials
+        if trial.result and trial.result.reports
+    )
+
+
+def trade_offs(study: Study) -> tuple[TradeOff, ...]:
+    """Return score against trained parameters for every trial that has both."""
+    known = [
+        (trial, trial.predicted.trainable_params, trial.result.score)
+        for trial in study.trials
+        if trial.predicted and trial.result and not math.isnan(trial.result.score)
+    ]
+    complete = [(trial.number, params, score) for trial, params, score in known if trial.state == "complete"]
+    front = _front(complete, study.metric)
+    return tuple(
+        TradeOff(trial.number, trial.candidate.label, trial.state, trial.role, params, score,
+                 trial.number in front)
+        for trial, params, score in known
+    )  # fmt: skip
+
+
+def memory_points(facts: StudyFacts) -> tuple[MemoryPoint, ...]:
+    """Return predicted and measured peak memory of every trial that has both."""
+    device = facts.plan.profile.device
+    return tuple(
+        MemoryPoint(
+            trial.number,
+            trial.candidate.label,
+            *trial.predicted.memory.reported(device),
+            trial.result.peak_bytes,
+        )
+        for trial in facts.study.trials
+        if trial.predicted and trial.result and trial.result.peak_bytes
+    )
+
+
+def memory_parts(trial: Trial) -> dict[str, int]:
+    """Return the predicted device peak of a trial by part, in words; the parts sum to it."""
+    if trial.predicted is None:
+        return {}
+    memory = trial.predicted.memory
+    parts = {word: int(getattr(memory.parts, name)) for name, word in PARTS.items()}
+    parts["allocator cache"] = memory.reserved_peak_bytes - memory.parts.total
+    parts["process and libraries"] = memory.device_peak_bytes - memory.reserved_peak_bytes
+    return {word: size for word, size in parts.items() if size > 0}
+
+
+def noise(facts: StudyFacts) -> tuple[float, float] | None:
+    """Return the interval of the best validation score; None where its rows or its spread are unknown."""
+    best, rows = facts.study.best, facts.data.rows.get("validation", 0)
+    if best is None or best.result is None or not rows or not is_share(facts.data.metric):
+        return None
+    return wilson(round(best.result.score * rows), rows)
+
+
+def _front(points: list[tuple[int, int, float]], metric: Metric) -> set[int]:
+    """Return the numbers of the points that no other point beats with fewer parameters."""
+    front: set[int] = set()
+    best = math.nan
+    sign = -1 if metric.direction == "maximize" else 1
+    for number, _, score in sorted(points, key=lambda point: (point[1], sign * point[2])):
+        if metric.better(score, best):
+            front.add(number)
+            best = score
+    return front

@@ -1,0 +1,92 @@
+"""Request: what the user asked for; defaults, file and flags merge here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from autopeft.errors import ConfigError
+from autopeft.message import Message
+from autopeft.plan.budget import Budget
+from autopeft.workload.dataset import Task
+
+Demo = Literal["classification", "sft"]
+CONFIG_FILE = Path("autopeft.yaml")
+
+
+class Request(Message):
+    """One request to any stage.
+
+    Attributes:
+        model: catalogue name, local directory or config.json, or hub id.
+        data: CSV, JSONL or Parquet file of training rows.   test_data: the same for the test rows.
+        columns: which column plays "text", "label", "prompt" or "completion"; the rest is guessed.
+        demo: run on what ships inside packages instead of `model` and `data`.
+        gpu: a profile by name to plan for; None is this machine.
+        space: a search space by name or file.
+        seq_len: length limit of a row in tokens; None takes the space's.
+        train_rows: use at most this many training rows.
+        workspace: directory that studies are written to.
+        study: name of the study; None makes one up from model and data.
+        resume: go on with the study of that name.
+    """
+
+    model: str | None = None
+    data: str | None = None
+    test_data: str | None = None
+    task: Task | None = None
+    columns: dict[str, str] = {}
+    demo: Demo | None = None
+    gpu: str | None = None
+    space: str = "quick"
+    budget: Budget = Budget()
+    seq_len: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    train_rows: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    workspace: str = ".autopeft"
+    study: str | None = None
+    resume: bool = False
+
+
+def merge(file: Path | None, flags: Mapping[str, Any]) -> Request:
+    """Merge defaults, a configuration file and flags (the later wins) into a request.
+
+    Args:
+        file: a YAML file with the fields of `Request`; None reads `autopeft.yaml` if there is one.
+        flags: fields given on the command line; None values are left out. `budget` fields go under
+            "budget".
+
+    Raises:
+        ConfigError: the file cannot be read or is no YAML mapping.
+        InputError: a field is unknown or invalid.
+    """
+    fields = _read(file) if file else (_read(CONFIG_FILE) if CONFIG_FILE.exists() else {})
+    for name, value in flags.items():
+        if isinstance(value, Mapping):
+            given = {key: part for key, part in value.items() if part is not None}
+            fields[name] = {**(fields.get(name) or {}), **given}
+        elif value is not None:
+            fields[name] = value
+    return Request.build(**fields)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{file} cannot be read: {reason}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{file} is no valid YAML{where}: {getattr(error, 'problem', error)}.") from None
+    if not isinstance(content, dict) and content is not None:
+        raise ConfigError(f"{file} must hold a mapping of fields, but holds a {type(content).__name__}.")
+    return {str(key): value for key, value in (content or {}).items()}

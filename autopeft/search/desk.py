@@ -1,0 +1,96 @@
+"""Desk: where a process trains one trial, a piece at a time, with its checkpoints on disk."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from autopeft.errors import StorageError
+from autopeft.files import make_folder
+from autopeft.search.searcher import RunFactory, TrialRun
+from autopeft.space.candidate import Candidate
+from autopeft.train.result import Report
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MEMORY_SIGNS = ("out of memory", "outofmemory", "allocate memory", "not enough memory", "memoryerror")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial cannot go on; the study can."""
+
+    reason: str
+
+
+class Desk:
+    """Trains one trial at a time in this process; never raises for what is the trial's own fault.
+
+    Args:
+        factory: makes the runs.
+        seed: of every trial, so that they differ by their candidates alone.
+    """
+
+    def __init__(self, factory: RunFactory, seed: int) -> None:
+        self._factory = factory
+        self._seed = seed
+        self._run: TrialRun | None = None
+
+    def take(self, candidate: Candidate, checkpoint: Path) -> None:
+        """Clear the desk and put this trial on it; the first `advance` sets it up."""
+        self._run = None
+        self._candidate = candidate
+        self._checkpoint = checkpoint
+
+    def advance(self, samples: int) -> Report | Failure:
+        """Train until `samples` rows in all have been seen, evaluate, and keep the checkpoint.
+
+        Raises:
+            StorageError: the checkpoint cannot be written: no trial can go on.
+        """
+        try:
+            if self._run is None:
+                self._run = self._factory(self._candidate, self._seed)
+                if (saved := _last_checkpoint(self._checkpoint)) is not None:
+                    self._run.restore(saved)
+            report = self._run.advance(samples)
+            _save_checkpoint(self._run, self._checkpoint)
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever a trial dies of is its result)
+            self._run = None
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                raise StorageError(f"{self._checkpoint} cannot be written: the disk is full.") from None
+            return Failure(reason_of(error))
+        return report
+
+
+def checkpoint_folder(folder: Path, number: int) -> Path:
+    """Return where a trial keeps its last checkpoint, the adapter included."""
+    return folder / "trials" / f"{number:04d}" / "checkpoint"
+
+
+def reason_of(error: BaseException) -> str:
+    """Say on one line why a trial failed; running out of memory is called so."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    short_of_memory = isinstance(error, MemoryError) or any(sign in text.lower() for sign in _MEMORY_SIGNS)
+    return f"out of memory ({text})" if short_of_memory else text
+
+
+def _save_checkpoint(run: TrialRun, folder: Path) -> None:
+    """Replace the checkpoint so that a crash at any moment leaves the old one or the new one."""
+    new, old = folder.with_name("checkpoint.new"), folder.with_name("checkpoint.old")
+    shutil.rmtree(new, ignore_errors=True)
+    run.save(make_folder(new))
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    old = folder.with_name("checkpoint.old")
+    return next((place for place in (folder, old) if place.is_dir()), None)

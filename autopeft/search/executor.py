@@ -1,0 +1,42 @@
+"""The executor that needs nothing: one trial after the other in this process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from autopeft.search.desk import Desk, Failure, checkpoint_folder
+from autopeft.search.loop import Decision, Search
+from autopeft.search.searcher import RunFactory
+from autopeft.train.result import Report
+
+
+def run_locally(search: Search, factory: RunFactory, *, seed: int, folder: Path) -> None:
+    """Train one trial after the other in this process.
+
+    Args:
+        search: says what to train.
+        factory: makes the runs.
+        seed: of every trial.
+        folder: the study's; checkpoints go to `trials/NNNN/checkpoint` below it.
+    """
+    desk = Desk(factory, seed)
+    while (trial := search.next_trial()) is not None:
+        checkpoint = checkpoint_folder(folder, trial.number)
+        desk.take(trial.candidate, checkpoint)
+        for samples in search.remaining(trial.number):
+            outcome = desk.advance(samples)
+            if settle(search, trial.number, outcome, checkpoint) is not Decision.CONTINUE:
+                break
+
+
+def settle(search: Search, number: int, outcome: Report | Failure, checkpoint: Path) -> Decision:
+    """Tell the search how a piece of a trial went; a trial that is out needs its checkpoint no more."""
+    if isinstance(outcome, Failure):
+        search.fail(number, outcome.reason)
+        decision = Decision.STOP
+    else:
+        decision = search.report(number, outcome)
+    if decision is Decision.STOP:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return decision

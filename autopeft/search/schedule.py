@@ -1,0 +1,75 @@
+"""Schedule: how many candidates a time budget pays for, and how they share the machine. Pure."""
+
+from __future__ import annotations
+
+import statistics
+
+from autopeft.message import Message
+from autopeft.plan.plan import Plan
+from autopeft.search.halving import Rungs
+
+MOST_SIDE_BY_SIDE = 4
+DEFAULT_TRIALS = 16
+
+
+class Schedule(Message):
+    """How a search spends its time.
+
+    Attributes:
+        trials: candidates to start, the baseline not counted.
+        concurrent: trials side by side.   threads: CPU threads of each.
+        expected_seconds: predicted wall time of the search.
+    """
+
+    trials: int
+    concurrent: int
+    threads: int
+    expected_seconds: float
+
+
+def side_by_side(plan: Plan, memory_limit: int) -> int:
+    """Return how many trials run at once: on a CPU one a core within the memory limit, on a GPU one."""
+    if plan.profile.device != "cpu" or not plan.fits:
+        return 1
+    largest = max(fit.estimate.memory.high_bytes for fit in plan.fits)
+    return max(1, min(plan.profile.cores, MOST_SIDE_BY_SIDE, memory_limit // largest))
+
+
+def cost_share(rungs: Rungs) -> float:
+    """Return the mean share of a whole training that successive halving spends on a candidate.
+
+    Derivation: all candidates train to the first rung, 1/reduction of them to the second, and so on.
+    """
+    total = rungs.samples[-1]
+    share, survivors, before = 0.0, 1.0, 0
+    for samples in rungs.samples:
+        share += survivors * (samples - before) / total
+        survivors, before = survivors / rungs.reduction, samples
+    return share
+
+
+def make_schedule(
+    plan: Plan, rungs: Rungs, *, seconds: float | None, trials: int | None, concurrent: int
+) -> Schedule:
+    """Choose the number of candidates: as many as the time pays for, unless it is given.
+
+    Left out: workers that stand idle while the last trials finish.
+
+    Args:
+        seconds: wall time for training; None where there is no limit.
+    """
+    runs = [fit.estimate.run_seconds for fit in plan.fits if fit.estimate.run_seconds is not None]
+    whole = statistics.median(runs) if runs else 0.0
+    each = whole * cost_share(rungs) / concurrent
+    first = whole / concurrent
+    count = DEFAULT_TRIALS
+    if trials is not None:
+        count = trials
+    elif seconds is not None and each > 0:
+        count = max(1, int((seconds - first) / each))
+    return Schedule(
+        trials=count,
+        concurrent=concurrent,
+        threads=max(1, plan.profile.cores // concurrent),
+        expected_seconds=first + count * each,
+    )

@@ -1,0 +1,98 @@
+"""Candidate: one PEFT configuration, model-independent, with the knobs that train it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from autopeft.message import Message
+
+Scalar = bool | int | float | str
+Precision = Literal["fp32", "bf16"]
+Schedule = Literal["linear", "constant", "cosine"]
+
+
+class Training(Message):
+    """The knobs of the training step and its loop.
+
+    Attributes:
+        learning_rate: peak learning rate of AdamW.
+        batch_size: rows of one micro-batch.
+        grad_accum: micro-batches of one optimizer step.
+        epochs: passes over the training rows.
+        max_length: rows are truncated to this many tokens.
+        warmup_share: share of the optimizer steps in which the learning rate rises linearly.
+        dropout: rate inside the base model; 0 doubles the speed on a CPU.
+        precision: dtype of the frozen weights; adapters are trained in fp32.
+    """
+
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    batch_size: int = Field(default=16, ge=1)
+    grad_accum: int = Field(default=1, ge=1)
+    epochs: float = Field(default=3.0, gt=0)
+    max_length: int = Field(default=512, ge=1)
+    warmup_share: float = Field(default=0.06, ge=0, lt=1)
+    schedule: Schedule = "linear"
+    weight_decay: float = Field(default=0.0, ge=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+
+
+class Candidate(Message):
+    """One PEFT configuration.
+
+    Attributes:
+        method: name of a method (`autopeft methods`).
+        rank: rank of the low-rank update; None for methods that have none.
+        targets: role ("attention", "mlp", "all-linear", "query+value") or names of modules;
+            None for methods that choose their own place.
+        layers: which layers are adapted: "all", "first-half", "last-half", "last-quarter",
+            a range "4-20" (both ends included, counted from 0), or a list of layers.
+        knobs: the method's own knobs, by name (see its `MethodSpec`).
+    """
+
+    method: str
+    rank: int | None = Field(default=None, ge=1)
+    targets: str | tuple[str, ...] | None = None
+    layers: str | tuple[int, ...] = "all"
+    quantization: str = "none"
+    knobs: dict[str, Scalar] = {}
+    training: Training = Training()
+
+    @property
+    def key(self) -> str:
+        """A short stable name of this configuration."""
+        return _digest(self.model_dump(mode="json"))
+
+    @property
+    def footprint(self) -> str:
+        """A key shared by all candidates that cost the same memory and the same time a step."""
+        free = {"learning_rate", "epochs", "warmup_share", "schedule", "weight_decay", "max_grad_norm"}
+        fields = self.model_dump(mode="json", exclude={"training": free})
+        fields["knobs"] = {k: v for k, v in self.knobs.items() if k not in ("alpha", "alpha_ratio")}
+        return _digest(fields)
+
+    @property
+    def label(self) -> str:
+        """A line for people: "lora r=16 query+value lr=0.001"."""
+        parts = [self.method]
+        if self.rank is not None:
+            parts.append(f"r={self.rank}")
+        if self.targets is not None:
+            parts.append(self.targets if isinstance(self.targets, str) else ",".join(self.targets))
+        if self.layers != "all":
+            chosen = self.layers if isinstance(self.layers, str) else ",".join(map(str, self.layers))
+            parts.append(f"layers={chosen}")
+        if self.quantization != "none":
+            parts.append(self.quantization)
+        parts += [f"{name}={value}" for name, value in sorted(self.knobs.items())]
+        return " ".join([*parts, f"lr={self.training.learning_rate:.2g}"])
+
+
+def _digest(fields: object) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,201 @@
+"""ConsoleObserver: the search on a terminal, live; in a log, one line an event."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.plan.plan import Plan
+from autopeft.search.study import Study, Trial
+from autopeft.train.result import Report
+from autopeft.units import format_bytes, format_limit, format_seconds
+
+WIDTH = 100
+_STYLES = {"complete": "green", "stopped": "yellow", "failed": "red", "rejected": "dim"}
+
+
+class Running(NamedTuple):
+    """A trial under way with its last report and the rows it will have seen at its end."""
+
+    trial: Trial
+    report: Report | None
+    rows: int
+
+
+class ConsoleObserver:
+    """Shows a search on a console; on a terminal a live display, otherwise a plain line for each event.
+
+    What it cannot write (a closed stream, a broken pipe) it leaves unwritten: the search goes on.
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._live: Live | None = None
+        self._study: Study | None = None
+        self._plan: Plan | None = None
+        self._expected_trials, self._expected_seconds = 0, 0.0
+        self._began = clock()
+        self._finished_before = 0
+        self._running: dict[int, Running] = {}
+        self._done: dict[int, Trial] = {}
+
+    def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
+        """Show what is to come, and on a terminal start the live display."""
+        self._study, self._plan = study, plan
+        self._expected_trials, self._expected_seconds = expected_trials, expected_seconds
+        self._began, self._running = self._clock(), {}
+        self._done = {trial.number: trial for trial in study.trials if trial.finished}
+        self._finished_before = self._finished()
+        words = [f"trials={expected_trials}", f"expected={format_seconds(max(0.0, expected_seconds))}"]
+        if plan.budget.gpu_mem:
+            words.append(f"memory={format_limit(plan.budget.gpu_mem)}")
+        if plan.budget.time:
+            words.append(f"time={format_seconds(plan.budget.time)}")
+        verb = "resumed" if study.trials else "started"
+        if study.trials:
+            words.append(f"done={self._finished()}")
+        self._line(f"study {study.name} {verb} {' '.join(words)}")
+        if self._console.is_terminal and self._live is None:
+            live = Live(
+                get_renderable=self._picture, console=self._console, refresh_per_second=4, transient=True
+            )
+            if self._tolerant(live.start):
+                self._live = live
+                atexit.register(self.close)  # so that an interrupted search gives the cursor back
+
+    def trial_started(self, trial: Trial) -> None:
+        """Take the trial among the running ones."""
+        rows = self._plan.workload.rows if self._plan else 0
+        self._running[trial.number] = Running(trial, None, round(rows * trial.candidate.training.epochs))
+        if self._live is None:
+            self._line(f"trial {trial.number} started {trial.candidate.label}")
+
+    def trial_reported(self, trial: Trial, report: Report) -> None:
+        """Update the trial's progress."""
+        known = self._running.get(trial.number)
+        self._running[trial.number] = Running(trial, report, known.rows if known else 0)
+        if self._live is None:
+            loss = "" if report.loss is None else f" loss={report.loss:.4g}"
+            score = f"{self._metric()}={report.score:.4f}"
+            self._line(
+                f"trial {trial.number} report rows={report.samples} {score}{loss} "
+                f"step={format_seconds(report.step_seconds)} peak={format_bytes(report.peak_bytes)}"
+            )
+
+    def trial_finished(self, trial: Trial) -> None:
+        """Write how the trial ended; the line stays above the live display."""
+        self._running.pop(trial.number, None)
+        self._done[trial.number] = trial
+        score = trial.result.score if trial.result else math.nan
+        shown = "" if math.isnan(score) else f" {self._metric()}={score:.4f}"
+        best = self._best()
+        mark = " best so far" if best is not None and best.number == trial.number else ""
+        reason = trial.reason or (trial.result.reason if trial.result else "")
+        because = f": {reason}" if reason else ""
+        line = f"trial {trial.number} {trial.state}{shown}{mark} {trial.candidate.label}{because}"
+        self._line(line, style=_STYLES.get(trial.state, ""))
+
+    def study_finished(self, study: Study) -> None:
+        """Take the live display away and write the result."""
+        self._study = study
+        self.close()
+        best = study.best
+        end = "no trial was trained to the end"
+        if best is not None and best.result is not None:
+            score = f"{study.metric.name}={best.result.score:.4f}"
+            end = f"best {score} trial {best.number} {best.candidate.label}"
+        self._line(f"study {study.name} finished in {format_seconds(max(0.0, study.seconds))}: {end}")
+
+    def close(self) -> None:
+        """Take the live display away; harmless if there is none."""
+        live, self._live = self._live, None
+        if live is not None:
+            atexit.unregister(self.close)
+            self._tolerant(live.stop)
+
+    def _metric(self) -> str:
+        return self._study.metric.name if self._study else "score"
+
+    def _finished(self) -> int:
+        return sum(trial.state != "rejected" for trial in self._done.values())
+
+    def _best(self) -> Trial | None:
+        if self._study is None:
+            return None
+        return self._study.model_copy(update={"trials": tuple(self._done.values())}).best
+
+    def _line(self, text: str, style: str = "") -> None:
+        flat = self._clean(text)
+        short = flat if len(flat) <= WIDTH else flat[: WIDTH - 3] + "..."
+        self._tolerant(lambda: self._console.print(Text(short, style=style), soft_wrap=True))
+
+    def _clean(self, text: str) -> str:
+        """Keep a text on its line, without control signs and in what the console can encode."""
+        flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+        encoding = self._console.encoding
+        return flat.encode(encoding, "replace").decode(encoding, "replace")
+
+    def _tolerant(self, write: Callable[[], None]) -> bool:
+        """Write, and say whether it worked: a closed stream raises ValueError, a broken one OSError."""
+        try:
+            write()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _progress(self) -> tuple[float, float, float | None]:
+        """Return the trials done (running ones in part), the seconds spent and those still needed."""
+        spent = self._clock() - self._began
+        parts = sum(
+            min(1.0, running.report.samples / running.rows)
+            for running in list(self._running.values())
+            if running.report and running.rows
+        )
+        done = self._finished() + parts
+        here = done - self._finished_before
+        left = max(0.0, self._expected_trials - done)
+        if here >= 1:
+            return done, spent, spent / here * left
+        return done, spent, max(0.0, self._expected_seconds - spent) if self._expected_seconds else None
+
+    def _picture(self) -> Group:
+        """Draw the display; called by rich four times a second."""
+        done, spent, needed = self._progress()
+        total = max(self._expected_trials, math.ceil(done), 1)
+        head = Table.grid(padding=(0, 1))
+        times = f"{format_seconds(spent)} spent"
+        if needed is not None:
+            times += f", about {format_seconds(needed)} to go"
+        limit = self._plan.budget.time if self._plan else None
+        if limit:
+            before = self._study.seconds if self._study else 0.0
+            times += f", {format_seconds(max(0.0, limit - before - spent))} left of {format_seconds(limit)}"
+        head.add_row(
+            ProgressBar(total=total, completed=done, width=20), f"{self._finished()}/{total} trials", times
+        )
+        lines: list[Text | Table] = [head]
+        best = self._best()
+        if best is not None and best.result is not None:
+            said = self._clean(f"best {self._metric()} {best.result.score:.4f} {best.candidate.label}")
+            lines.append(Text(said, style="bold", overflow="ellipsis", no_wrap=True))
+        running = Table.grid(padding=(0, 2))
+        running.add_column(no_wrap=True, overflow="ellipsis")
+        for trial, report, rows in list(self._running.values()):
+            row = [f"trial {trial.number}", "starting", ""]
+            if report is not None:
+                seen = f"{report.samples:,}/{rows:,} rows" if rows else f"{report.samples:,} rows"
+                row[1:] = [seen, f"{self._clean(self._metric())} {report.score:.4f}"]
+            row.append(self._clean(trial.candidate.label))
+            running.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in row), style="dim")
+        lines.append(running)
+        return Group(*lines)

@@ -1,0 +1,220 @@
+"""MlflowObserver: the search in MLflow, written by a thread of its own so that no trial waits for it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft.message import Message
+from autopeft.plan.plan import Plan
+from autopeft.report.facts import StudyFacts
+from autopeft.search.study import Study, Trial
+from autopeft.tracking.mlflow_runs import MlflowRuns
+from autopeft.train.result import Report
+
+if TYPE_CHECKING:
+    Job = functools.partial[None]
+
+SPOOL = "mlflow-spool.jsonl"
+
+
+class MlflowObserver:
+    """Logs a search as one MLflow run with a nested run for each trial.
+
+    A study of the same name in the same experiment continues its run. A tracking store that fails
+    never stops the search: `problem` says what is wrong, later events go to a file in the study's
+    folder, and at the end all that is missing is tried once more.
+
+    Args:
+        tracking_uri: a database or server as MLflow names them.
+        experiment: name of the experiment, made if need be.
+        tags: further tags of the study's run.
+        flush_seconds: the longest that the end of the search, or a summary, waits for the store.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        flush_seconds: float = 60.0,
+    ) -> None:
+        self._uri, self._experiment, self._tags = tracking_uri, experiment, dict(tags or {})
+        self._flush_seconds = flush_seconds
+        self._queue: queue.Queue[Job | threading.Event | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._runs: MlflowRuns | None = None
+        self._begin: Job | None = None
+        self._spool: Path | None = None
+        self._spooling = threading.Lock()
+        self._problem: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps events from MLflow, and where they are; None while all is well."""
+        return self._problem
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """Id of the study's run; None until the store has it (see `flush`)."""
+        return (self._runs.parent_run_id or None) if self._runs else None
+
+    @property
+    def run_url(self) -> str | None:
+        """Page of the study's run; None unless the store is a server."""
+        if not self._uri.startswith("http") or self._runs is None or not self._runs.parent_run_id:
+            return None
+        place = f"experiments/{self._runs.experiment_id}/runs/{self._runs.parent_run_id}"
+        return f"{self._uri.rstrip('/')}/#/{place}"
+
+    def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
+        """Begin or continue the study's run."""
+        self._spool = Path(study.folder) / SPOOL
+        self._begin = functools.partial(
+            MlflowRuns.study_started,
+            study=study,
+            plan=plan,
+            expected_trials=expected_trials,
+            expected_seconds=expected_seconds,
+        )
+        self._put(self._begin)
+
+    def trial_started(self, trial: Trial) -> None:
+        """Begin or continue the trial's run."""
+        self._put(functools.partial(MlflowRuns.trial_started, trial=trial))
+
+    def trial_reported(self, trial: Trial, report: Report) -> None:
+        """Log an evaluation."""
+        self._put(functools.partial(MlflowRuns.trial_reported, trial=trial, report=report))
+
+    def trial_finished(self, trial: Trial) -> None:
+        """End the trial's run."""
+        self._put(functools.partial(MlflowRuns.trial_finished, trial=trial))
+
+    def study_finished(self, study: Study) -> None:
+        """End the study's run, and wait for the store within bounds."""
+        self._put(functools.partial(MlflowRuns.study_finished, study=study))
+        self.flush()
+
+    def log_artifacts(self, paths: Sequence[Path]) -> None:
+        """Attach files and folders to the study's run."""
+        self._put(functools.partial(MlflowRuns.add_artifacts, paths=tuple(paths)))
+        self.flush()
+
+    def log_summary(self, facts: StudyFacts) -> None:
+        """Attach the decision, the test scores and the facts to the study's run."""
+        self._spool = self._spool or Path(facts.study.folder) / SPOOL
+        self._put(functools.partial(MlflowRuns.add_summary, facts=facts))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Wait until the store has taken every event; False if it took too long, and `problem` says so."""
+        if self._thread is None:
+            return True
+        done = threading.Event()
+        self._queue.put(done)
+        if done.wait(self._flush_seconds):
+            return self._problem is None
+        late: list[Job] = []
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(item, functools.partial):
+                late.append(item)
+        self._set_aside(late, f"it did not answer within {self._flush_seconds:g} s")
+        return False
+
+    def close(self) -> None:
+        """Flush, then end the thread."""
+        self.flush()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(self._flush_seconds)
+
+    def _put(self, job: Job) -> None:
+        self._queue.put(job)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="autopeft-mlflow", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+            else:
+                self._do(item)
+
+    def _do(self, job: Job) -> None:
+        jobs = [job] if self._problem is None else self._whole(job)
+        if not jobs:
+            self._set_aside([job])
+            return
+        try:
+            if self._runs is None:
+                self._runs = MlflowRuns(self._uri, self._experiment, self._tags)
+            for each in jobs:
+                each(self._runs)
+        # The thread's border: nothing a store raises may end the search; `problem` tells of it.
+        except Exception as error:  # noqa: BLE001
+            self._set_aside([job], " ".join(str(error).split()) or type(error).__name__)
+            return
+        if self._problem is not None:
+            self._problem = None
+            if self._spool is not None:
+                self._spool.unlink(missing_ok=True)
+
+    def _whole(self, job: Job) -> list[Job]:
+        """Return what brings a store up to date after it failed, if this job knows the whole study."""
+        if job.func is MlflowRuns.study_finished and self._begin is not None:
+            return [self._begin, job]
+        if job.func is MlflowRuns.add_summary:
+            facts: StudyFacts = job.keywords["facts"]
+            start = functools.partial(
+                MlflowRuns.study_started,
+                study=facts.study,
+                plan=facts.plan,
+                expected_trials=len(facts.study.trials),
+                expected_seconds=facts.study.seconds,
+            )
+            return [start, functools.partial(MlflowRuns.study_finished, study=facts.study), job]
+        return []
+
+    def _set_aside(self, jobs: Sequence[Job], why: str = "") -> None:
+        """Write events to the spool, and say why the first of them could not be logged."""
+        lines = [json.dumps({"event": job.func.__name__, "at": time.time(), **_plain(job)}) for job in jobs]
+        place = "lost"
+        with self._spooling:
+            if self._spool is not None:
+                try:
+                    self._spool.parent.mkdir(parents=True, exist_ok=True)
+                    with self._spool.open("a", encoding="utf-8") as stream:
+                        stream.writelines(f"{line}\n" for line in lines)
+                    place = f"in {self._spool}"
+                except OSError as error:
+                    place = f"lost ({error.strerror})"
+            if why:
+                failed = f"MLflow at {self._uri} could not be written: {why}"
+                self._problem = f"{failed.rstrip('.')}. Events not logged are {place}."
+
+
+def _plain(job: Job) -> dict[str, object]:
+    """Return a job's arguments as JSON values."""
+    return {name: _value(value) for name, value in job.keywords.items()}
+
+
+def _value(value: object) -> object:
+    if isinstance(value, Message):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return [str(part) for part in value]
+    return value

@@ -1,0 +1,300 @@
+"""MlflowRuns: a study as MLflow runs, a parent and a child per trial. Blocking; see MlflowObserver."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft.errors import StorageError
+from autopeft.plan.plan import Plan
+from autopeft.report.facts import StudyFacts
+from autopeft.search.study import Study, Trial
+from autopeft.space.candidate import Candidate
+from autopeft.tracking.mlflow_store import open_client, open_experiment
+from autopeft.train.result import Report
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+STUDY_TAG, TRIAL_TAG, STATE_TAG = "autopeft.study", "autopeft.trial", "autopeft.state"
+_PARENT_TAG, _NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
+_FORBIDDEN = re.compile(r"[^\w\-. /:]")
+_STATUS = {"complete": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
+_MOST_METRICS = 900  # MLflow takes at most 1000 in a batch
+_MOST_CHARACTERS = 5000  # and about this many in a tag
+
+
+class MlflowRuns:
+    """Writes a study into a tracking store; what is there already is continued, never doubled."""
+
+    def __init__(self, tracking_uri: str, experiment: str, tags: Mapping[str, str]) -> None:
+        self._client = open_client(tracking_uri)
+        self._experiment = open_experiment(self._client, experiment, tracking_uri)
+        self._tags = dict(tags)
+        self._parent = ""
+        self._metric = "score"
+        self._device = "cpu"
+        self._runs: dict[int, str] = {}
+        self._steps: dict[int, set[int]] = {}
+        self._closed: set[int] = set()
+        self._refused: list[tuple[str, str, str]] = []
+
+    @property
+    def experiment_id(self) -> str:
+        """Id of the experiment in the store."""
+        return self._experiment
+
+    @property
+    def parent_run_id(self) -> str:
+        """Id of the study's run; empty before the study began."""
+        return self._parent
+
+    def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
+        """Begin the parent run or go on with it, and catch up with the study's trials."""
+        self._metric, self._device = study.metric.name, plan.profile.device
+        self._refused = [(each.candidate.label, each.reason, each.way_out) for each in plan.rejected]
+        self._parent = self._find_parent(study.name)
+        if self._parent:
+            self._client.update_run(self._parent, status="RUNNING")
+            self._recall()
+        else:
+            tags = {STUDY_TAG: study.name, "mlflow.runName": study.name, **self._tags}
+            self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
+            self._log(self._parent, params=_study_params(study, plan))
+            expected = {"expected_trials": expected_trials, "expected_seconds": expected_seconds}
+            self._log(self._parent, metrics=expected)
+            self._log_refused()
+        self._catch_up(study)
+
+    def trial_started(self, trial: Trial) -> None:
+        """Begin the trial's run or go on with it."""
+        run = self._run(trial)
+        self._client.update_run(run, status="RUNNING")
+        self._log(run, tags={STATE_TAG: "running"})
+        self._closed.discard(trial.number)
+
+    def trial_reported(self, trial: Trial, report: Report) -> None:
+        """Log one evaluation; its step is the number of training rows seen."""
+        self._log_reports(trial, (report,))
+
+    def trial_finished(self, trial: Trial) -> None:
+        """Log what was measured beside what was predicted, and end the trial's run."""
+        if trial.state == "rejected":
+            row = (trial.candidate.label, trial.reason, "")
+            if row not in self._refused:
+                self._refused.append(row)
+            return
+        run = self._run(trial)
+        reports = trial.result.reports if trial.result else ()
+        self._log_reports(trial, reports)
+        if reports and trial.result:
+            self._log(
+                run,
+                metrics={
+                    "measured_peak_bytes": trial.result.peak_bytes,
+                    "measured_step_seconds": reports[-1].step_seconds,
+                    "measured_run_seconds": reports[-1].seconds,
+                },
+            )
+        reason = trial.reason or (trial.result.reason if trial.result else "")
+        self._log(run, tags={STATE_TAG: trial.state, **({"autopeft.reason": reason} if reason else {})})
+        self._client.set_terminated(run, status=_STATUS.get(trial.state, "KILLED"))
+        self._closed.add(trial.number)
+
+    def study_finished(self, study: Study) -> None:
+        """Catch up with the study, name its best trial and end the parent run."""
+        self._catch_up(study)
+        self._log_refused()
+        best = study.best
+        metrics: dict[str, float] = {"search_seconds": study.seconds, "trials": len(study.trials)}
+        tags = {"autopeft.best": "none"}
+        if best is not None and best.result is not None:
+            metrics[f"best_{self._metric}"] = best.result.score
+            tags = {"autopeft.best": best.candidate.label, "autopeft.best_run": self._run(best)}
+        self._log(self._parent, metrics=metrics, tags=tags)
+        self._client.set_terminated(self._parent)
+
+    def add_artifacts(self, paths: Sequence[Path]) -> None:
+        """Attach files and folders to the parent run.
+
+        Raises:
+            StorageError: no study has begun.
+        """
+        if not self._parent:
+            raise StorageError("artifacts belong to a study, but none has begun.")
+        for path in paths:
+            self._client.log_artifact(self._parent, str(path))
+
+    def add_summary(self, facts: StudyFacts) -> None:
+        """Attach the decision, the test scores, predictions beside measurements, and the facts."""
+        if not self._parent:
+            self.study_started(facts.study, facts.plan, len(facts.study.trials), facts.study.seconds)
+            self.study_finished(facts.study)
+        metrics: dict[str, float] = {}
+        for score in facts.scores:
+            name = f"test_{facts.data.metric.name}/{score.contender}"
+            metrics |= {name: score.test_score, f"{name} low": score.low, f"{name} high": score.high}
+            metrics |= {f"test_{extra}/{score.contender}": value for extra, value in score.extra.items()}
+        for compared in facts.comparisons:
+            name = f"{compared.quantity} {compared.unit}"
+            metrics |= {f"predicted/{name}": compared.predicted, f"measured/{name}": compared.measured}
+        metrics |= {f"seconds/{stage}": seconds for stage, seconds in facts.seconds.items()}
+        note = "\n".join([facts.decision, "", *(f"- {reason}" for reason in facts.reasons)])
+        self._log(self._parent, metrics=metrics, tags={_NOTE_TAG: note, "autopeft.decision": facts.decision})
+        self._client.log_text(self._parent, facts.model_dump_json(indent=1), "facts.json")
+
+    def _find_parent(self, study: str) -> str:
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`{STUDY_TAG}` = '{study}'", max_results=1, order_by=["start_time ASC"]
+        )
+        return str(found[0].info.run_id) if found else ""
+
+    def _recall(self) -> None:
+        """Learn which trials the store knows, and which of them are over."""
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`{_PARENT_TAG}` = '{self._parent}'", page_token=token
+            )
+            for run in page:
+                number = int(run.data.tags[TRIAL_TAG])
+                self._runs[number] = run.info.run_id
+                if run.data.tags.get(STATE_TAG) in _STATUS:
+                    self._closed.add(number)
+            token = page.token
+            if not token:
+                return
+
+    def _catch_up(self, study: Study) -> None:
+        """Log the finished trials that an earlier session, or a broken connection, left out."""
+        for trial in study.trials:
+            if trial.finished and trial.number not in self._closed:
+                self.trial_finished(trial)
+
+    def _run(self, trial: Trial) -> str:
+        """Return the trial's run, made if need be with its parameters and its prediction."""
+        if trial.number not in self._runs:
+            tags = {
+                _PARENT_TAG: self._parent,
+                "mlflow.runName": f"{trial.number:03d} {trial.candidate.label}"[:250],
+                TRIAL_TAG: str(trial.number),
+                STATE_TAG: "running",
+                "autopeft.role": trial.role,
+            }
+            run = self._client.create_run(self._experiment, tags=tags).info.run_id
+            self._runs[trial.number] = run
+            self._steps[trial.number] = set()
+            self._log(run, params=candidate_params(trial.candidate), metrics=self._predicted(trial))
+        return self._runs[trial.number]
+
+    def _predicted(self, trial: Trial) -> dict[str, float]:
+        if trial.predicted is None:
+            return {}
+        low, expected, high = trial.predicted.memory.reported(self._device)
+        metrics: dict[str, float] = {
+            "predicted_low_bytes": low,
+            "predicted_peak_bytes": expected,
+            "predicted_high_bytes": high,
+            "predicted_step_seconds": trial.predicted.time.step_seconds,
+            "predicted_trainable_params": trial.predicted.trainable_params,
+        }
+        if trial.predicted.run_seconds is not None:
+            metrics["predicted_run_seconds"] = trial.predicted.run_seconds
+        return metrics
+
+    def _log_reports(self, trial: Trial, reports: Sequence[Report]) -> None:
+        from mlflow.entities import Metric
+
+        if not reports:
+            return
+        run, metrics = self._run(trial), list[Metric]()
+        logged = self._logged(trial.number, run)
+        for report in reports:
+            if report.samples in logged:
+                continue
+            logged.add(report.samples)
+            values = {
+                **report.extra,
+                self._metric: report.score,
+                "peak_bytes": report.peak_bytes,
+                "step_seconds": report.step_seconds,
+            }
+            if report.loss is not None:
+                values["train_loss"] = report.loss
+            metrics += [_metric(name, value, report.samples) for name, value in values.items()]
+        for at in range(0, len(metrics), _MOST_METRICS):
+            self._client.log_batch(run, metrics=metrics[at : at + _MOST_METRICS])
+
+    def _logged(self, number: int, run: str) -> set[int]:
+        """Return the steps of a run that the store has; asked once for a run of an earlier session."""
+        if number not in self._steps:
+            history = self._client.get_metric_history(run, _name(self._metric))
+            self._steps[number] = {int(metric.step) for metric in history}
+        return self._steps[number]
+
+    def _log_refused(self) -> None:
+        """Attach one table of what never started, in the form MLflow's own tables have."""
+        if self._refused:
+            columns = ["configuration", "reason", "way_out"]
+            table = {"columns": columns, "data": [list(row) for row in self._refused]}
+            self._client.log_dict(self._parent, table, "rejected.json")
+
+    def _log(
+        self,
+        run: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        most = _MOST_CHARACTERS
+        self._client.log_batch(
+            run,
+            metrics=[_metric(name, value, 0) for name, value in (metrics or {}).items()],
+            params=[Param(_name(name), str(value)[:most]) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value[:most]) for name, value in (tags or {}).items()],
+        )
+
+
+def candidate_params(candidate: Candidate) -> dict[str, object]:
+    """Return a candidate as flat parameters; a method's own knobs are called `knob.NAME`."""
+    fields = candidate.model_dump(mode="json", exclude={"training", "knobs"})
+    knobs = {f"knob.{name}": value for name, value in candidate.knobs.items()}
+    return {**fields, **knobs, **candidate.training.model_dump(mode="json")}
+
+
+def _study_params(study: Study, plan: Plan) -> dict[str, object]:
+    budget = {f"budget.{name}": value for name, value in plan.budget if value is not None}
+    return {
+        "model": plan.model,
+        "space": plan.space,
+        "task": plan.workload.task,
+        "train_rows": plan.workload.rows,
+        "metric": study.metric.name,
+        "direction": study.metric.direction,
+        "seed": study.seed,
+        "profile": plan.profile.name,
+        "device": plan.profile.device_name,
+        "configurations_that_fit": len(plan.fits),
+        "configurations_rejected": len(plan.rejected),
+        **budget,
+    }
+
+
+def _metric(name: str, value: float, step: int) -> Metric:
+    from mlflow.entities import Metric
+
+    # Databases have no infinity that all of MLflow's stores agree on; a value without bound is no value.
+    shown = float(value) if not math.isinf(value) else math.nan
+    return Metric(_name(name), shown, int(time.time() * 1000), step)
+
+
+def _name(text: str) -> str:
+    """Return a name that MLflow takes for a parameter or metric."""
+    return _FORBIDDEN.sub("_", text)[:250]

@@ -1,0 +1,49 @@
+"""TrialResult: what training one candidate measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autopeft.message import Message
+
+
+class Report(Message):
+    """One evaluation during training.
+
+    Attributes:
+        samples: training rows seen so far.
+        step: optimizer steps so far.
+        loss: mean training loss since the report before; None at the start.
+        score: the dataset's metric on the validation rows.
+        seconds: training and evaluation time so far, without set-up.
+        step_seconds: mean time of an optimizer step so far.
+        peak_bytes: peak memory so far of the process (CPU) or reserved on the device (CUDA).
+        extra: further metrics by name.
+    """
+
+    samples: int
+    step: int
+    loss: float | None
+    score: float
+    seconds: float
+    step_seconds: float
+    peak_bytes: int
+    extra: dict[str, float] = {}
+
+
+class TrialResult(Message):
+    """How a trial ended: whole training, stopped early by the search, or failed with a reason."""
+
+    state: Literal["complete", "stopped", "failed"]
+    reports: tuple[Report, ...] = ()
+    reason: str = ""
+
+    @property
+    def score(self) -> float:
+        """The last validation score; NaN where there was none."""
+        return self.reports[-1].score if self.reports else float("nan")
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak memory over the whole trial."""
+        return max((report.peak_bytes for report in self.reports), default=0)

@@ -1,0 +1,187 @@
+"""The one training recipe, read from top to bottom; it stops, saves and goes on at any step."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from autopeft.errors import TrialError
+from autopeft.files import make_folder, write_atomically
+from autopeft.methods.adapt import adapt
+from autopeft.methods.backbone import build_backbone
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.batches import Row, collate, tokenize
+from autopeft.train.evaluate import Evaluation, evaluate
+from autopeft.train.meter import Meter
+from autopeft.train.result import Report
+from autopeft.train.step import Batch, make_optimizer, training_step
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.batching import bucketed_batches
+from autopeft.workload.dataset import Dataset
+from autopeft.workload.tokens import load_tokenizer
+
+_STATE, _PROGRESS, _ADAPTER = "state.safetensors", "progress.json", "adapter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerFactory:
+    """Makes trainers in worker processes (a `RunFactory`)."""
+
+    base: BaseModel
+    dataset: Dataset
+    device: str = "cpu"
+
+    def __call__(self, candidate: Candidate, seed: int) -> Trainer:
+        """Load the base model, adapt it and tokenise the rows."""
+        return Trainer(self.base, self.dataset, candidate, seed=seed, device=self.device)
+
+
+class Trainer:
+    """Trains one candidate (a `TrialRun`)."""
+
+    def __init__(
+        self, base: BaseModel, dataset: Dataset, candidate: Candidate, *, seed: int, device: str = "cpu"
+    ) -> None:
+        """Load, adapt and tokenise; nothing is trained yet."""
+        torch.manual_seed(seed)
+        self.dataset, self.candidate, self.seed = dataset, candidate, seed
+        self.training: Training = candidate.training
+        self.device = torch.device(device)
+        self.meter = Meter(self.device)
+        self.tokenizer = load_tokenizer(base)
+        self._train = self.rows("train")
+        self._validation = self.rows("validation")
+        backbone = build_backbone(base, dataset.task, len(dataset.labels), self.training, weights=True)
+        self.model = adapt(backbone, candidate, dataset.task).to(self.device)
+        self.optimizer = make_optimizer(self.model, self.training)
+        rows_a_step = self.training.batch_size * self.training.grad_accum
+        self.total_samples = math.ceil(len(self._train) * self.training.epochs)
+        self.total_steps = max(1, math.ceil(self.total_samples / rows_a_step))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.samples = self.step = 0
+        self._stream = self._batches()
+
+    def advance(self, samples: int) -> Report:
+        """Train until `samples` rows in all have been seen (or training is over), then evaluate.
+
+        Raises:
+            TrialError: the loss is not finite.
+        """
+        losses = []
+        goal = min(samples, self.total_samples)
+        with self.meter:
+            self.model.train()
+            while self.samples < goal:
+                losses.append(self._take_step())
+            evaluation = self.evaluate("validation")
+        return Report(
+            samples=self.samples,
+            step=self.step,
+            loss=sum(losses) / len(losses) if losses else None,
+            score=evaluation.score,
+            seconds=self.meter.seconds,
+            step_seconds=self.meter.step_seconds,
+            peak_bytes=self.meter.peak_bytes,
+            extra=evaluation.extra,
+        )
+
+    def evaluate(self, split: str) -> Evaluation:
+        """Score the model as it is on a split ("validation" or "test")."""
+        return evaluate(
+            self.model,
+            self._validation if split == "validation" else self.rows(split),
+            self.dataset.task,
+            pad=self.tokenizer.pad_token_id,
+            batch_size=2 * self.training.batch_size,
+            device=self.device,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter, and what it takes to go on, into `folder`."""
+        make_folder(folder)
+        weights = {f"weight/{name}": p.detach().contiguous() for name, p in self._trained()}
+        moments = {
+            f"optimizer/{index}/{name}": value
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for name, value in entry.items()
+        }
+        save_file({**weights, **moments, "rng": torch.get_rng_state()}, folder / _STATE)
+        progress = {"samples": self.samples, "step": self.step, "seconds": self.meter.seconds}
+        write_atomically(folder / _PROGRESS, json.dumps(progress))
+        if isinstance(self.model, PeftModel):
+            self.model.save_pretrained(str(folder / _ADAPTER))
+
+    def restore(self, folder: Path) -> None:
+        """Go on from what `save` wrote."""
+        state = load_file(folder / _STATE)
+        with torch.no_grad():
+            for name, parameter in self._trained():
+                parameter.copy_(state[f"weight/{name}"])
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/", 2)
+                moments.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        torch.set_rng_state(state["rng"])
+        progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
+        self.samples, self.step = progress["samples"], progress["step"]
+        self.meter.seconds = progress["seconds"]
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate, self.step - 1)
+        self._stream = self._batches(skip=self.step * self.training.grad_accum)
+
+    def _take_step(self) -> float:
+        started = time.perf_counter()
+        batches = [next(self._stream) for _ in range(self.training.grad_accum)]
+        loss = float(training_step(self.model, batches, self.optimizer, self.training))
+        if not math.isfinite(loss):
+            raise TrialError(
+                f"the loss became {loss} at step {self.step} with learning rate "
+                f"{self.training.learning_rate:.2g}; a smaller one may hold."
+            )
+        self.schedule.step()
+        self.samples += sum(len(batch["labels"]) for batch in batches)
+        self.step += 1
+        self.meter.step_took(time.perf_counter() - started)
+        return loss
+
+    def _batches(self, skip: int = 0) -> Iterator[Batch]:
+        """Yield padded batches of epoch after epoch, in an order that the seed alone decides."""
+        lengths = [len(row.ids) for row in self._train]
+        epoch = passed = 0
+        while True:
+            for chosen in bucketed_batches(lengths, self.training.batch_size, self.seed * 1000 + epoch):
+                passed += 1
+                if passed > skip:
+                    rows = [self._train[index] for index in chosen]
+                    yield collate(rows, pad=self.tokenizer.pad_token_id, device=self.device)
+            epoch += 1
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the tokenised rows of a split."""
+        examples = getattr(self.dataset, split)
+        return tokenize(self.tokenizer, examples, self.dataset.task, self.training.max_length)
+
+    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+
+    def _rate(self, step: int) -> float:
+        """Return the share of the peak learning rate at a step: linear warm-up, then the schedule."""
+        warmup = max(1, round(self.training.warmup_share * self.total_steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, self.total_steps - warmup)
+        if self.training.schedule == "constant":
+            return 1.0
+        if self.training.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return max(0.0, 1.0 - done)

@@ -1,0 +1,83 @@
+"""Batching: which rows train together, and how long the padded batches get. Pure and torch-free.
+
+Rows are shuffled, cut into buckets of 20 batches, sorted by length inside each bucket and cut into
+batches, which are shuffled again: little padding, and still another order every epoch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from autopeft.workload.dataset import Lengths
+
+BATCHES_PER_BUCKET = 20
+
+
+def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
+    """Deal row indices into batches of similar length.
+
+    Args:
+        lengths: tokens of each row.
+        batch_size: rows of a batch.
+        seed: decides the order; one seed an epoch gives one order an epoch.
+
+    Returns:
+        Batches of `batch_size` row indices; every row is in exactly one, and at most one batch of
+        the epoch is smaller.
+    """
+    dice = random.Random(seed)  # noqa: S311 (an order, no secret)
+    order = list(range(len(lengths)))
+    dice.shuffle(order)
+    bucket = batch_size * BATCHES_PER_BUCKET
+    batches = []
+    for start in range(0, len(order), bucket):
+        rows = sorted(order[start : start + bucket], key=lengths.__getitem__)
+        batches += [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+    dice.shuffle(batches)
+    return batches
+
+
+def mean_padded_length(lengths: Lengths, batch_size: int, rows: int = 0) -> float:
+    """Return the expected length of a batch of `bucketed_batches`, padded to its longest row.
+
+    Derivation: batch k of a bucket of n rows ends with the bucket's ((k + 1) batch_size)-th row, and
+    the j-th of n rows drawn from N has the expected rank j (N + 1) / (n + 1) among all. Left out: the
+    curvature of the quantile function between two percentiles.
+
+    Args:
+        lengths: token counts of the rows.
+        batch_size: rows of a batch.
+        rows: rows in all; 0 where unknown (then there are many).
+    """
+    bucket = batch_size * BATCHES_PER_BUCKET
+    total = rows or 10**9
+    padded = [
+        [
+            _expected(lengths, min(end, size), size, total)
+            for end in range(batch_size, size + batch_size, batch_size)
+        ]
+        for size in (min(bucket, total), total % bucket)
+    ]
+    full_buckets = total // bucket if rows > bucket else 1
+    rest = padded[1] if rows > bucket else []
+    batches = len(padded[0]) * full_buckets + len(rest)
+    return (sum(padded[0]) * full_buckets + sum(rest)) / batches
+
+
+def truncate(lengths: Lengths, limit: int) -> Lengths:
+    """Return the distribution after rows are cut at `limit` tokens."""
+    if lengths.longest <= limit:
+        return lengths
+    cut = tuple(min(length, limit) for length in lengths.percentiles)
+    lost = (sum(lengths.percentiles) - sum(cut)) / len(cut)
+    return Lengths(percentiles=cut, mean=min(float(limit), max(1.0, lengths.mean - lost)))
+
+
+def _expected(lengths: Lengths, place: int, drawn: int, total: int) -> float:
+    """Return the expected length of the `place`-th shortest of `drawn` out of `total` rows."""
+    rank = place * (total + 1) / (drawn + 1)
+    at = 100 * (rank - 1) / max(1, total - 1)
+    below = min(int(at), 99)
+    low, high = lengths.percentiles[below], lengths.percentiles[below + 1]
+    return low + (high - low) * (at - below)

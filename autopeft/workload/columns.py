@@ -1,0 +1,104 @@
+"""Which column plays which part, and what task that makes: guessed from names, overridden by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from autopeft.errors import DataError
+from autopeft.workload.dataset import Task
+
+ROLES = ("text", "label", "prompt", "context", "completion", "messages", "split")
+_TEXT = "text sentence review content tweet comment document article body headline title utterance message"
+_NAMES: dict[str, tuple[str, ...]] = {
+    "text": tuple(_TEXT.split()),
+    "label": ("label", "labels", "target", "class", "sentiment", "category", "intent", "topic", "y"),
+    "prompt": ("prompt", "instruction", "question", "query", "input"),
+    "context": ("input", "context"),
+    "completion": ("completion", "response", "output", "answer", "target"),
+    "messages": ("messages", "conversations", "conversation", "chat"),
+    "split": ("split",),
+}
+"""Names by which a column is known, the likeliest first; case does not matter."""
+
+_NUMBERING = ("", "id", "idx", "index", "unnamed: 0")
+
+_PARTS: dict[Task, tuple[tuple[str, ...], ...]] = {
+    "classification": (("text", "label"),),
+    "sft": (("messages",), ("prompt", "completion")),
+}
+"""Which roles each task needs: any one of these sets."""
+
+
+def assign(
+    available: Sequence[str], given: Mapping[str, str], task: Task | None, source: str
+) -> tuple[Task, dict[str, str]]:
+    """Decide on the task and on the column of each of its roles.
+
+    Args:
+        available: columns of the file.
+        given: column by role, as the user said.
+        task: the task, where the user said it.
+        source: the file, for messages.
+
+    Raises:
+        DataError: a given role or column does not exist, or no column looks like one that is needed.
+    """
+    _check_given(available, given, source)
+    for candidate in (task,) if task else _likely_tasks(given):
+        roles = _roles(available, given, candidate)
+        if roles is not None:
+            return candidate, roles
+    wanted = task or "classification or sft"
+    raise DataError(
+        f"{source} must have columns for {wanted} (text and label, or prompt and completion), but has "
+        f"{', '.join(map(repr, available))}: say which is which, such as text={available[0]} in columns."
+    )
+
+
+def _check_given(available: Iterable[str], given: Mapping[str, str], source: str) -> None:
+    for role, column in given.items():
+        if role not in ROLES:
+            raise DataError(f"a column must play one of {', '.join(ROLES)}, but got {role!r}.")
+        if column not in available:
+            raise DataError(f"{source} has no column {column!r}; it has {', '.join(map(repr, available))}.")
+
+
+def _likely_tasks(given: Mapping[str, str]) -> tuple[Task, ...]:
+    """Order the tasks by what the user's own columns speak for; labelled text wins where none do."""
+    speaks_for_sft = {"prompt", "completion", "messages"} & given.keys()
+    return ("sft",) if speaks_for_sft else ("classification", "sft")
+
+
+def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> dict[str, str] | None:
+    for needed in _PARTS[task]:
+        roles = {role: column for role, column in given.items() if role in (*needed, "context", "split")}
+        free = [column for column in available if column not in given.values()]
+        for role in (*needed, "split"):
+            if role not in roles:
+                _add(roles, role, _known(role, free, roles))
+        if task == "classification":
+            _add_the_only_other(available, roles)
+        elif "prompt" in roles and "context" not in roles:
+            _add(roles, "context", _known("context", free, roles))
+        if all(role in roles for role in needed):
+            return {role: roles[role] for role in ROLES if role in roles}
+    return None
+
+
+def _add_the_only_other(available: Sequence[str], roles: dict[str, str]) -> None:
+    """Where one of text and label is known and one column is left, that is the other."""
+    left = [column for column in available if column not in roles.values()]
+    left = [column for column in left if column.strip().lower() not in _NUMBERING]
+    missing = [role for role in ("text", "label") if role not in roles]
+    if len(missing) == 1 and len(left) == 1:
+        roles[missing[0]] = left[0]
+
+
+def _known(role: str, free: Iterable[str], taken: Mapping[str, str]) -> str | None:
+    by_name = {column.strip().lower(): column for column in free if column not in taken.values()}
+    return next((by_name[name] for name in _NAMES[role] if name in by_name), None)
+
+
+def _add(roles: dict[str, str], role: str, column: str | None) -> None:
+    if column is not None:
+        roles[role] = column

@@ -1,0 +1,203 @@
+"""Rows to token ids: one rendering for training, for measuring lengths and for the exported model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autopeft.errors import InputError
+from autopeft.workload import hub
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import Dataset, Example, Lengths, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a token that the loss leaves out."""
+
+
+class Tokenizer(Protocol):
+    """What encoding needs of a tokenizer; every transformers tokenizer has it."""
+
+    chat_template: Any
+
+    @property
+    def eos_token(self) -> Any:
+        """Text of the token that ends a completion; None where there is none."""
+
+    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
+        """Tokenize `text` into a mapping with `input_ids`."""
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any:
+        """Render messages with the chat template."""
+
+
+def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model, padding on the right and with a pad token in any case.
+
+    Raises:
+        InputError: the model has no tokenizer at hand, or it cannot be read.
+    """
+    place = _place(base)
+    if not Path(place).is_dir():
+        hub.fetch(place, "tokenizer_config.json")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise InputError(f"the tokenizer of {base.name!r} cannot be loaded: {_first_line(error)}") from None
+    if tokenizer.pad_token is None:
+        substitute = tokenizer.eos_token or tokenizer.unk_token
+        if substitute is None:
+            raise InputError(f"the tokenizer of {base.name!r} must have a pad, eos or unk token.")
+        tokenizer.pad_token = substitute
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def render_turn(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[str, str]:
+    """Render one turn as text: what the model is given, and what it is to write.
+
+    With a chat template the turn is one user and one assistant message; without, the prompt ends in a
+    line break and the completion in the end-of-sequence token.
+
+    Raises:
+        InputError: the chat template refuses a user message followed by an assistant message.
+    """
+    ending = tokenizer.eos_token or ""
+    if not tokenizer.chat_template:
+        return (prompt if prompt.endswith(("\n", " ")) else f"{prompt}\n"), f"{completion}{ending}"
+    from jinja2.exceptions import TemplateError
+
+    question = {"role": "user", "content": prompt}
+    answer = {"role": "assistant", "content": completion}
+    try:
+        given = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([question, answer], tokenize=False)
+    except TemplateError as error:
+        raise InputError(
+            f"the chat template cannot render a user and an assistant message: {error}."
+        ) from None
+    if whole.startswith(given):
+        return given, whole[len(given) :]
+    return given, f"{completion}{ending}"
+
+
+def encode(
+    tokenizer: Tokenizer, example: Example, task: Task, max_length: int
+) -> tuple[list[int], list[int]]:
+    """Turn a row into at most `max_length` token ids and as many labels.
+
+    Classification: the text with special tokens, no labels (the class is in `example.label`).
+    Sft: prompt and completion; labels are `IGNORED` on the prompt. Where the limit bites, the prompt
+    loses its beginning, down to half the limit, and then the completion its end.
+    """
+    if task == "classification":
+        return list(tokenizer(example.text, truncation=True, max_length=max_length)["input_ids"]), []
+    given, rest = render_turn(tokenizer, example.text, example.completion)
+    prompt = list(tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])
+    answer = list(tokenizer(rest, add_special_tokens=False, verbose=False)["input_ids"])
+    if not tokenizer.chat_template:
+        prompt = _opening(tokenizer) + prompt
+    room = max(max_length - len(answer), max_length // 2)
+    prompt = prompt[max(len(prompt) - room, 0) :]
+    answer = answer[: max_length - len(prompt)]
+    return prompt + answer, [IGNORED] * len(prompt) + answer
+
+
+def measure_lengths(dataset: Dataset, base: BaseModel, max_length: int) -> Lengths:
+    """Count the tokens of the training rows as `encode` would make them; needs no torch for a local model.
+
+    Raises:
+        InputError: the model has no tokenizer at hand, or it cannot be read.
+    """
+    file = Path(_place(base)) / "tokenizer.json"
+    tokenizer: Tokenizer = PlainTokenizer(file) if file.is_file() else load_tokenizer(base)
+    return Lengths.of([len(encode(tokenizer, row, dataset.task, max_length)[0]) for row in dataset.train])
+
+
+class PlainTokenizer:
+    """A tokenizer.json with its chat template, read without importing torch."""
+
+    def __init__(self, file: Path) -> None:
+        """Read `file` and its neighbours tokenizer_config.json, special_tokens_map.json, chat_template.jinja.
+
+        Raises:
+            InputError: a file is malformed.
+        """
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self._backend = Backend.from_str(file.read_text(encoding="utf-8"))
+            settings = _json_object(file.with_name("special_tokens_map.json"))
+            settings.update(_json_object(file.with_name("tokenizer_config.json")))
+            template = file.with_name("chat_template.jinja")
+            self.chat_template: Any = (
+                template.read_text(encoding="utf-8") if template.is_file() else settings.get("chat_template")
+            )
+        except Exception as error:  # noqa: BLE001 (what the tokenizers library raises on a malformed file)
+            raise InputError(f"{file} is no readable tokenizer: {_first_line(error)}") from None
+        self._special = {
+            name: token["content"] if isinstance(token, dict) else token
+            for name, token in settings.items()
+            if name in ("bos_token", "eos_token", "pad_token", "unk_token") and token
+        }
+        self._backend.no_padding()
+
+    @property
+    def eos_token(self) -> str | None:
+        """Text of the end-of-sequence token."""
+        return self._special.get("eos_token")
+
+    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
+        """Tokenize as transformers would; knows `add_special_tokens`, `truncation` and `max_length`."""
+        if options.get("truncation"):
+            self._backend.enable_truncation(options["max_length"])
+        else:
+            self._backend.no_truncation()
+        special = options.get("add_special_tokens", True)
+        return {"input_ids": self._backend.encode(text, add_special_tokens=special).ids}
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any:
+        """Render messages as a transformers tokenizer would with `tokenize=False`."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        return render_jinja_template(
+            [conversation],
+            chat_template=self.chat_template,
+            add_generation_prompt=options.get("add_generation_prompt", False),
+            **self._special,
+        )[0][0]
+
+
+def _place(base: BaseModel) -> str:
+    if base.path is None:
+        raise InputError(
+            f"the tokenizer of {base.name!r} is needed, but only its architecture is known: "
+            "name a directory that holds weights and tokenizer, or give the row length (--seq-len)."
+        )
+    return base.path
+
+
+def _opening(tokenizer: Tokenizer) -> list[int]:
+    """Return the ids a tokenizer puts before any text: the beginning-of-sequence token or nothing."""
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    dressed = list(tokenizer("a")["input_ids"])
+    return dressed[: dressed.index(bare[0])]
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError(f"{file.name} must hold an object")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from autopeft.report.charts import charts
+from autopeft.report.facts import StudyFacts
+
+
+def test_a_full_study_has_every_chart_with_a_finding(facts: StudyFacts) -> None:
+    drawn = charts(facts)
+    assert [chart.name for chart in drawn] == ["learning", "trade-off", "memory", "parts", "stages"]
+    assert all(chart.title and chart.finding.endswith(".") for chart in drawn)
+
+
+def test_a_study_without_a_complete_trial_draws_what_it_has(fruitless: StudyFacts) -> None:
+    assert [chart.name for chart in charts(fruitless)] == ["memory", "stages"]
+
+
+def test_a_thousand_trials_share_a_handful_of_traces(thousand: StudyFacts) -> None:
+    assert all(len(chart.figure.data) <= 8 for chart in charts(thousand))
+
+
+def test_hover_texts_hold_no_markup(facts: StudyFacts) -> None:
+    hostile = facts.study.trials[3].candidate.model_copy(update={"targets": "<a href='x'>y</a>"})
+    trial = facts.study.trials[3].model_copy(update={"candidate": hostile})
+    study = facts.study.model_copy(update={"trials": (trial,)})
+    learning = charts(facts.model_copy(update={"study": study}))[0]
+    assert all("<a" not in text for trace in learning.figure.data for text in trace.text)
+
+
+def test_the_memory_finding_counts_the_measurements_inside_the_band(facts: StudyFacts) -> None:
+    memory = next(chart for chart in charts(facts) if chart.name == "memory")
+    assert "8 of 9" in memory.finding

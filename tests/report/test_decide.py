@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from autopeft.report.decide import lead
+from autopeft.report.facts import StudyFacts, TestScore
+from autopeft.search.study import Trial
+from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS
+
+FactsFactory = Callable[..., StudyFacts]
+
+
+def score(contender: str, value: float, half: float = 0.02, **fields: float) -> TestScore:
+    return TestScore(
+        contender=contender,
+        label=f"{contender} as configured",
+        test_score=value,
+        low=value - half,
+        high=value + half,
+        **fields,
+    )
+
+
+def test_decision_names_configuration_score_interval_leads_and_memory(facts: StudyFacts) -> None:
+    assert facts.decision == (
+        "Use dora r=16 query+value lr=0.002: accuracy 0.842 [0.818, 0.863] on 1,000 test rows, "
+        "1.2 points above the LoRA default (within noise) and 8.1 points above the linear probe; "
+        "it peaked at 985 MiB of the 4 GB allowed, 2.76 GiB to spare."
+    )
+
+
+def test_a_probe_that_beats_the_winner_is_preferred(make_facts: FactsFactory) -> None:
+    facts = make_facts(
+        scores=(score("winner", 0.80), score("LoRA default", 0.79), score("linear probe", 0.9))
+    )
+    assert facts.decision.startswith("Prefer the linear probe (linear probe as configured): accuracy 0.900")
+    assert "10.0 points above the search's winner" in facts.decision
+
+
+def test_a_default_within_noise_is_not_preferred(make_facts: FactsFactory) -> None:
+    facts = make_facts(scores=(score("winner", 0.80), score("LoRA default", 0.81)))
+    assert facts.decision.startswith("Use winner as configured")
+    assert "1.0 points below the LoRA default (within noise)" in facts.decision
+
+
+def test_equal_scores_are_called_level(make_facts: FactsFactory) -> None:
+    facts = make_facts(scores=(score("winner", 0.8), score("LoRA default", 0.8)))
+    assert "level with the LoRA default (within noise)" in facts.decision
+
+
+def test_the_default_is_kept_where_nothing_beat_it(make_facts: FactsFactory, facts: StudyFacts) -> None:
+    baseline = tuple(trial for trial in facts.study.trials if trial.role == "baseline")
+    kept = make_facts(trials=baseline, scores=(score("winner", 0.8), score("linear probe", 0.7)))
+    assert kept.decision.startswith("Keep the default, winner as configured")
+
+
+def test_without_a_complete_trial_nothing_is_recommended(fruitless: StudyFacts) -> None:
+    assert fruitless.decision == (
+        "Nothing to recommend: no trial was trained to the end (1 started); most often because: "
+        "diverged: the training loss became NaN at step 41."
+    )
+
+
+def test_without_any_trial_the_most_frequent_refusal_is_told(make_facts: FactsFactory) -> None:
+    empty = make_facts(trials=())
+    assert "Nothing was trained" in empty.decision
+    assert "nf4 needs a CUDA device" in empty.decision
+    assert empty.reasons[0] == "No configuration was trained to the end; 3 refused before starting."
+
+
+def test_pairing_on_the_same_rows_finds_what_separate_intervals_cannot() -> None:
+    winner, other = score("winner", 0.82), score("LoRA default", 0.80)
+    paired = score("LoRA default", 0.80, lead=0.02, lead_low=0.005, lead_high=0.035)
+    assert lead(winner, other, ACCURACY).judgement == "within noise"
+    assert lead(winner, paired, ACCURACY).judgement == "better"
+
+
+def test_a_lower_loss_is_better() -> None:
+    winner, other = score("winner", 1.0), score("no adapter", 2.0)
+    assert lead(winner, other, HELD_OUT_LOSS).judgement == "better"
+    assert lead(other, winner, HELD_OUT_LOSS).judgement == "worse"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "of 5 trained to the end; 3 stopped early, 1 failed and 4 refused before starting",
+        "Against the LoRA default: +1.2 points [-0.7, +3.1], within noise",
+        "3 other configurations lie within noise of it on the 500 validation rows",
+        "Peak memory: predicted 954 MiB, measured 985 MiB (+3 %), inside the 90 % band.",
+        "The search took 4 min 01 s, within the 5 min 00 s allowed.",
+        "one seed",
+    ],
+)
+def test_reasons_tell(facts: StudyFacts, words: str) -> None:
+    assert any(words in reason for reason in facts.reasons)
+
+
+def test_a_validation_score_above_the_test_interval_is_called_luck(make_facts: FactsFactory) -> None:
+    facts = make_facts(scores=(score("winner", 0.78),))
+    assert any("Validation was kinder (0.842)" in reason for reason in facts.reasons)
+
+
+def test_a_peak_over_the_budget_is_admitted(make_facts: FactsFactory, facts: StudyFacts) -> None:
+    budget = facts.plan.budget.model_copy(update={"gpu_mem": 900 * 10**6})
+    assert "but it peaked at 985 MiB, over the 900 MB allowed" in make_facts(budget=budget).decision
+
+
+def test_a_single_complete_trial_is_the_only_one(make_facts: FactsFactory, facts: StudyFacts) -> None:
+    only: tuple[Trial, ...] = (facts.study.trials[3],)
+    assert "as the only one trained to the end" in make_facts(trials=only).reasons[0]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from autopeft.plan.plan import Plan
+from autopeft.search.study import Study
+from autopeft.tracking.console import WIDTH, ConsoleObserver
+
+Play = Callable[..., Study]
+
+
+def told(play: Play, *, terminal: bool = False, width: int = 80, **how: int) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=width, color_system=None)
+    observer = ConsoleObserver(console)
+    play(observer, **how)
+    observer.close()
+    return stream.getvalue()
+
+
+def test_a_log_has_one_line_for_every_event(play: Play) -> None:
+    lines = told(play).splitlines()
+    assert [line.split()[2] for line in lines[1:-1]] == [
+        *("started", "report", "report", "report", "complete"),
+        "rejected",
+        *("started", "report", "failed"),
+        *("started", "report", "report", "report", "complete"),
+    ]
+    assert lines[0] == "study demo started trials=3 expected=1 min 00 s memory=4 GB time=5 min 00 s"
+    assert lines[-1].startswith("study demo finished in 12.0 s: best accuracy=0.8500 trial 3 lora r=8")
+
+
+def test_lines_are_short_and_plain_however_narrow_the_console(play: Play) -> None:
+    lines = told(play, width=20).splitlines()
+    assert len(lines) == 16
+    assert all(len(line) <= WIDTH and line.isprintable() for line in lines)
+
+
+def test_a_report_tells_rows_score_step_time_and_memory(play: Play) -> None:
+    assert "trial 3 report rows=1500 accuracy=0.8500 loss=0.5 step=290 ms peak=2.92 KiB" in told(play)
+
+
+def test_markup_in_names_is_shown_as_it_is(play: Play) -> None:
+    assert "value [bold]x" in told(play)
+
+
+def test_rejected_and_failed_trials_say_why(play: Play) -> None:
+    text = told(play)
+    assert "trial 1 rejected lora r=2" in text
+    assert ": diverged" in text or "..." in text
+
+
+def test_a_resumed_study_says_what_is_done(play: Play) -> None:
+    assert "study demo resumed trials=3" in told(play, known=2)
+    assert "done=1" in told(play, known=2)
+
+
+def test_control_signs_never_reach_the_terminal(play: Play) -> None:
+    assert "\x1b" not in told(play, name="evil\x1b[2J\nname")
+
+
+def test_a_terminal_shows_progress_best_and_time_to_go(play: Play, plan: Plan) -> None:
+    stream, now = io.StringIO(), [0.0]
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    observer = ConsoleObserver(console, clock=lambda: now[0])
+    play(observer, stop=1)
+    now[0] = 10.0
+    shown = Console(file=io.StringIO(), width=100, color_system=None)
+    with shown.capture() as capture:
+        shown.print(observer._picture())
+    observer.close()
+    assert "1/3 trials 10.0 s spent, about 20.0 s to go, 4 min 38 s left of 5 min 00 s" in capture.get()
+    assert "best accuracy 0.8000 lora r=1" in capture.get()
+
+
+def test_a_terminal_gets_its_cursor_back(play: Play) -> None:
+    text = told(play, terminal=True)
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+
+
+def test_observers_are_imported_without_heavy_libraries() -> None:
+    code = (
+        "import sys, autopeft.tracking.console, autopeft.tracking.mlflow;"
+        "print({'torch', 'mlflow', 'ray', 'pandas', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

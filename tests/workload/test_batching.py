@@ -1,0 +1,63 @@
+"""Tests of autopeft/workload/batching.py."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from autopeft.workload.batching import bucketed_batches, mean_padded_length, truncate
+from autopeft.workload.dataset import Lengths
+
+
+def _rows(count: int, seed: int = 0) -> list[int]:
+    dice = random.Random(seed)
+    return [max(3, min(128, round(dice.lognormvariate(3.3, 0.6)))) for _ in range(count)]
+
+
+def test_every_row_is_in_exactly_one_batch():
+    batches = bucketed_batches(_rows(1003), 16, seed=1)
+    assert sorted(row for batch in batches for row in batch) == list(range(1003))
+    assert sorted(len(batch) for batch in batches)[:2] == [1003 % 16, 16]
+
+
+def test_one_seed_gives_one_order_and_another_seed_another():
+    lengths = _rows(400)
+    assert bucketed_batches(lengths, 8, seed=3) == bucketed_batches(lengths, 8, seed=3)
+    assert bucketed_batches(lengths, 8, seed=3) != bucketed_batches(lengths, 8, seed=4)
+
+
+def test_batches_hold_rows_of_similar_length():
+    lengths = _rows(2000)
+    padded = sum(
+        max(lengths[row] for row in batch) * len(batch) for batch in bucketed_batches(lengths, 16, 0)
+    )
+    assert padded / sum(lengths) < 1.12
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(5000, 16), (5000, 4), (200, 16), (40, 32), (10, 16)])
+def test_the_mean_padded_length_is_what_batches_have(count: int, batch_size: int):
+    lengths = _rows(count)
+    found = [
+        max(lengths[row] for row in batch)
+        for seed in range(40)
+        for batch in bucketed_batches(lengths, batch_size, seed)
+    ]
+    expected = mean_padded_length(Lengths.of(lengths), batch_size, rows=count)
+    assert expected == pytest.approx(sum(found) / len(found), rel=0.04)
+
+
+def test_equal_rows_need_no_padding():
+    assert mean_padded_length(Lengths.constant(77), 16) == 77
+
+
+def test_no_rows_make_no_batches():
+    assert bucketed_batches([], 16, seed=0) == []
+
+
+def test_truncation_cuts_the_long_rows_only():
+    lengths = _rows(3000)
+    cut = truncate(Lengths.of(lengths), 40)
+    assert cut.longest == 40
+    assert cut.mean == pytest.approx(sum(min(n, 40) for n in lengths) / len(lengths), rel=0.02)
+    assert truncate(cut, 64) is cut
