@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopeft.files import WORKSPACE
 from autopeft.hardware.catalog import load_profile, profile_folders, save_profile
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.inputs import load_inputs, target_profile
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from autopeft.report.facts import StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
+    from autopeft.tracking.mlflow import MlflowObserver
 
 Progress = Callable[[str, int, int], None]
 """Told of a stage's progress: what is done, how many are done, how many there are."""
@@ -42,11 +42,18 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
-    study = search(request, observers, progress)
+    from autopeft.journey.concluding import write_conclusion
+
+    tracker = _tracker(request)
+    study = _search(request, (*observers, tracker), progress)
     concluded = request.model_copy(update={"study": study.name})
     if study.best is not None:
         export(concluded, force=True)
-    return report(concluded)
+    facts = write_conclusion(concluded, tracker.problem or tracking_uri(request))
+    tracker.log_summary(facts)
+    tracker.log_artifacts([Path(place) for name, place in facts.places.items() if name in ("report", "adapter")])
+    tracker.close()
+    return facts
 
 
 def profile(request: Request, *, name: str = THIS_MACHINE) -> HardwareProfile:
@@ -122,13 +129,11 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
-    from autopeft.cost.model import TracedCostModel
-    from autopeft.journey.searching import run_search
-    from autopeft.tracking.mlflow import MlflowObserver
-
-    tracker = MlflowObserver(tracking_uri(request), "autopeft")
-    with TracedCostModel() as cost_model:
-        return run_search(request, known_profile, cost_model, (*observers, tracker), progress or _ignore)
+    tracker = _tracker(request)
+    try:
+        return _search(request, (*observers, tracker), progress)
+    finally:
+        tracker.close()
 
 
 def export(request: Request, *, out: str | None = None, force: bool = False) -> Bundle:
@@ -152,7 +157,23 @@ def methods() -> tuple[MethodSpec, ...]:
 
 def tracking_uri(request: Request) -> str:
     """Return where MLflow keeps the runs."""
-    return f"sqlite:///{Path(request.workspace or WORKSPACE).absolute()}/mlflow.db"
+    from autopeft.tracking.mlflow_store import default_tracking_uri
+
+    return default_tracking_uri(Path(request.workspace))
+
+
+def _tracker(request: Request) -> MlflowObserver:
+    from autopeft.tracking.mlflow import MlflowObserver
+
+    return MlflowObserver(tracking_uri(request), "autopeft")
+
+
+def _search(request: Request, observers: Sequence[Observer], progress: Progress | None) -> Study:
+    from autopeft.cost.model import TracedCostModel
+    from autopeft.journey.searching import run_search
+
+    with TracedCostModel() as cost_model:
+        return run_search(request, known_profile, cost_model, observers, progress or _ignore)
 
 
 def _target(request: Request) -> HardwareProfile:

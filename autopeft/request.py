@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from autopeft.errors import ConfigError
 from autopeft.message import Message
@@ -14,6 +14,22 @@ from autopeft.plan.budget import Budget
 from autopeft.workload.dataset import Task
 
 Demo = Literal["classification", "sft"]
+DEMOS: dict[Demo, dict[str, Any]] = {
+    "classification": {
+        "budget": {"gpu_mem": "4GB", "time": "5min", "trials": 8},
+        "train_rows": 1200,
+        "epochs": 2,
+        "seq_len": 64,
+    },
+    "sft": {
+        "budget": {"gpu_mem": "8GB", "time": "13min", "trials": 8},
+        "train_rows": 320,
+        "epochs": 1,
+        "batch_size": 4,
+        "seq_len": 96,
+    },
+}
+"""What a demo takes where the user says nothing: sizes that two CPU cores can do in minutes."""
 CONFIG_FILE = Path("autopeft.yaml")
 
 
@@ -51,6 +67,17 @@ class Request(Message):
     workspace: str = ".autopeft"
     study: str | None = None
     resume: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_defaults(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or fields.get("demo") not in DEMOS:
+            return fields
+        usual = DEMOS[fields["demo"]]
+        budget = fields.get("budget") or {}
+        given = budget if isinstance(budget, dict) else dict(budget)
+        limits = usual["budget"] | {name: value for name, value in given.items() if value is not None}
+        return usual | fields | {"budget": limits}
 
 
 def merge(file: Path | None, flags: Mapping[str, Any]) -> Request:

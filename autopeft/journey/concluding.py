@@ -118,7 +118,7 @@ def export_winner(request: Request, *, out: str | None, force: bool) -> Bundle:
         return write_bundle(draft, trainer, force=force)
 
 
-def write_conclusion(request: Request, mlflow_uri: str) -> StudyFacts:
+def write_conclusion(request: Request, mlflow: str) -> StudyFacts:
     """Write the report page and the facts of a study."""
     from autopeft.report.html import write_report
 
@@ -134,7 +134,7 @@ def write_conclusion(request: Request, mlflow_uri: str) -> StudyFacts:
             bundle=Bundle.read(manifest) if manifest.exists() else None,
             folder=done.folder,
             seconds=done.stages.seconds,
-            mlflow_uri=mlflow_uri,
+            mlflow=mlflow,
         )
         facts.keep(done.folder.facts)
         write_report(facts, done.folder.report)

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from autopeft.export.bundle import Bundle
+from autopeft.hardware.profile import DeviceKind
 from autopeft.journey.contest import Scores
 from autopeft.journey.workspace import StudyFolder
 from autopeft.plan.plan import Plan
@@ -39,19 +40,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-def compare(trial: Trial, *, on_cpu: bool) -> tuple[Compared, ...]:
+def compare(trial: Trial, device: DeviceKind) -> tuple[Compared, ...]:
     """Put a trial's predictions beside its measurements."""
     if trial.predicted is None or trial.result is None or not trial.result.reports:
         return ()
-    memory, time, last = trial.predicted.memory, trial.predicted.time, trial.result.reports[-1]
-    context = memory.device_peak_bytes - memory.reserved_peak_bytes
+    time, last = trial.predicted.time, trial.result.reports[-1]
+    low, expected, high = trial.predicted.memory.reported(device)
     rows = [
         Compared(
-            quantity="peak memory of the process" if on_cpu else "peak memory reserved",
+            quantity="peak memory of the process" if device == "cpu" else "peak memory reserved",
             unit="bytes",
-            predicted=memory.device_peak_bytes if on_cpu else memory.reserved_peak_bytes,
-            low=memory.low_bytes - (0 if on_cpu else context),
-            high=memory.high_bytes - (0 if on_cpu else context),
+            predicted=expected,
+            low=low,
+            high=high,
             measured=trial.result.peak_bytes,
         ),
         Compared(
@@ -86,12 +87,15 @@ def conclude(
     bundle: Bundle | None,
     folder: StudyFolder,
     seconds: Mapping[str, float],
-    mlflow_uri: str,
+    mlflow: str,
 ) -> StudyFacts:
-    """Gather everything a finished study has to say."""
-    on_cpu = plan.profile.device == "cpu"
-    compared = compare(study.best, on_cpu=on_cpu) if study.best else ()
-    places = {"report": str(folder.report), "study": str(folder.path), "mlflow": mlflow_uri}
+    """Gather everything a finished study has to say.
+
+    Args:
+        mlflow: where the runs are, or why they are not there.
+    """
+    compared = compare(study.best, plan.profile.device) if study.best else ()
+    places = {"report": str(folder.report), "study": str(folder.path), "mlflow": mlflow}
     if bundle is not None:
         places = {"adapter": bundle.path, **places}
     return StudyFacts(

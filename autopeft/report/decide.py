@@ -15,7 +15,6 @@ from autopeft.units import format_bytes, format_count, format_limit, format_seco
 from autopeft.workload.dataset import Metric
 
 WINNER, DEFAULT, PROBE, UNTRAINED = "winner", "LoRA default", "linear probe", "no adapter"
-PEAK_MEMORY = "peak memory"
 _ARTICLES = {UNTRAINED: "the model without an adapter", WINNER: "the winner"}
 
 Judgement = Literal["better", "within noise", "worse"]
@@ -89,7 +88,8 @@ def reasons(
     winner, best, metric = _contender(scores, WINNER), study.best, data.metric
     lines = [_counted(study, plan)]
     if winner is not None and best is not None:
-        lines += [_doubt(winner, other, metric) for other in scores if other.contender != WINNER]
+        itself = {WINNER, DEFAULT} if best.role == "baseline" else {WINNER}
+        lines += [_doubt(winner, other, metric) for other in scores if other.contender not in itself]
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
     lines += [_prediction(compared) for compared in comparisons]
     if plan.budget.time is not None:
@@ -106,6 +106,16 @@ def difference_text(difference: float, metric: Metric) -> str:
     if is_share(metric):
         return f"{100 * difference:+.1f} points"
     return f"{difference:+.3f}"
+
+
+def is_peak_memory(compared: Compared) -> bool:
+    """Whether a comparison is about what the memory budget limits."""
+    return compared.unit == "bytes" and compared.quantity.startswith("peak memory")
+
+
+def unseen_bytes(plan: Plan) -> int:
+    """Return what a trial's measured peak leaves out of what the budget limits: the context of a GPU."""
+    return 0 if plan.profile.device == "cpu" else plan.profile.context_bytes
 
 
 def percent(share: float, digits: int = 0, *, sign: bool = False) -> str:
@@ -165,10 +175,11 @@ def _memory(plan: Plan, best: Trial, comparisons: Sequence[Compared]) -> str:
     limit = plan.budget.gpu_mem
     if limit is None:
         return ""
-    measured = [item.measured for item in comparisons if item.quantity == PEAK_MEMORY]
+    measured = [compared.measured for compared in comparisons if is_peak_memory(compared)]
     peak = measured[0] if measured else best.result.peak_bytes if best.result else 0
     if not peak:
         return ""
+    peak += unseen_bytes(plan)
     if peak > limit:
         return f"; but it peaked at {format_bytes(peak)}, over the {format_limit(limit)} allowed"
     return (

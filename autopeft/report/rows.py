@@ -6,7 +6,15 @@ import math
 from collections import defaultdict
 from typing import NamedTuple
 
-from autopeft.report.decide import PEAK_MEMORY, WINNER, Judgement, difference_text, lead, percent
+from autopeft.report.decide import (
+    WINNER,
+    Judgement,
+    difference_text,
+    is_peak_memory,
+    lead,
+    percent,
+    unseen_bytes,
+)
 from autopeft.report.facts import Compared, StudyFacts
 from autopeft.search.study import Trial
 from autopeft.units import format_bytes, format_count, format_limit, format_seconds
@@ -126,7 +134,7 @@ def score_rows(facts: StudyFacts) -> tuple[ScoreRow, ...]:
 def budget_rows(facts: StudyFacts) -> tuple[BudgetRow, ...]:
     """Return what was allowed beside what was predicted and measured, memory first."""
     budget, best = facts.plan.budget, facts.study.best
-    rows = [_compared(compared, budget.gpu_mem) for compared in facts.comparisons]
+    rows = [_compared(compared, budget.gpu_mem, unseen_bytes(facts.plan)) for compared in facts.comparisons]
     if budget.time is not None:
         spent, scale = facts.study.seconds, Scale(0.0, 1.1 * max(budget.time, facts.study.seconds))
         rows.append(
@@ -165,9 +173,12 @@ def refused(facts: StudyFacts) -> tuple[Refused, ...]:
     return tuple(Refused(reason, way_out, tuple(labels)) for (reason, way_out), labels in ranked)
 
 
-def _compared(compared: Compared, memory: int | None) -> BudgetRow:
+def _compared(compared: Compared, memory: int | None, context: int) -> BudgetRow:
     shown = format_bytes if compared.unit == "bytes" else format_seconds
-    limit = memory if compared.quantity == PEAK_MEMORY else None
+    limit = memory - context if memory is not None and is_peak_memory(compared) else None
+    allowed = "" if limit is None or memory is None else format_limit(memory)
+    if allowed and context:
+        allowed += f", {format_bytes(context)} of it context"
     known = (limit, compared.low, compared.predicted, compared.high, compared.measured)
     most = max(value for value in known if value is not None)
     scale = Scale(0.0, 1.1 * most if most > 0 else 1.0)
@@ -181,7 +192,7 @@ def _compared(compared: Compared, memory: int | None) -> BudgetRow:
     places = (None if value is None else scale.at(value) for value in known)
     return BudgetRow(
         compared.quantity,
-        format_limit(limit) if limit else "",
+        allowed,
         f"{shown(compared.predicted)}{band}",
         shown(compared.measured),
         note,

@@ -46,7 +46,7 @@ def plan_rungs(total_samples: int, *, reduction: int = 3, first_share: float = 1
     samples: list[int] = []
     share = first_share
     while share < 0.8:
-        rung = math.ceil(total_samples * share)
+        rung = max(1, round(total_samples * share))
         if rung < total_samples and (not samples or rung > samples[-1]):
             samples.append(rung)
         share *= reduction

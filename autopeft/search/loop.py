@@ -180,7 +180,7 @@ class Search:
         while not self._ended:
             candidate = self._searcher.propose()
             if candidate is None:
-                self._ended = "every candidate of the space has been tried"
+                self._ended = "no untried candidate that may fit is left in the space"
             elif candidate.key in tried:
                 repeated += 1
                 if repeated >= MOST_REPEATED_IN_A_ROW:

@@ -19,7 +19,9 @@ def convert_gguf(file: Path, folder: Path) -> None:
     require("gguf", extra="demo", purpose="Reading a GGUF model")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
@@ -27,4 +29,6 @@ def convert_gguf(file: Path, folder: Path) -> None:
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     fresh.load_state_dict(loaded.state_dict())
     fresh.save_pretrained(folder)
+    if bars:
+        logging.enable_progress_bar()
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -51,13 +52,15 @@ def make_once(name: str, make: Callable[[Path], None]) -> Path:
         with FileLock(cache / f".{name}.lock"):
             if folder.is_dir():
                 return folder
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".making-") as temporary:
+            for half_made in cache.glob(f".making-{name}-*"):
+                shutil.rmtree(half_made)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=f".making-{name}-") as temporary:
                 made = Path(temporary) / name
                 made.mkdir()
                 make(made)
                 made.replace(folder)
     except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise StorageError(
             f"{folder} cannot be made: {reason}. Free some space, or set AUTOPEFT_CACHE to another place."
         ) from None

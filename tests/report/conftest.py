@@ -202,11 +202,11 @@ def build(
         low, expected, high = study.best.predicted.memory.reported("cpu")
         peak = study.best.result.peak_bytes
         comparisons = (
-            Compared(quantity="peak memory", unit="bytes", predicted=expected, low=low, high=high,
-                     measured=peak),
-            Compared(quantity="optimizer step", unit="seconds", predicted=0.31, low=0.24, high=0.4,
+            Compared(quantity="peak memory of the process", unit="bytes", predicted=expected,
+                     low=low, high=high, measured=peak),
+            Compared(quantity="time of a training step", unit="seconds", predicted=0.31, low=0.24, high=0.4,
                      measured=0.29),
-            Compared(quantity="training run", unit="seconds", predicted=58.0, measured=56.2),
+            Compared(quantity="time of the whole training", unit="seconds", predicted=58.0, measured=56.2),
         )  # fmt: skip
     stated = {"study": study, "plan": plan, "data": data, "scores": scores, "comparisons": comparisons}
     return StudyFacts(

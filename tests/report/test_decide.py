@@ -52,8 +52,10 @@ def test_equal_scores_are_called_level(make_facts: FactsFactory) -> None:
 
 def test_the_default_is_kept_where_nothing_beat_it(make_facts: FactsFactory, facts: StudyFacts) -> None:
     baseline = tuple(trial for trial in facts.study.trials if trial.role == "baseline")
-    kept = make_facts(trials=baseline, scores=(score("winner", 0.8), score("linear probe", 0.7)))
+    scores = (score("winner", 0.8), score("LoRA default", 0.8), score("linear probe", 0.7))
+    kept = make_facts(trials=baseline, scores=scores)
     assert kept.decision.startswith("Keep the default, winner as configured")
+    assert not any("LoRA default" in text for text in (kept.decision, *kept.reasons))
 
 
 def test_without_a_complete_trial_nothing_is_recommended(fruitless: StudyFacts) -> None:
@@ -89,7 +91,7 @@ def test_a_lower_loss_is_better() -> None:
         "of 5 trained to the end; 3 stopped early, 1 failed and 4 refused before starting",
         "Against the LoRA default: +1.2 points [-0.7, +3.1], within noise",
         "3 other configurations lie within noise of it on the 500 validation rows",
-        "Peak memory: predicted 954 MiB, measured 985 MiB (+3 %), inside the 90 % band.",
+        "Peak memory of the process: predicted 954 MiB, measured 985 MiB (+3 %), inside the 90 % band.",
         "The search took 4 min 01 s, within the 5 min 00 s allowed.",
         "one seed",
     ],

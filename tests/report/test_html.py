@@ -171,11 +171,17 @@ def test_a_thousand_trials_add_little_more_than_their_rows(facts: StudyFacts, th
 
 def test_rows_that_nothing_limits_have_no_limit_mark(facts: StudyFacts) -> None:
     rows = {row.quantity: row for row in budget_rows(facts)}
-    assert rows["peak memory"].limit is not None
-    assert rows["peak memory"].budget == "4 GB"
-    assert rows["optimizer step"].limit is None
+    assert rows["peak memory of the process"].limit is not None
+    assert rows["peak memory of the process"].budget == "4 GB"
+    assert rows["time of a training step"].limit is None
     assert rows["candidates tried"].measured == "8"
     assert not any(row.over for row in rows.values())
+
+
+def test_on_a_gpu_the_context_takes_its_share_of_the_budget(facts: StudyFacts) -> None:
+    profile = facts.plan.profile.model_copy(update={"device": "cuda", "context_bytes": 500 * 2**20})
+    there = facts.model_copy(update={"plan": facts.plan.model_copy(update={"profile": profile})})
+    assert budget_rows(there)[0].budget == "4 GB, 500 MiB of it context"
 
 
 def test_the_report_is_one_file(facts: StudyFacts, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def toy_space() -> SearchSpace:
             Domain(field="method", allowed=Choice(choices=("lora", "ia3", "prompt_tuning"))),
             Domain(field="rank", allowed=Choice(choices=(2, 4, 8, 16)), when={"method": ("lora",)}),
             Domain(
-                field="knobs.virtual_tokens", allowed=Choice(choices=(8, 16)), when={"method": ("prompt_tuning",)}
+                field="knobs.virtual_tokens",
+                allowed=Choice(choices=(8, 16)),
+                when={"method": ("prompt_tuning",)},
             ),
             Domain(
                 field="training.learning_rate",

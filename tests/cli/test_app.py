@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autopeft import __version__
+from autopeft.cli import app as cli
+from autopeft.cli.exits import Exit, exit_code
+from autopeft.errors import DataError, DoesNotFitError, StorageError
+
+COMMANDS = [
+    *("run", "profile", "estimate", "plan", "search", "export", "report"),
+    *("models", "methods", "gpus", "spaces", "doctor", "ui"),
+]
+HEAVY = ("torch", "transformers", "peft", "ray", "mlflow", "optuna", "plotly", "pandas", "sklearn", "numpy")
+
+
+def test_help_lists_every_command(autopeft: Callable[..., object]) -> None:
+    answer = autopeft("--help")
+    assert answer.code == 0
+    assert all(command in answer.out for command in COMMANDS)
+
+
+def test_a_bare_call_shows_the_help(autopeft: Callable[..., object]) -> None:
+    assert autopeft().out == autopeft("--help").out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(autopeft: Callable[..., object], command: str) -> None:
+    answer = autopeft(command, "--help")
+    assert answer.code == 0
+    assert f"autopeft {command}" in answer.out
+    assert "--json" in answer.out
+    assert "--verbose" in answer.out
+
+
+def test_every_flag_of_every_command_has_a_help_text() -> None:
+    from typer.main import get_command
+
+    group = get_command(cli.app)
+    for name, command in group.commands.items():
+        assert command.help, name
+        assert all(parameter.help for parameter in command.params), name
+
+
+def test_run_search_and_plan_take_the_same_flags() -> None:
+    from typer.main import get_command
+
+    flags = {
+        name: {one.name for one in get_command(cli.app).commands[name].params}
+        for name in ("run", "search", "plan")
+    }
+    assert flags["run"] == flags["search"] == flags["plan"] | {"study", "resume"}
+
+
+def test_the_version_is_printed(autopeft: Callable[..., object]) -> None:
+    assert autopeft("--version").out == f"autopeft {__version__}\n"
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys\n"
+        "from autopeft.cli.app import main\n"
+        "try:\n    main(['run', '--help'])\n"
+        "except SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["models", "methods", "gpus", "spaces"])
+def test_a_list_is_one_json_document_or_a_table(autopeft: Callable[..., object], command: str) -> None:
+    rows = json.loads(autopeft(command, "--json").out)
+    assert rows
+    assert isinstance(rows, list)
+    text = autopeft(command).out
+    assert all(row["name"] in text for row in rows)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_doctor_says_how_to_mend_what_is_not_well(autopeft: Callable[..., object]) -> None:
+    answer = autopeft("doctor", "--json")
+    checks = json.loads(answer.out)
+    assert {"python", "torch", "workspace", "cache"} <= {check["name"] for check in checks}
+    assert all(check["mend"] for check in checks if check["state"] != "ok")
+    assert answer.code == (2 if any(check["state"] == "fail" for check in checks) else 0)
+
+
+def test_the_doctor_finds_a_workspace_that_cannot_be_written(
+    autopeft: Callable[..., object], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    answer = autopeft("doctor", "--workspace", "file", "--json")
+    state = {check["name"]: check["state"] for check in json.loads(answer.out)}
+    assert state["workspace"] == "fail"
+    assert answer.code == 2
+
+
+def test_flags_win_over_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autopeft.cli.flags import merge_flags
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "autopeft.yaml").write_text("model: a\nseed: 3\nbudget: {gpu_mem: 8GB, time: 1h}\n")
+    request = merge_flags(model="b", gpu_mem="16GB", text_column="review")
+    assert (request.model, request.seed) == ("b", 3)
+    assert (request.budget.gpu_mem, request.budget.time) == (16 * 10**9, 3600.0)
+    assert request.columns == {"text": "review"}
+
+
+def test_the_demo_takes_its_kind_as_a_word() -> None:
+    from autopeft.cli.flags import merge_flags
+
+    assert merge_flags(demo=True).demo == "classification"
+    assert merge_flags("sft", demo=True).demo == "sft"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DoesNotFitError("too big"), Exit.DOES_NOT_FIT),
+        (DataError("no rows"), Exit.BAD_REQUEST),
+        (StorageError("full"), Exit.BAD_REQUEST),
+        (OSError(28, "No space left on device"), Exit.BAD_REQUEST),
+        (PermissionError(13, "Permission denied"), Exit.BAD_REQUEST),
+        (OSError(5, "Input/output error"), None),
+        (ZeroDivisionError(), None),
+    ],
+    ids=str,
+)
+def test_one_table_says_what_an_error_means_for_the_exit_status(error: Exception, code: Exit | None) -> None:
+    assert exit_code(error) is code
+
+
+def test_ctrl_c_says_how_to_go_on(autopeft: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    from autopeft import pipeline
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "search", interrupted)
+    answer = autopeft("search", "--demo", "--mem", "4GB")
+    assert answer.code == 130
+    assert answer.err.splitlines() == [
+        "autopeft: interrupted; finished trials are kept. "
+        "Go on with: autopeft search --demo --mem 4GB --resume"
+    ]
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m autopeft gpus --json | head -c 10"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_libraries_print_does_not_get_into_the_json_document(
+    autopeft: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autopeft import pipeline
+
+    def chatter(*_: object) -> tuple[object, ...]:
+        sys.stdout.write("some library says hello\n")
+        return ()
+
+    monkeypatch.setattr(pipeline, "overview", chatter)
+    assert json.loads(autopeft("plan", "--gpu-mem", "16GB", "--json").out) == []
+
+
+def test_a_shell_can_complete_device_names() -> None:
+    environment = {
+        "_AUTOPEFT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "autopeft plan --gpu l40",
+        "COMP_CWORD": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "autopeft"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["l40s"]

@@ -1,0 +1,174 @@
+"""Whatever a user gets wrong: one clear line on stderr, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MODEL = ("--model", "all-MiniLM-L6-v2", "--gpu-mem", "16GB")
+TEXTS = "text,label\n" + "".join(f"words number {row},{'good' if row % 2 else 'bad'}\n" for row in range(40))
+
+FILES: dict[str, bytes] = {
+    "good.csv": TEXTS.encode(),
+    "empty.csv": b"",
+    "header.csv": b"text,label\n",
+    "one_class.csv": TEXTS.replace("bad", "good").encode(),
+    "binary.csv": b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40,
+    "broken.jsonl": b'{"text": "a", "label": "x"}\n{"text": \n',
+    "not_a.parquet": b"PAR1 but nothing else",
+    "data.docx": b"PK\x03\x04",
+    "bad.yaml": b"budget: [1, 2\nmodel: x",
+    "list.yaml": b"- model\n- data\n",
+    "latin.yaml": "model: caf\u00e9\n".encode("latin-1"),
+    "unknown_field.yaml": b"modell: all-MiniLM-L6-v2\n",
+    "budget_number.yaml": b"budget: 5\n",
+    "bad_budget.yaml": b"budget: {gpu_mem: lots}\n",
+    "bad_space.yaml": b"domains:\n  method: [lora, lorra]\n",
+}
+
+# name: (arguments, words that the line must hold)
+CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "unknown command": (("plann",), ("plann", "plan")),
+    "unknown flag": (("plan", "--modle", "x"), ("--modle",)),
+    "flag without its value": (("plan", "--gpu-mem"), ("--gpu-mem",)),
+    "no model to estimate": (("estimate",), ("MODEL",)),
+    "memory in bananas": (("plan", *MODEL, "--mem", "16 bananas"), ("16 bananas", "16GB")),
+    "no memory at all": (("plan", "--gpu-mem", "0GB"), ("above 0", "0GB")),
+    "time of zero": (("plan", *MODEL, "--time", "0"), ("time", "0", "30min")),
+    "time in parsecs": (("plan", *MODEL, "--time", "3 parsecs"), ("3 parsecs",)),
+    "no trials": (("search", *MODEL, "--trials", "0"), ("trials", "0")),
+    "trials in words": (("search", *MODEL, "--trials", "many"), ("--trials", "integer")),
+    "a share above one": (("plan", *MODEL, "--params", "2"), ("params", "2")),
+    "negative epochs": (("plan", *MODEL, "--epochs", "-1"), ("epochs", "-1")),
+    "a batch of none": (("plan", *MODEL, "--batch-size", "0"), ("batch_size", "0")),
+    "negative rank": (("estimate", "all-MiniLM-L6-v2", "--rank", "-4", "--gpu", "t4"), ("rank", "-4")),
+    "unknown model": (("plan", "--model", "all-MiniLM-L6-v3", "--gpu", "t4"), ("all-MiniLM-L6-v2",)),
+    "unknown method": (("estimate", "all-MiniLM-L6-v2", "--method", "loro", "--gpu", "t4"), ("loro", "lora")),
+    "unknown device": (("plan", "--model", "all-MiniLM-L6-v2", "--gpu", "l40z"), ("l40z", "l40s")),
+    "unknown space": (("plan", *MODEL, "--space", "quik"), ("quik", "quick")),
+    "unknown target": (
+        ("estimate", "all-MiniLM-L6-v2", "--targets", "attentoin", "--gpu", "t4"),
+        ("attentoin", "attention"),
+    ),
+    "layers that are not there": (
+        ("estimate", "all-MiniLM-L6-v2", "--layers", "4-20", "--gpu", "t4"),
+        ("4-20",),
+    ),
+    "a knob without a value": (
+        ("estimate", "all-MiniLM-L6-v2", "--knob", "alpha", "--gpu", "t4"),
+        ("alpha",),
+    ),
+    "unknown knob": (
+        ("estimate", "all-MiniLM-L6-v2", "--knob", "alpa_ratio=2", "--gpu", "t4"),
+        ("alpa_ratio", "alpha_ratio"),
+    ),
+    "unknown quantisation": (
+        ("estimate", "all-MiniLM-L6-v2", "--quantization", "nf5", "--gpu", "t4"),
+        ("nf5",),
+    ),
+    "unknown task": (("plan", *MODEL, "--task", "translate"), ("translate", "classification")),
+    "unknown demo": (("run", "--demo", "vision"), ("vision", "sft")),
+    "a kind without the demo": (("run", "sft"), ("sft", "--demo")),
+    "a demo with a model": (("plan", "--demo", *MODEL), ("--demo", "--model")),
+    "no data to train on": (("search", "--model", "all-MiniLM-L6-v2"), ("--data",)),
+    "missing data file": (("plan", *MODEL, "--data", "nowhere.csv"), ("nowhere.csv",)),
+    "a directory as data": (("plan", *MODEL, "--data", "."), (".",)),
+    "data of an unknown kind": (("plan", *MODEL, "--data", "data.docx"), ("data.docx", "CSV")),
+    "empty data": (("plan", *MODEL, "--data", "empty.csv"), ("empty.csv",)),
+    "data without rows": (("plan", *MODEL, "--data", "header.csv"), ("header.csv",)),
+    "data of one class": (("plan", *MODEL, "--data", "one_class.csv"), ("class", "good")),
+    "binary data": (("plan", *MODEL, "--data", "binary.csv"), ("binary.csv",)),
+    "broken JSON lines": (("plan", *MODEL, "--data", "broken.jsonl"), ("broken.jsonl", "2")),
+    "a Parquet file that is none": (("plan", *MODEL, "--data", "not_a.parquet"), ("not_a.parquet",)),
+    "wrong column": (("plan", *MODEL, "--data", "good.csv", "--text-column", "txt"), ("txt", "text")),
+    "longer than the model": (("plan", *MODEL, "--seq-len", "4096"), ("4096", "512")),
+    "missing configuration": (("plan", "--config", "nowhere.yaml"), ("nowhere.yaml",)),
+    "a directory as configuration": (("plan", "--config", "."), ("directory",)),
+    "malformed configuration": (("plan", "--config", "bad.yaml"), ("bad.yaml", "line")),
+    "a list as configuration": (("plan", "--config", "list.yaml"), ("list.yaml", "mapping")),
+    "configuration in another encoding": (("plan", "--config", "latin.yaml"), ("latin.yaml", "UTF-8")),
+    "unknown field": (("plan", "--config", "unknown_field.yaml"), ("modell",)),
+    "a number as budget": (("plan", "--config", "budget_number.yaml", "--time", "1h"), ("budget",)),
+    "a budget in words": (("plan", "--config", "bad_budget.yaml"), ("lots",)),
+    "malformed search space": (("plan", *MODEL, "--space", "bad_space.yaml"), ("lorra",)),
+    "missing search space": (("plan", *MODEL, "--space", "nowhere.yaml"), ("nowhere.yaml",)),
+    "no study to report": (("report",), ("study",)),
+    "no study to export": (("export", "--study", "nobody"), ("nobody",)),
+    "no study to resume": (
+        ("search", *MODEL, "--data", "good.csv", "--study", "nobody", "--resume"),
+        ("nobody",),
+    ),
+    "a study's name that leaves the workspace": (
+        ("search", *MODEL, "--data", "good.csv", "--study", "../../etc"),
+        ("../../etc",),
+    ),
+    "no runs to look at": (("ui",), ("run",)),
+    "a port that is none": (("ui", "--port", "99999"), ("--port", "65535")),
+}
+
+
+@pytest.fixture
+def in_a_folder_of_bad_files(tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+
+
+@pytest.mark.usefixtures("in_a_folder_of_bad_files")
+@pytest.mark.parametrize(("arguments", "words"), CASES.values(), ids=CASES.keys())
+def test_a_malformed_input_gives_one_line_and_exit_status_2(
+    autopeft: Callable[..., object], arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    answer = autopeft(*arguments)
+    assert answer.code == 2, answer
+    assert_one_line(answer.err)
+    assert not answer.out
+    for word in words:
+        assert word in answer.err
+
+
+def assert_one_line(stderr: str) -> None:
+    assert stderr.startswith("autopeft: "), stderr
+    assert stderr.count("\n") == 1, stderr
+    assert stderr.endswith("\n")
+    assert "Traceback" not in stderr
+
+
+def run_process(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "autopeft", *arguments]
+    environment = {**os.environ, "AUTOPEFT_CACHE": str(cwd / "cache")}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_a_full_disk_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    def allow_no_file_to_grow() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    done = run_process("profile", cwd=tmp_path, preexec_fn=allow_no_file_to_grow)
+    assert done.returncode == 2, done
+    assert_one_line(done.stderr)
+    assert "cannot be written" in done.stderr
+    assert not done.stdout
+
+
+def test_a_workspace_that_cannot_be_made_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run_process("profile", "--workspace", "file/workspace", cwd=tmp_path)
+    assert done.returncode == 2, done
+    assert_one_line(done.stderr)
+    assert "file/workspace" in done.stderr
+
+
+@pytest.mark.usefixtures("in_a_folder_of_bad_files")
+def test_a_verbose_run_shows_where_an_error_comes_from(autopeft: Callable[..., object]) -> None:
+    answer = autopeft("plan", "--config", "bad.yaml", "-v")
+    assert answer.code == 2
+    assert "Traceback" in answer.err
+    assert answer.err.splitlines()[-1].startswith("autopeft: ")

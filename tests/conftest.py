@@ -1,0 +1,168 @@
+"""Parts that many tests share: tiny architectures, and data whose answer is in the text."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS, Dataset, Example
+
+TINY_BERT = BaseModel(
+    name="tiny-bert",
+    family="encoder",
+    source="made for tests",
+    config={
+        "model_type": "bert",
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "vocab_size": 100,
+        "max_position_embeddings": 64,
+    },
+)
+TINY_LLAMA = BaseModel(
+    name="tiny-llama",
+    family="decoder",
+    source="made for tests",
+    config={
+        "model_type": "llama",
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 100,
+        "max_position_embeddings": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+)
+TINY_GPT2 = BaseModel(
+    name="tiny-gpt2",
+    family="decoder",
+    source="made for tests",
+    config={
+        "model_type": "gpt2",
+        "n_embd": 32,
+        "n_layer": 4,
+        "n_head": 4,
+        "vocab_size": 100,
+        "n_positions": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+)
+
+
+@pytest.fixture
+def tiny_bert() -> BaseModel:
+    return TINY_BERT
+
+
+@pytest.fixture
+def tiny_llama() -> BaseModel:
+    return TINY_LLAMA
+
+
+@pytest.fixture
+def tiny_gpt2() -> BaseModel:
+    return TINY_GPT2
+
+
+WORDS = ("good", "bad", "film", "plot", "actor", "scene", "the", "a", "was", "very", "question", "answer")
+
+
+def _save_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: index for index, word in enumerate(("[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        bos_token="[CLS]",
+        eos_token="[SEP]",
+    ).save_pretrained(folder)
+
+
+def _save_model(base: BaseModel, folder: Path) -> BaseModel:
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**base.config)
+    auto = AutoModelForCausalLM if base.family == "decoder" else AutoModel
+    auto.from_config(config).save_pretrained(folder)
+    _save_tokenizer(folder)
+    return base.model_copy(update={"path": str(folder), "name": str(folder)})
+
+
+@pytest.fixture(scope="session")
+def encoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny encoder on disk, with a tokenizer of twelve words."""
+    return _save_model(TINY_BERT, tmp_path_factory.mktemp("tiny-bert"))
+
+
+@pytest.fixture(scope="session")
+def decoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny decoder on disk, with a tokenizer of twelve words."""
+    return _save_model(TINY_LLAMA, tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def sentiment() -> Dataset:
+    """Rows that say good or bad, so that anything that learns at all gets them right."""
+    dice = random.Random(0)
+
+    def rows(count: int) -> tuple[Example, ...]:
+        found = []
+        for index in range(count):
+            words = [dice.choice(WORDS[2:10]) for _ in range(dice.randint(2, 9))]
+            words.insert(dice.randrange(len(words)), ("bad", "good")[index % 2])
+            found.append(Example(text=" ".join(words), label=index % 2))
+        return tuple(found)
+
+    return Dataset(
+        name="sentiment",
+        task="classification",
+        metric=ACCURACY,
+        train=rows(120),
+        validation=rows(40),
+        test=rows(60),
+        labels=("negative", "positive"),
+        source="made for tests",
+        fingerprint="sentiment-1",
+    )
+
+
+@pytest.fixture(scope="session")
+def turns() -> Dataset:
+    """Questions whose answer repeats one of their words."""
+    dice = random.Random(0)
+
+    def rows(count: int) -> tuple[Example, ...]:
+        words = [dice.choice(WORDS[:6]) for _ in range(count)]
+        return tuple(Example(text=f"question {word}", completion=f"answer {word}") for word in words)
+
+    return Dataset(
+        name="turns",
+        task="sft",
+        metric=HELD_OUT_LOSS,
+        train=rows(60),
+        validation=rows(20),
+        test=rows(20),
+        source="made for tests",
+        fingerprint="turns-1",
+    )

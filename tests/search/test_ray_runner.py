@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from toy_training import Recorder, ToyFactory, admit_small_ranks
+
+from autopeft.errors import StorageError
+from autopeft.search.desk import Failure, checkpoint_folder
+from autopeft.search.halving import Rungs
+from autopeft.search.loop import Search
+from autopeft.search.ray_runner import run_on_ray
+from autopeft.search.ray_worker import pack, unpack
+from autopeft.search.store import StudyStore
+from autopeft.search.study import Trial
+from autopeft.space.candidate import Candidate
+from autopeft.train.result import Report
+
+CANDIDATES = (
+    Candidate(method="lora", rank=16),  # does not fit
+    Candidate(method="lora", rank=3),  # its process is killed
+    Candidate(method="explodes"),
+    Candidate(method="lora", rank=4),
+    Candidate(method="ia3"),
+    Candidate(method="prompt_tuning"),
+)
+
+
+class Listed:
+    def __init__(self, *candidates: Candidate) -> None:
+        self.left = list(candidates)
+
+    def propose(self) -> Candidate | None:
+        return self.left.pop(0) if self.left else None
+
+    def observe(self, trial: Trial) -> None:
+        pass
+
+
+@pytest.mark.timeout(180)
+def test_ray_runs_what_the_search_decides(
+    make_search: Callable[..., Search], store: StudyStore, recorder: Recorder, tmp_path: Path
+) -> None:
+    factory = ToyFactory(tmp_path / "made.txt", pause=0.001, kill_at_rank=3)
+    search = make_search(
+        searcher=Listed(*CANDIDATES), admit=admit_small_ranks, rungs=Rungs(samples=(10, 40)), max_trials=None
+    )
+    before = dict(os.environ)
+    run_on_ray(search, factory, seed=1, concurrent=2, threads_per_trial=1, folder=tmp_path)
+
+    trials = store.load().trials
+    assert [trial.candidate for trial in trials] == list(CANDIDATES)
+    assert [trial.state for trial in trials[:3]] == ["rejected", "failed", "failed"]
+    assert "killed from outside" in trials[1].reason
+    assert trials[2].reason.startswith("out of memory (MemoryError")
+    assert {trial.state for trial in trials[3:]} <= {"complete", "stopped"}
+    best = max(trials[3:], key=lambda trial: trial.result.score if trial.result else 0)
+    assert best.state == "complete"
+    assert (checkpoint_folder(tmp_path, best.number) / "state.json").is_file()
+    assert sorted(factory.made) == sorted(candidate.method for candidate in CANDIDATES[1:])
+    reports = [report for trial in trials[3:] if trial.result for report in trial.result.reports]
+    processes = {report.extra["process"] for report in reports}
+    assert os.getpid() not in processes
+    assert len(processes) <= 3  # kept from trial to trial; one was killed
+    assert ("started", 0) not in recorder.events
+    assert dict(os.environ) == before
+    assert not (tmp_path / "ray").exists()
+
+
+def test_what_a_worker_says_crosses_as_text() -> None:
+    report = Report(samples=1, step=1, loss=None, score=0.5, seconds=1, step_seconds=1, peak_bytes=1)
+    for outcome in (report, Failure("out of memory")):
+        assert unpack(pack(outcome)) == outcome
+    fault = unpack(pack(StorageError("the disk is full")))
+    assert isinstance(fault, StorageError)
+    assert str(fault) == "the disk is full"
+
+
+DRIVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from toy_training import ACCURACY, Recorder, ToyFactory, admit_all, toy_space
+from autopeft.search.halving import plan_rungs
+from autopeft.search.loop import Search
+from autopeft.search.optuna_searcher import OptunaSearcher
+from autopeft.search.ray_runner import run_on_ray
+from autopeft.search.store import StudyStore
+from autopeft.space.candidate import Candidate
+
+class Saying(Recorder):
+    def trial_reported(self, trial, report):
+        print("report", trial.number, flush=True)
+
+folder = Path(sys.argv[2])
+store = StudyStore(folder / "study.sqlite")
+with store.claimed():
+    search = Search(
+        store, OptunaSearcher(toy_space(), seed=1, metric=ACCURACY), admit_all, plan_rungs(60), ACCURACY,
+        [Saying()], baseline=Candidate(method="lora", rank=16), max_trials=5,
+    )
+    factory = ToyFactory(folder / "made.txt", pause=0.01)
+    try:
+        run_on_ray(search, factory, seed=1, concurrent=2, threads_per_trial=1, folder=folder)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+"""
+
+
+def start_driver(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, str(Path(__file__).parent), str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_cut_off_under_ray_resumes_without_losing_or_repeating_a_trial(
+    store: StudyStore, tmp_path: Path, how: signal.Signals
+) -> None:
+    driver = start_driver(tmp_path)
+    assert driver.stdout is not None
+    assert driver.stderr is not None
+    for _ in range(3):
+        assert driver.stdout.readline().startswith("report")
+    # A terminal sends Ctrl-C to the whole group; the kernel kills one process.
+    os.killpg(driver.pid, how) if how is signal.SIGINT else driver.send_signal(how)
+    driver.wait(timeout=60)
+    if how is signal.SIGINT:
+        assert driver.stderr.read().strip().splitlines()[-1] == "interrupted"
+    time.sleep(2)  # Ray's processes notice that their driver is gone
+    before = store.load()
+    assert any(not trial.finished for trial in before.trials)
+    cut_reports = {trial.number: store.reports(trial.number) for trial in before.trials if not trial.finished}
+
+    again = start_driver(tmp_path)
+    again.communicate(timeout=200)
+    assert again.returncode == 0
+    after = store.load()
+    for trial in before.trials:
+        assert not trial.finished or after.trials[trial.number] == trial
+    assert all(trial.finished for trial in after.trials)
+    assert len(after.trials) == 6
+    assert len({trial.candidate.key for trial in after.trials}) == 6
+    for number, reports in cut_reports.items():
+        result = after.trials[number].result
+        assert result is not None
+        assert result.reports[: len(reports)] == reports

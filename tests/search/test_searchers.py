@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from toy_training import ACCURACY, OPTIMUM, estimate_of, toy_space
+
+from autopeft.search.optuna_searcher import OptunaSearcher
+from autopeft.search.searcher import Searcher
+from autopeft.search.study import Trial, TrialState
+from autopeft.space.candidate import Candidate, Training
+from autopeft.space.domain import Choice, Domain
+from autopeft.space.search_space import SearchSpace, assignment_of, size, warm_start
+from autopeft.train.result import Report, TrialResult
+
+Maker = Callable[..., Searcher]
+DISCRETE = SearchSpace(
+    name="discrete",
+    domains=(
+        Domain(field="method", allowed=Choice(choices=("lora", "ia3"))),
+        Domain(field="rank", allowed=Choice(choices=(2, 4, 8)), when={"method": ("lora",)}),
+    ),
+)
+
+
+def tried(candidate: Candidate, number: int = 0, state: TrialState = "complete", score: float = 0.5) -> Trial:
+    report = Report(samples=10, step=1, loss=1.0, score=score, seconds=1, step_seconds=1, peak_bytes=1)
+    result = None
+    if state in ("complete", "stopped", "failed"):
+        result = TrialResult(state=state, reports=(report,) if state != "failed" else ())
+    return Trial(
+        number=number,
+        role="candidate",
+        candidate=candidate,
+        state=state,
+        predicted=estimate_of(candidate),
+        result=result,
+    )
+
+
+def score_of(candidate: Candidate) -> float:
+    """Best at lora, rank 8, and a learning rate near 0.003."""
+    miss = abs(candidate.training.learning_rate - 3e-3) / 3e-3
+    return OPTIMUM[candidate.method] - 0.1 * min(miss, 3) - (0.05 if candidate.rank != 8 else 0)
+
+
+@pytest.fixture(params=["tpe", "random"])
+def make(request: pytest.FixtureRequest) -> Maker:
+    def maker(space: SearchSpace, **changes: Any) -> Searcher:
+        given = {"seed": 3, "metric": ACCURACY, "sampler": request.param}
+        return OptunaSearcher(space, **(given | changes))
+
+    return maker
+
+
+class TestEverySearcher:
+    def test_proposes_only_candidates_of_the_space(self, make: Maker) -> None:
+        searcher = make(toy_space())
+        for number in range(25):
+            candidate = searcher.propose()
+            assert candidate is not None
+            assert assignment_of(toy_space(), candidate) is not None
+            searcher.observe(tried(candidate, number, score=score_of(candidate)))
+
+    def test_proposes_nothing_twice_and_ends_when_all_is_tried(self, make: Maker) -> None:
+        searcher = make(DISCRETE)
+        proposed = []
+        while (candidate := searcher.propose()) is not None:
+            proposed.append(candidate.key)
+            searcher.observe(tried(candidate, len(proposed)))
+        assert len(proposed) == len(set(proposed)) == size(DISCRETE) == 4
+
+    def test_proposes_nothing_twice_while_nothing_has_finished(self, make: Maker) -> None:
+        searcher = make(DISCRETE)
+        keys = {candidate.key for candidate in iter(searcher.propose, None)}
+        assert len(keys) == 4
+
+    def test_proposes_nothing_that_an_earlier_session_tried(self, make: Maker) -> None:
+        searcher = make(DISCRETE)
+        states: list[TrialState] = ["complete", "stopped", "failed"]
+        old = [Candidate(method="lora", rank=2), Candidate(method="lora", rank=4), Candidate(method="ia3")]
+        for candidate, state in zip(old, states, strict=True):
+            searcher.observe(tried(candidate, state=state))
+        assert searcher.propose() == Candidate(method="lora", rank=8)
+        assert searcher.propose() is None
+
+    def test_begins_with_the_warm_candidates(self, make: Maker) -> None:
+        warm = warm_start(toy_space())
+        searcher = make(toy_space(), warm=warm)
+        searcher.observe(tried(warm[0]))
+        assert [searcher.propose(), searcher.propose()] == list(warm[1:])
+        later = searcher.propose()
+        assert later is not None
+        assert later not in warm
+
+    def test_proposes_a_warm_candidate_from_outside_the_space_once(self, make: Maker) -> None:
+        outsider = Candidate(method="probe")
+        searcher = make(DISCRETE, warm=[outsider, outsider])
+        assert searcher.propose() == outsider
+        searcher.observe(tried(outsider))
+        later = searcher.propose()
+        assert later is not None
+        assert assignment_of(DISCRETE, later) is not None
+
+    def test_leaves_alone_what_costs_as_much_as_a_rejected_candidate(self, make: Maker) -> None:
+        searcher = make(toy_space())
+        for rank in (4, 8, 16):
+            searcher.observe(tried(Candidate(method="lora", rank=rank), state="rejected"))
+        proposed = [searcher.propose() for _ in range(20)]
+        assert all(candidate and candidate.rank in (None, 2) for candidate in proposed)
+
+    def test_may_train_a_rejected_candidate_for_less_time(self, make: Maker) -> None:
+        epochs = Domain(field="training.epochs", allowed=Choice(choices=(1.0, 2.0)))
+        space = SearchSpace(name="time", domains=(epochs,), fixed={"method": "ia3"})
+        searcher = make(space)
+        long = Candidate(method="ia3", training=Training(epochs=2.0))
+        searcher.observe(tried(long, state="rejected"))
+        assert searcher.propose() == Candidate(method="ia3", training=Training(epochs=1.0))
+        assert searcher.propose() is None
+
+    def test_proposes_the_same_for_the_same_seed(self, make: Maker) -> None:
+        def session(seed: int) -> list[str]:
+            searcher = make(toy_space(), seed=seed)
+            keys = []
+            for number in range(10):
+                candidate = searcher.propose()
+                assert candidate is not None
+                keys.append(candidate.key)
+                searcher.observe(tried(candidate, number, score=score_of(candidate)))
+            return keys
+
+        assert session(5) == session(5)
+        assert session(5) != session(6)
+
+    def test_bears_trials_without_a_score(self, make: Maker) -> None:
+        searcher = make(toy_space())
+        for number, state in enumerate(["failed", "stopped", "complete"] * 3):
+            candidate = searcher.propose()
+            assert candidate is not None
+            searcher.observe(tried(candidate, number, state, score=float("nan")))
+        assert searcher.propose() is not None
+
+
+def test_tpe_learns_where_the_good_candidates_are() -> None:
+    searcher = OptunaSearcher(toy_space(), seed=0, metric=ACCURACY)
+    proposed = []
+    for number in range(60):
+        candidate = searcher.propose()
+        assert candidate is not None
+        proposed.append(candidate)
+        searcher.observe(tried(candidate, number, score=score_of(candidate)))
+    late = proposed[-20:]
+    assert sum(candidate.method == "lora" for candidate in late) >= 12

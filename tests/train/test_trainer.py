@@ -1,0 +1,106 @@
+"""The trainer learns, stops anywhere, goes on as if it had not stopped, and says when it diverges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopeft.errors import TrialError
+from autopeft.methods.registry import METHODS
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.trainer import Trainer
+
+TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=3, max_length=16)
+
+
+def trainer(base, dataset, method="lora", training=TRAINING, **fields) -> Trainer:
+    return Trainer(base, dataset, Candidate(method=method, training=training, **fields), seed=0)
+
+
+def weights(run: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in run.model.parameters() if p.requires_grad])
+
+
+def test_full_training_learns_what_the_text_says(encoder_with_weights, sentiment) -> None:
+    run = trainer(encoder_with_weights, sentiment, "full", TRAINING.model_copy(update={"epochs": 10}))
+    assert run.advance(10**9).score > 0.9
+    assert run.evaluate("test").score > 0.9
+
+
+def test_a_supervised_fine_tuning_lowers_the_held_out_loss(decoder_with_weights, turns) -> None:
+    run = trainer(decoder_with_weights, turns, "lora", targets="all-linear")
+    before = run.evaluate("validation")
+    after = run.advance(10**9)
+    assert after.score < before.score
+    assert after.extra["token_accuracy"] >= before.extra["token_accuracy"]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_run_cut_in_two_ends_as_the_run_in_one(method, encoder_with_weights, sentiment, tmp_path: Path) -> None:
+    whole = trainer(encoder_with_weights, sentiment, method)
+    whole.advance(120)
+    last = whole.advance(10**9)
+    first = trainer(encoder_with_weights, sentiment, method)
+    first.advance(120)
+    first.save(tmp_path)
+    second = trainer(encoder_with_weights, sentiment, method)
+    second.restore(tmp_path)
+    resumed = second.advance(10**9)
+    assert (resumed.samples, resumed.step) == (last.samples, last.step)
+    assert torch.allclose(weights(second), weights(whole), atol=1e-6)
+    assert resumed.score == last.score
+
+
+def test_dropout_goes_on_with_the_same_dice_after_a_restore(encoder_with_weights, sentiment, tmp_path: Path) -> None:
+    training = TRAINING.model_copy(update={"dropout": 0.3})
+    whole = trainer(encoder_with_weights, sentiment, training=training)
+    whole.advance(120)
+    whole.save(tmp_path)
+    whole.advance(10**9)
+    other = trainer(encoder_with_weights, sentiment, training=training)
+    other.restore(tmp_path)
+    other.advance(10**9)
+    assert torch.allclose(weights(other), weights(whole), atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_the_learning_rate_rises_then_follows_its_schedule(schedule, encoder_with_weights, sentiment) -> None:
+    run = trainer(
+        encoder_with_weights, sentiment, training=TRAINING.model_copy(update={"schedule": schedule, "warmup_share": 0.2})
+    )
+    rates = []
+    for samples in range(8, 361, 8):
+        rates.append(run.schedule.get_last_lr()[0])
+        run.advance(samples)
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    tail = rates[peak:]
+    assert tail == sorted(tail, reverse=True)
+    assert (tail[-1] == tail[0]) == (schedule == "constant")
+
+
+def test_a_loss_that_is_no_number_ends_the_trial_with_the_way_out(encoder_with_weights, sentiment) -> None:
+    run = trainer(encoder_with_weights, sentiment, "full")
+    with torch.no_grad():
+        next(run.model.parameters()).fill_(float("nan"))
+    with pytest.raises(TrialError, match=r"loss became nan at step 0 .* smaller one may hold"):
+        run.advance(100)
+
+
+def test_every_row_of_an_evaluation_counts_once_in_its_own_place(encoder_with_weights, sentiment) -> None:
+    run = trainer(encoder_with_weights, sentiment, "full", TRAINING.model_copy(update={"epochs": 10}))
+    run.advance(10**9)
+    together = run.evaluate("test").values
+    run.training = run.training.model_copy(update={"batch_size": 1})
+    assert run.evaluate("test").values == together
+
+
+def test_measured_memory_and_times_are_reported(encoder_with_weights, sentiment) -> None:
+    report = trainer(encoder_with_weights, sentiment).advance(80)
+    assert report.samples == 80
+    assert report.step == 10
+    assert 0 < report.step_seconds < report.seconds
+    assert report.peak_bytes > 50 * 2**20
