@@ -95,8 +95,11 @@ def merge(file: Path | None, flags: Mapping[str, Any]) -> Request:
     fields = _read(file) if file else (_read(CONFIG_FILE) if CONFIG_FILE.exists() else {})
     for name, value in flags.items():
         if isinstance(value, Mapping):
+            before = fields.get(name) or {}
+            if not isinstance(before, Mapping):
+                raise ConfigError(f"{name} must be a mapping of its fields, but got {before!r}.")
             given = {key: part for key, part in value.items() if part is not None}
-            fields[name] = {**(fields.get(name) or {}), **given}
+            fields[name] = {**before, **given}
         elif value is not None:
             fields[name] = value
     return Request.build(**fields)

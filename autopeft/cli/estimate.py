@@ -8,7 +8,7 @@ import typer
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, _methods, _models, completion, takes_request
-from autopeft.errors import InputError
+from autopeft.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
     from autopeft.request import Request
@@ -93,7 +93,7 @@ def estimate(
     """
     from autopeft import pipeline
     from autopeft.cli import screen, verdicts
-    from autopeft.plan.plan import Fits
+    from autopeft.plan.plan import Fits, Rejected
 
     asked = request.model_copy(update={"model": model})
     training = {
@@ -107,11 +107,30 @@ def estimate(
     candidate = _candidate(method, rank, targets, layers, quantization, knob or [], training)
     with screen.clean_stdout(when=as_json):
         verdict = pipeline.estimate(asked, candidate)
-    limit = request.budget.gpu_mem
+    if isinstance(verdict, Rejected) and verdict.estimate is None and not as_json:
+        raise UnsupportedError(" ".join(filter(None, (verdict.reason, verdict.way_out))))
+    limit = None if as_json else _limit(asked)
     screen.show(verdict, lambda answer: verdicts.verdict(answer, model, limit), as_json=as_json)
     if isinstance(verdict, Fits):
         return Exit.DONE
     return Exit.DOES_NOT_FIT if verdict.estimate else Exit.BAD_REQUEST
+
+
+def _limit(request: Request) -> int:
+    """Return the memory that the verdict was held against."""
+    from pathlib import Path
+
+    from autopeft import pipeline
+    from autopeft.hardware.catalog import load_profile, profile_folders
+
+    given = request.budget.gpu_mem
+    if request.gpu is not None:
+        usable = load_profile(request.gpu, profile_folders(Path(request.workspace))).usable_bytes
+    elif given is not None:
+        return given
+    else:
+        usable = pipeline.known_profile(request).usable_bytes
+    return min(given or usable, usable)
 
 
 def _candidate(

@@ -21,5 +21,6 @@ def run(request: Request, as_json: Json = False) -> int:
     console = screen.stderr() if as_json else screen.stdout()
     with screen.clean_stdout(when=as_json):
         facts = pipeline.run(request, [ConsoleObserver(console)])
-    screen.show(facts, summary.summary, as_json=as_json)
+    wide = console.width >= screen.WIDEST
+    screen.show(facts, lambda answer: summary.summary(answer, wide=wide), as_json=as_json)
     return Exit.DONE

@@ -43,7 +43,14 @@ def show(answer: Any, render: Callable[[Any], Any], *, as_json: bool) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
         return
-    stdout().print(render(answer))
+    console = stdout()
+    if console.is_terminal:
+        console.print(render(answer))
+        return
+    with console.capture() as captured:
+        console.print(render(answer))
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,25 +14,27 @@ from autopeft.units import format_bytes, format_count, format_seconds
 
 SCALE = 21
 """Characters of the scale that intervals are drawn on."""
+MOST_REASONS = 6
 
 
-def summary(facts: StudyFacts) -> Group:
-    """Show a finished study on one screen."""
-    return Group(*_sections(facts))
+def summary(facts: StudyFacts, *, wide: bool = True) -> Group:
+    """Show a finished study on one screen; a wide one has room to draw the intervals."""
+    return Group(*_sections(facts, wide=wide))
 
 
-def _sections(facts: StudyFacts) -> Iterator[RenderableType]:
+def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
     yield Text()
     yield Text(facts.decision, style="bold green")
-    for reason in facts.reasons:
-        yield Padding(Text(f"- {reason}"), (0, 0, 0, 2))
+    yield _reasons(facts.reasons)
     if facts.scores:
         yield Text()
         yield heading(f"Test {facts.data.metric.name} on {_test_rows(facts)} that nothing else has touched")
-        yield _scores(facts.scores)
+        yield _scores(facts.scores, wide=wide)
     if facts.comparisons:
+        yield Text()
         yield heading("Predicted against measured")
         yield _comparisons(facts.comparisons)
+    yield Text()
     yield heading("Where everything is")
     yield _pairs(facts.places)
     yield Text()
@@ -51,20 +52,30 @@ def _test_rows(facts: StudyFacts) -> str:
     return f"{rows:,} rows" if rows else "rows"
 
 
-def _scores(scores: tuple[TestScore, ...]) -> Table:
-    made = table(
-        "", "configuration", "score", "95 % interval", "", "trained",
-        right=("score", "95 % interval", "trained"),
-    )  # fmt: skip
-    low, high = min(score.low for score in scores), max(score.high for score in scores)
+def _reasons(reasons: tuple[str, ...]) -> Table:
+    made = Table.grid(padding=(0, 1))
+    for reason in reasons[:MOST_REASONS]:
+        made.add_row("  -", reason)
+    if len(reasons) > MOST_REASONS:
+        made.add_row("", f"... {len(reasons) - MOST_REASONS} more in the report")
+    return made
+
+
+def _scores(scores: tuple[TestScore, ...], *, wide: bool) -> Table:
+    numbers = ("trained", "score", "95 % interval")
+    made = table("", "configuration", *numbers, right=numbers)
+    if wide:
+        made.add_column(no_wrap=True)
+    least, most = min(score.low for score in scores), max(score.high for score in scores)
     for place, each in enumerate(scores):
+        drawn = Text(interval(each.low, each.test_score, each.high, least, most), style="cyan")
         made.add_row(
             each.contender,
             each.label,
+            format_count(each.trainable_params) if each.trainable_params is not None else "-",
             f"{each.test_score:.3f}",
             f"{each.low:.3f}-{each.high:.3f}",
-            Text(interval(each.low, each.test_score, each.high, low, high), style="cyan"),
-            format_count(each.trainable_params) if each.trainable_params is not None else "-",
+            *([drawn] if wide else []),
             style="bold" if place == 0 else None,
         )
     return made
@@ -80,20 +91,11 @@ def interval(low: float, middle: float, high: float, least: float, most: float) 
 
 
 def _comparisons(rows: tuple[Compared, ...]) -> Table:
-    made = table(
-        "",
-        "predicted",
-        "90 % band",
-        "measured",
-        "error",
-        right=("predicted", "90 % band", "measured", "error"),
-    )
+    numbers = ("predicted", "90 % band", "measured", "difference")
+    made = table("", *numbers, right=numbers)
     for each in rows:
         show = format_bytes if each.unit == "bytes" else format_seconds
-        error = f"{(each.predicted - each.measured) / each.measured:+.0%}" if each.measured else "-"
-        made.add_row(
-            each.quantity, show(each.predicted), _band(each), show(each.measured), _judged(each, error)
-        )
+        made.add_row(each.quantity, show(each.predicted), _band(each), show(each.measured), _difference(each))
     return made
 
 
@@ -105,11 +107,12 @@ def _band(each: Compared) -> str:
     return f"{format_seconds(each.low)} to {format_seconds(each.high)}"
 
 
-def _judged(each: Compared, error: str) -> Text:
+def _difference(each: Compared) -> Text:
+    words = f"{100 * (each.measured / each.predicted - 1):+.0f} %" if each.predicted else "-"
     if each.low is None or each.high is None:
-        return Text(error)
+        return Text(words)
     inside = each.low <= each.measured <= each.high
-    return Text(error if inside else f"{error}, outside", style="green" if inside else "yellow")
+    return Text(words if inside else f"{words}, outside", style="green" if inside else "yellow")
 
 
 def _pairs(rows: dict[str, str]) -> Table:

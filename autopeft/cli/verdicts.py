@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -28,7 +28,7 @@ def verdict(answer: Verdict, model: str, limit: int | None) -> Group:
     parts: list[RenderableType] = [heading(f"{model}: {_setting(answer.candidate)}")]
     if answer.estimate:
         memory = answer.estimate.memory
-        parts += [_components(memory), _peaks(memory, limit), Text(), _costs(answer.estimate), Text()]
+        parts += [_components(memory), Text(), _peaks(memory, limit), Text(), _costs(answer.estimate), Text()]
     parts.append(_judgement(answer))
     return Group(*parts)
 
@@ -36,25 +36,29 @@ def verdict(answer: Verdict, model: str, limit: int | None) -> Group:
 def _setting(candidate: Candidate) -> str:
     training = candidate.training
     rows = f"{training.batch_size} rows" + (f" x {training.grad_accum}" if training.grad_accum > 1 else "")
-    parts = [cost_label(candidate, training=False), rows, f"at most {training.max_length} tokens"]
-    parts.append(training.precision)
+    parts = [name(candidate), rows, f"at most {training.max_length} tokens", training.precision]
     if training.gradient_checkpointing:
         parts.append("gradient checkpointing")
     return ", ".join(parts)
 
 
-def cost_label(candidate: Candidate, *, training: bool = True) -> str:
-    """Name what a candidate's cost depends on: its label without the learning rate."""
-    label = re.sub(r" lr=\S+$", "", candidate.label)
-    if not training:
-        return label
-    knobs = candidate.training
-    extras = [f"batch={knobs.batch_size}"]
-    if knobs.grad_accum > 1:
-        extras.append(f"x{knobs.grad_accum}")
-    if knobs.gradient_checkpointing:
-        extras.append("checkpointing")
-    return " ".join([label, *extras])
+def name(candidate: Candidate) -> str:
+    """Name what a candidate adapts: its label without the learning rate, which costs nothing."""
+    return re.sub(r" lr=\S+$", "", candidate.label)
+
+
+def batch(candidate: Candidate) -> str:
+    """Name how a candidate is fed, as far as that costs memory or time."""
+    training = candidate.training
+    rows = f"batch {training.batch_size}" + (f"x{training.grad_accum}" if training.grad_accum > 1 else "")
+    return f"{rows} checkpointing" if training.gradient_checkpointing else rows
+
+
+def namer(verdicts: Sequence[Verdict]) -> Callable[[Candidate], str]:
+    """Return how to name candidates in one table: with the batch only where batches differ."""
+    if len({batch(each.candidate) for each in verdicts}) == 1:
+        return name
+    return lambda candidate: f"{name(candidate)}, {batch(candidate)}"
 
 
 def _components(memory: MemoryEstimate) -> Table:
@@ -62,12 +66,12 @@ def _components(memory: MemoryEstimate) -> Table:
     total = max(1, memory.parts.total)
     for name, amount in memory.parts:
         bar = "█" * round(BAR * amount / total)
-        made.add_row(name, f"{amount / MIB:,.1f}", f"{amount / total:.0%}", Text(bar, style="cyan"))
+        made.add_row(name, f"{amount / MIB:,.1f}", f"{100 * amount / total:.0f} %", Text(bar, style="cyan"))
     made.add_section()
     made.add_row(
         "allocated at the peak",
         f"{memory.allocated_peak_bytes / MIB:,.1f}",
-        "100%",
+        "100 %",
         f"in {memory.peak_phase}",
     )
     return made
@@ -85,16 +89,16 @@ def _peaks(memory: MemoryEstimate, limit: int | None) -> Table:
     if limit is not None:
         room = limit - memory.high_bytes
         words = f"{format_bytes(abs(room))} {'left' if room >= 0 else 'too much'}"
-        made.add_row(
-            "headroom", words, f"below the limit of {format_limit(limit)}, from the band's upper end"
-        )
+        made.add_row("headroom", words, f"from the band's upper end to {format_limit(limit)}")
     return made
 
 
 def _costs(estimate: CostEstimate) -> Table:
     made = Table.grid(padding=(0, 2))
     share = estimate.trainable_params / max(1, estimate.total_params)
-    made.add_row("trained", f"{format_count(estimate.trainable_params)} parameters, {share:.2%} of all")
+    made.add_row(
+        "trained", f"{format_count(estimate.trainable_params)} parameters, {100 * share:.2f} % of all"
+    )
     made.add_row("adapter file", format_bytes(estimate.adapter_file_bytes))
     made.add_row("a step", _step(estimate.time))
     if estimate.run_seconds is not None:
@@ -133,13 +137,13 @@ def plan(made: Plan) -> Group:
             style="dim",
         ),
     ]
-    total = len(made.fits) + len(made.rejected)
+    total, call = len(made.fits) + len(made.rejected), namer([*made.fits, *made.rejected])
     if made.fits:
-        parts += [Text(), heading(f"{len(made.fits)} of {total} configurations fit"), _fits(made.fits)]
+        parts += [Text(), heading(f"{len(made.fits)} of {total} configurations fit"), _fits(made.fits, call)]
     else:
         parts += [Text(), Text(f"None of {total} configurations fits.", style="bold red")]
     if made.rejected:
-        parts += [heading(f"{len(made.rejected)} do not"), _rejected(made.rejected)]
+        parts += [Text(), heading(f"{len(made.rejected)} do not"), _rejected(made.rejected, call)]
     return Group(*parts)
 
 
@@ -152,11 +156,11 @@ def _limits(budget: Budget) -> str:
     if budget.trials is not None:
         words.append(f"{budget.trials} trials")
     if budget.params is not None:
-        words.append(f"at most {budget.params:.2%} trained")
+        words.append(f"at most {100 * budget.params:.3g} % trained")
     return ", ".join(words)
 
 
-def _fits(fits: Sequence[Fits]) -> Table:
+def _fits(fits: Sequence[Fits], call: Callable[[Candidate], str]) -> Table:
     made = table(
         "#", "configuration", "trained", "peak memory", "90 % band", "a step", "a run",
         right=("#", "trained", "peak memory", "90 % band", "a step", "a run"),
@@ -165,7 +169,7 @@ def _fits(fits: Sequence[Fits]) -> Table:
         memory, run = each.estimate.memory, each.estimate.run_seconds
         made.add_row(
             str(number),
-            cost_label(each.candidate),
+            call(each.candidate),
             format_count(each.estimate.trainable_params),
             format_bytes(memory.device_peak_bytes),
             band(memory.low_bytes, memory.high_bytes),
@@ -177,7 +181,7 @@ def _fits(fits: Sequence[Fits]) -> Table:
     return made
 
 
-def _rejected(rejected: Sequence[Rejected]) -> Table:
+def _rejected(rejected: Sequence[Rejected], call: Callable[[Candidate], str]) -> Table:
     """Group refusals that differ only in their numbers; the plan has the nearest miss of each first."""
     groups: dict[str, list[Rejected]] = {}
     for each in rejected:
@@ -189,7 +193,7 @@ def _rejected(rejected: Sequence[Rejected]) -> Table:
         nearest = members[0]
         words = Text()
         words.append("nearest: " if len(members) > 1 else "")
-        words.append(cost_label(nearest.candidate), style="cyan")
+        words.append(call(nearest.candidate), style="cyan")
         words.append(f": {nearest.reason}")
         words.append(f"; {nearest.way_out}" if nearest.way_out else "", style="dim")
         made.add_row(f"{len(members)} x", words)
@@ -200,25 +204,32 @@ def _rejected(rejected: Sequence[Rejected]) -> Table:
 
 def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
     """Show which known models a budget has room for."""
-    made = table(
-        "model", "parameters", "verdict", "configuration", "peak memory", "90 % band",
-        right=("parameters", "peak memory", "90 % band"),
-    )  # fmt: skip
-    for row in rows:
-        fits = isinstance(row.verdict, Fits)
+    labels = [f"{name(row.verdict.candidate)}, {batch(row.verdict.candidate)}" for row in rows]
+    columns = ("model", "parameters", "verdict", "peak memory", "90 % band")
+    made = table(*columns, right=("parameters", "peak memory", "90 % band"))
+    one_for_all = len(set(labels)) == 1
+    if not one_for_all:
+        made.add_column("configuration")
+    for row, label in zip(rows, labels, strict=True):
         estimate = row.verdict.estimate
-        made.add_row(
+        cells = (
             row.model,
             format_count(row.parameters) if row.parameters else "-",
-            Text("fits", style="green") if fits else Text("too big" if estimate else "no", style="red"),
-            cost_label(row.verdict.candidate),
+            _word(row.verdict),
             format_bytes(estimate.memory.device_peak_bytes) if estimate else "-",
             band(estimate.memory.low_bytes, estimate.memory.high_bytes) if estimate else "-",
         )
-    count = sum(isinstance(row.verdict, Fits) for row in rows)
-    limits = _limits(budget)
-    title = f"{count} of {len(rows)} known models fit{f' {limits}' if limits else ''}"
-    hint = "Plan one of them: autopeft plan --model NAME" + (
-        f" --gpu-mem {format_limit(budget.gpu_mem).replace(' ', '')}" if budget.gpu_mem else ""
+        made.add_row(*cells, *([] if one_for_all else [label]))
+    count, limits = sum(isinstance(row.verdict, Fits) for row in rows), _limits(budget)
+    title = f"{count} of {len(rows)} known models fit" + (f" {limits}" if limits else "")
+    memory = f" --gpu-mem {format_limit(budget.gpu_mem).replace(' ', '')}" if budget.gpu_mem else ""
+    hint = f"Plan one of them: autopeft plan --model NAME{memory}"
+    return Group(
+        heading(f"{title}, with {labels[0]}" if one_for_all else title), made, Text(hint, style="dim")
     )
-    return Group(heading(title), made, Text(hint, style="dim"))
+
+
+def _word(verdict: Verdict) -> Text:
+    if isinstance(verdict, Fits):
+        return Text("fits", style="green")
+    return Text("too big" if verdict.estimate else "no", style="red")

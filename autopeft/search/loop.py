@@ -215,7 +215,8 @@ class Search:
         return None
 
     def _decide(self, trial: Trial, report: Report) -> tuple[Decision, str]:
-        if report.samples >= self._rungs.samples[-1]:
+        # Fewer rows than were asked for: the candidate's training is shorter, and over.
+        if report.samples >= self._rungs.samples[-1] or report.samples < self.remaining(trial.number)[0]:
             return Decision.COMPLETE, ""
         if trial.role == "baseline":
             return Decision.CONTINUE, ""

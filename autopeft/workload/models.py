@@ -71,8 +71,8 @@ def find_model(name: str) -> BaseModel:
     listed = _by_name().get(name.strip().lower())
     if listed is not None:
         return listed
-    place = Path(name).expanduser()
-    if place.exists():
+    place = Path(name)
+    if name.strip() and _exists(place):
         return _local(place)
     if _HUB_ID.fullmatch(name) and not name.startswith(".") and not name.endswith(".json"):
         return _from_hub(name)
@@ -124,6 +124,13 @@ def family_of(config: dict[str, Any], source: str) -> Family:
     )
 
 
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a name too long for a file is no file
+        return False
+
+
 def _local(place: Path) -> BaseModel:
     file = place / "config.json" if place.is_dir() else place
     if not file.is_file():
@@ -156,8 +163,8 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} is no UTF-8 text: it must be a config.json.") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{file} is no valid JSON at line {error.lineno}: {error.msg}.") from None
-    except RecursionError:
-        raise InputError(f"{file} is nested too deeply for a config.json.") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{file} is no config.json: nested too deeply, or a number too long.") from None
     if not isinstance(config, dict):
         raise InputError(f"{file} must hold a JSON object, but holds a {type(config).__name__}.")
     for key, largest in _LARGEST.items():

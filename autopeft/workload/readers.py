@@ -213,7 +213,12 @@ def _text(cells: Mapping[str, Any], column: str, table: Table, place: str) -> st
             "is empty" if cell is None or isinstance(cell, str | float) else f"holds a {type(cell).__name__}"
         )
         raise DataError(f"{table.file}, {place}: {column!r} must hold text, but {held}.")
-    return cell
+    return _encodable(cell)
+
+
+def _encodable(text: str) -> str:
+    """Replace half characters, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _last_turn(messages: object, table: Table, place: str) -> tuple[str, str]:
@@ -229,7 +234,7 @@ def _last_turn(messages: object, table: Table, place: str) -> tuple[str, str]:
             and isinstance(question, str)
             and isinstance(answer, str)
         ):
-            return question, answer
+            return _encodable(question), _encodable(answer)
     raise DataError(
         f"{table.file}, {place}: messages must be a list of objects with role and content, "
         "in which an assistant message answers a user message."

@@ -31,7 +31,7 @@ def read_table(path: str) -> Table:
     Raises:
         DataError: it is missing, empty, malformed, not UTF-8, or of an unknown kind.
     """
-    file = Path(path).expanduser()
+    file = Path(path)
     readers = {
         ".csv": _read_csv,
         ".tsv": _read_csv,
@@ -131,8 +131,8 @@ def _read_json_lines(file: Path) -> Table:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{file}, line {number}: no valid JSON: {error.msg}.") from None
-        except RecursionError:
-            raise DataError(f"{file}, line {number}: nested too deeply.") from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{file}, line {number}: nested too deeply, or a number too long.") from None
         rows.append(_object(row, file, f"line {number}"))
         places.append(f"line {number}")
     return _of_objects(file, rows, places)
@@ -145,8 +145,8 @@ def _read_json(file: Path) -> Table:
         raise DataError(
             f"{file}, line {error.lineno}: no valid JSON: {error.msg} (one object a line is .jsonl)."
         ) from None
-    except RecursionError:
-        raise DataError(f"{file}: nested too deeply.") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{file}: nested too deeply, or a number too long.") from None
     if not isinstance(content, list):
         raise DataError(f"{file} must hold a JSON list of objects, but holds a {type(content).__name__}.")
     places = [f"row {number}" for number in range(1, len(content) + 1)]

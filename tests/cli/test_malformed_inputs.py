@@ -29,7 +29,8 @@ FILES: dict[str, bytes] = {
     "unknown_field.yaml": b"modell: all-MiniLM-L6-v2\n",
     "budget_number.yaml": b"budget: 5\n",
     "bad_budget.yaml": b"budget: {gpu_mem: lots}\n",
-    "bad_space.yaml": b"domains:\n  method: [lora, lorra]\n",
+    "bad_space.yaml": b"domain:\n  method: [lora]\n",
+    "bad_method.yaml": b"domains:\n  method: [lora, lorra]\n",
 }
 
 # name: (arguments, words that the line must hold)
@@ -75,11 +76,11 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown task": (("plan", *MODEL, "--task", "translate"), ("translate", "classification")),
     "unknown demo": (("run", "--demo", "vision"), ("vision", "sft")),
     "a kind without the demo": (("run", "sft"), ("sft", "--demo")),
-    "a demo with a model": (("plan", "--demo", *MODEL), ("--demo", "--model")),
+    "a demo with a model": (("plan", "--demo", "--model", "x", "--gpu", "t4"), ("--demo", "--model")),
     "no data to train on": (("search", "--model", "all-MiniLM-L6-v2"), ("--data",)),
     "missing data file": (("plan", *MODEL, "--data", "nowhere.csv"), ("nowhere.csv",)),
     "a directory as data": (("plan", *MODEL, "--data", "."), (".",)),
-    "data of an unknown kind": (("plan", *MODEL, "--data", "data.docx"), ("data.docx", "CSV")),
+    "data of an unknown kind": (("plan", *MODEL, "--data", "data.docx"), ("data.docx", ".csv")),
     "empty data": (("plan", *MODEL, "--data", "empty.csv"), ("empty.csv",)),
     "data without rows": (("plan", *MODEL, "--data", "header.csv"), ("header.csv",)),
     "data of one class": (("plan", *MODEL, "--data", "one_class.csv"), ("class", "good")),
@@ -96,7 +97,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown field": (("plan", "--config", "unknown_field.yaml"), ("modell",)),
     "a number as budget": (("plan", "--config", "budget_number.yaml", "--time", "1h"), ("budget",)),
     "a budget in words": (("plan", "--config", "bad_budget.yaml"), ("lots",)),
-    "malformed search space": (("plan", *MODEL, "--space", "bad_space.yaml"), ("lorra",)),
+    "malformed search space": (("plan", *MODEL, "--space", "bad_space.yaml"), ("bad_space.yaml", "domain")),
+    "a space with an unknown method": (("plan", *MODEL, "--space", "bad_method.yaml"), ("lorra", "lora")),
     "missing search space": (("plan", *MODEL, "--space", "nowhere.yaml"), ("nowhere.yaml",)),
     "no study to report": (("report",), ("study",)),
     "no study to export": (("export", "--study", "nobody"), ("nobody",)),
@@ -148,10 +150,10 @@ def run_process(*arguments: str, cwd: Path, **options: object) -> subprocess.Com
 
 
 def test_a_full_disk_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
-    def allow_no_file_to_grow() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    def allow_files_of_64_bytes() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
 
-    done = run_process("profile", cwd=tmp_path, preexec_fn=allow_no_file_to_grow)
+    done = run_process("profile", cwd=tmp_path, preexec_fn=allow_files_of_64_bytes)
     assert done.returncode == 2, done
     assert_one_line(done.stderr)
     assert "cannot be written" in done.stderr

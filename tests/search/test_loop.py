@@ -149,6 +149,13 @@ def test_a_proposal_that_equals_the_baseline_is_not_trained_again(make_search: M
     assert [trial.candidate if trial else None for trial in numbers] == [BASELINE, lora(2), None]
 
 
+def test_a_training_shorter_than_the_last_rung_is_complete_when_it_is_over(make_search: MakeSearch) -> None:
+    search = make_search(searcher=Listed(lora(2)), rungs=Rungs(samples=(10, 20)))
+    search.next_trial()
+    assert search.report(0, report(12, 0.5)) is Decision.CONTINUE
+    assert search.report(0, report(19, 0.5)) is Decision.COMPLETE
+
+
 def test_divergence_is_stopped_with_its_name(make_search: MakeSearch, store: StudyStore) -> None:
     search = make_search(searcher=Listed(lora(2)), rungs=Rungs(samples=(10, 20)))
     search.next_trial()

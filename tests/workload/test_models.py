@@ -127,7 +127,7 @@ def test_the_hub_switched_off_names_the_ways_out(monkeypatch: pytest.MonkeyPatch
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="cannot be reached.*catalogue name.*local directory"):
+    with pytest.raises(InputError, match=r"cannot be reached.*catalogue name.*local directory"):
         find_model("nobody/nothing-of-this-name")
 
 

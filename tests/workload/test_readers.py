@@ -241,6 +241,11 @@ BAD_FILES = {
     "bad json line": ("data.jsonl", b'{"text": "a", "label": 1}\n{"text": \n', "line 2: no valid JSON"),
     "json line no object": ("data.jsonl", b"[1]\n", "line 1: a row must be a JSON object"),
     "bad json": ("data.json", b"[{]", "line 1: no valid JSON"),
+    "huge number": (
+        "data.jsonl",
+        b'{"text": "a", "label": ' + b"9" * 5000 + b"}",
+        "line 1: .*number too long",
+    ),
     "json no list": ("data.json", b"{}", "must hold a JSON list"),
     "deep json": ("data.json", b"[" * 100_000, "nested too deeply"),
     "parquet": ("data.parquet", b"not parquet", "no readable Parquet"),
@@ -261,8 +266,8 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, name: str, content: bytes,
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_dataset(str(tmp_path / "missing.csv"))
+    (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match="directory"):
-        (tmp_path / "folder.csv").mkdir()
         read_dataset(str(tmp_path / "folder.csv"))
 
 
@@ -293,3 +298,10 @@ def test_a_class_only_in_the_test_split_is_an_error(tmp_path: Path) -> None:
 def test_a_prompt_for_supervised_fine_tuning_is_split_too(tmp_path: Path) -> None:
     dataset = read_dataset(write(tmp_path / "turns.csv", TURNS))
     assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [32, 4, 4]
+
+
+def test_half_characters_are_replaced(tmp_path: Path) -> None:
+    lines = [f'{{"text": "t{index} \\ud800", "label": {index % 2}}}' for index in range(40)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    dataset = read_dataset(str(tmp_path / "data.jsonl"))
+    assert all(row.text.endswith(" ?") for row in dataset.train)

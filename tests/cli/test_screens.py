@@ -1,0 +1,251 @@
+"""What the tables and the summary say, and that they fit 80 columns."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from autopeft.cli import summary, tables, verdicts
+from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
+from autopeft.hardware.profile import HardwareProfile, Provenance
+from autopeft.plan.budget import Budget
+from autopeft.plan.overview import ModelRow
+from autopeft.plan.plan import Fits, Plan, Rejected
+from autopeft.report.facts import Compared, DataFacts, StudyFacts, TestScore
+from autopeft.search.study import Study, Trial
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.result import Report, TrialResult
+from autopeft.units import GIB, MIB
+from autopeft.workload.dataset import ACCURACY, Lengths, Workload
+
+LORA = Candidate(method="lora", rank=16, targets="attention", training=Training(learning_rate=1e-3))
+FULL = Candidate(method="full", training=Training(learning_rate=1e-4))
+PROFILE = HardwareProfile(
+    name="l4",
+    device="cuda",
+    device_name="NVIDIA L4",
+    total_bytes=24 * GIB,
+    usable_bytes=22 * GIB,
+    context_bytes=400 * MIB,
+    matmul_flops={"bfloat16": 1.2e14},
+    bandwidth_bytes_per_second=3e11,
+    dispatch_seconds=5e-6,
+    provenance=Provenance(kind="datasheet", source="a datasheet", date="2026-01-01"),
+)
+
+
+def estimate(activations: int = 160 * MIB) -> CostEstimate:
+    parts = MemoryParts(
+        weights=87 * MIB, adapter=MIB, gradients=MIB, optimizer=2 * MIB, activations=activations
+    )
+    return CostEstimate(
+        memory=MemoryEstimate(
+            parts=parts,
+            allocated_peak_bytes=parts.total,
+            reserved_peak_bytes=parts.total + 10 * MIB,
+            device_peak_bytes=parts.total + 410 * MIB,
+            low_bytes=parts.total + 380 * MIB,
+            high_bytes=parts.total + 450 * MIB,
+            peak_phase="backward",
+        ),
+        time=TimeEstimate(
+            step_seconds=0.31,
+            forward_seconds=0.11,
+            backward_seconds=0.19,
+            optimizer_seconds=0.01,
+            lower_seconds=0.27,
+            upper_seconds=0.41,
+            low_seconds=0.24,
+            high_seconds=0.4,
+            evaluation_row_seconds=0.006,
+            bound="compute",
+        ),
+        trainable_params=147_456,
+        total_params=22_860_672,
+        adapter_file_bytes=600_000,
+        run_seconds=58.0,
+        guesses=("the fused kernel allocates nothing",),
+        provenance="traced",
+    )
+
+
+def too_big(activations: int, candidate: Candidate = FULL) -> Rejected:
+    peak = estimate(activations).memory.device_peak_bytes / GIB
+    return Rejected(
+        candidate=candidate,
+        estimate=estimate(activations),
+        reason=f"peak memory {peak:.2f} GiB is above the limit of 4 GB",
+        way_out="a batch of about 8 rows fits",
+    )
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        model="all-MiniLM-L6-v2",
+        space="quick",
+        workload=Workload(task="classification", lengths=Lengths.constant(27), rows=2000),
+        budget=Budget(gpu_mem="4GB", time="5min", params=0.5),
+        profile=PROFILE,
+        fits=(Fits(candidate=LORA, estimate=estimate()),) * 25,
+        rejected=(
+            too_big(5 * GIB),
+            too_big(6 * GIB),
+            Rejected(candidate=LORA, reason="nf4 needs a CUDA device"),
+        ),
+    )
+
+
+@pytest.fixture
+def facts(plan: Plan) -> StudyFacts:
+    report = Report(
+        samples=2000, step=125, loss=0.4, score=0.84, seconds=50, step_seconds=0.3, peak_bytes=GIB
+    )
+    trial = Trial(
+        number=3,
+        role="candidate",
+        candidate=LORA,
+        state="complete",
+        predicted=estimate(),
+        result=TrialResult(state="complete", reports=(report,)),
+    )
+    study = Study(name="demo", folder="f", metric=ACCURACY, seed=0, trials=(trial,), seconds=241.0)
+    return StudyFacts(
+        study=study,
+        plan=plan,
+        data=DataFacts(
+            name="reviews",
+            task="classification",
+            metric=ACCURACY,
+            rows={"train": 2000, "test": 1000},
+            labels=("bad", "good"),
+            columns={},
+            source="a package",
+            fingerprint="f",
+            notes=(),
+        ),
+        decision="Use lora r=16 attention.",
+        reasons=tuple(f"Because of reason {number}." for number in range(9)),
+        scores=(
+            TestScore(contender="winner", label=LORA.label, test_score=0.842, low=0.818, high=0.863),
+            TestScore(
+                contender="linear probe", label="frozen features", test_score=0.76, low=0.73, high=0.79
+            ),
+        ),
+        comparisons=(
+            Compared(
+                quantity="peak memory",
+                unit="bytes",
+                predicted=GIB,
+                low=0.9 * GIB,
+                high=1.1 * GIB,
+                measured=1.2 * GIB,
+            ),
+            Compared(quantity="a step", unit="seconds", predicted=0.2, measured=0.1),
+        ),
+        seconds={"profile": 3.0, "search": 241.0},
+        places={"adapter": ".autopeft/studies/demo/bundle"},
+        next_steps=("autopeft ui",),
+        environment={},
+    )
+
+
+def shown(what: RenderableType, width: int = 80) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False, markup=False).print(what)
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def test_an_estimate_shows_components_peaks_headroom_and_the_verdict() -> None:
+    text = shown(verdicts.verdict(Fits(candidate=LORA, estimate=estimate()), "all-MiniLM-L6-v2", 4 * 10**9))
+    assert "activations             160.0    64 %" in text
+    assert "allocated at the peak   251.0   100 %   in backward" in text
+    assert "reserved peak   261 MiB" in text
+    assert "90 % band 631-701 MiB" in text
+    assert "3.04 GiB left" in text
+    assert "assumed       the fused kernel allocates nothing" in text
+    assert text.endswith("It fits.")
+
+
+def test_a_refusal_says_why_and_the_way_out() -> None:
+    text = shown(verdicts.verdict(too_big(5 * GIB), "all-MiniLM-L6-v2", 4 * 10**9))
+    assert "too much" in text
+    assert "It does not fit: peak memory 5.49 GiB is above the limit of 4 GB." in text
+    assert "Way out: a batch of about 8 rows fits." in text
+
+
+def test_a_refusal_without_an_estimate_is_no_statement_about_memory() -> None:
+    text = shown(verdicts.verdict(Rejected(candidate=LORA, reason="nf4 needs a CUDA device"), "m", None))
+    assert "It cannot be told: nf4 needs a CUDA device." in text
+
+
+def test_a_plan_ranks_what_fits_and_sums_up_the_rest_by_reason_with_the_nearest_miss(plan: Plan) -> None:
+    text = shown(verdicts.plan(plan), 100)
+    assert "25 of 28 configurations fit" in text
+    assert "... 5 more (--json has all)" in text
+    assert (
+        "2 x nearest: full: peak memory 5.49 GiB is above the limit of 4 GB; a batch of about 8 rows" in text
+    )
+    assert "1 x lora r=16 attention: nf4 needs a CUDA device" in text
+    shown(verdicts.plan(plan), 80)
+
+
+def test_batches_are_named_only_where_they_differ() -> None:
+    other = LORA.model_copy(
+        update={"training": Training(batch_size=4, grad_accum=4, gradient_checkpointing=True)}
+    )
+    both = [Fits(candidate=each, estimate=estimate()) for each in (LORA, other)]
+    assert verdicts.namer(both[:1])(LORA) == "lora r=16 attention"
+    assert verdicts.namer(both)(other) == "lora r=16 attention, batch 4x4 checkpointing"
+
+
+def test_an_overview_counts_the_models_that_fit() -> None:
+    rows = [
+        ModelRow(model="small", parameters=22_700_000, verdict=Fits(candidate=LORA, estimate=estimate())),
+        ModelRow(model="large", verdict=too_big(9 * GIB, LORA)),
+    ]
+    text = shown(verdicts.overview(rows, Budget(gpu_mem="4GB")))
+    assert "1 of 2 known models fit 4 GB of memory, with lora r=16 attention, batch 16" in text
+    assert "autopeft plan --model NAME --gpu-mem 4GB" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_summary_says_what_how_good_how_sure_where_and_what_next(facts: StudyFacts, width: int) -> None:
+    text = shown(summary.summary(facts, wide=width == 100), width)
+    for words in (
+        "Use lora r=16 attention.",
+        "... 3 more in the report",
+        "Test accuracy on 1,000 rows",
+        "0.818-0.863",
+        "1.2 GiB   +20 %, outside",
+        "-50 %",
+        ".autopeft/studies/demo/bundle",
+        "Wall time: 4 min 04 s",
+        "autopeft ui",
+    ):
+        assert words in text
+    assert ("●" in text) == (width == 100)
+
+
+def test_an_interval_is_drawn_to_scale() -> None:
+    assert summary.interval(0.0, 0.5, 1.0, 0.0, 1.0) == "─" * 10 + "●" + "─" * 10
+    assert summary.interval(0.5, 0.5, 0.5, 0.5, 0.5).strip() == "●"
+
+
+def test_a_study_names_its_best_trial(facts: StudyFacts) -> None:
+    text = shown(tables.study(facts.study), 100)
+    assert "0.8400" in text
+    assert "Best: trial 3, lora r=16 attention lr=0.001." in text
+    assert "No trial was trained to the end." in shown(
+        tables.study(facts.study.model_copy(update={"trials": ()}))
+    )
+
+
+def test_a_device_shows_where_its_numbers_come_from() -> None:
+    text = shown(tables.hardware(PROFILE))
+    assert "22 GiB usable of 24 GiB" in text
+    assert "datasheet, a datasheet, 2026-01-01" in text

@@ -1,0 +1,121 @@
+"""An exported directory loads without autopeft, gives the recorded logits, and is written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autopeft.errors import ExportError
+from autopeft.export.bundle import Bundle
+from autopeft.export.check import compare_in_fresh_process
+from autopeft.export.writer import bundle_format, write_bundle
+from autopeft.plan.budget import Budget
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.result import TrialResult
+from autopeft.train.trainer import Trainer
+
+TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=1, max_length=16)
+
+
+def trained(base, dataset, method) -> tuple[Trainer, TrialResult]:
+    run = Trainer(base, dataset, Candidate(method=method, training=TRAINING), seed=0)
+    return run, TrialResult(state="complete", reports=(run.advance(10**9),))
+
+
+def draft(path: Path, dataset, method: str, measured: TrialResult) -> Bundle:
+    return Bundle(
+        path=str(path),
+        format=bundle_format(method),
+        model="tiny",
+        task=dataset.task,
+        labels=dataset.labels,
+        candidate=Candidate(method=method, training=TRAINING),
+        budget=Budget(gpu_mem="1GB"),
+        predicted=None,
+        measured=measured,
+        metric=dataset.metric,
+        test_score=0.5,
+        low=0.4,
+        high=0.6,
+        data=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        seed=0,
+        study="study",
+        trial=0,
+        versions={},
+    )
+
+
+def test_an_adapter_loads_with_transformers_and_peft_alone(encoder_with_weights, sentiment, tmp_path) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, "lora")
+    bundle = write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
+    assert bundle.reference_difference is not None
+    assert bundle.reference_difference <= 1e-5
+    reference = json.loads((tmp_path / "bundle" / "reference.json").read_text())
+    script = (
+        "import sys, json, torch\n"
+        "from peft import AutoPeftModelForSequenceClassification as Auto\n"
+        f"model = Auto.from_pretrained({str(tmp_path / 'bundle')!r}, num_labels=2).eval()\n"
+        f"inputs = {{k: torch.tensor(v) for k, v in {reference!r}.items() if k != 'logits'}}\n"
+        "print(json.dumps(model(**inputs).logits.tolist()))\n"
+        "assert not any(name.startswith('autopeft') for name in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    got = json.loads(done.stdout.splitlines()[-1])
+    assert got == [pytest.approx(row, abs=1e-5) for row in reference["logits"]]
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "full", "prefix_tuning"])
+def test_adapters_of_our_own_and_whole_models_load_too(method, encoder_with_weights, sentiment, tmp_path) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, method)
+    bundle = write_bundle(draft(tmp_path / "bundle", sentiment, method, measured), run)
+    assert bundle.reference_difference == pytest.approx(0, abs=1e-5)
+
+
+def test_a_causal_model_s_adapter_gives_the_recorded_logits(decoder_with_weights, turns, tmp_path) -> None:
+    run, measured = trained(decoder_with_weights, turns, "lora")
+    assert write_bundle(draft(tmp_path / "bundle", turns, "lora", measured), run).reference_difference <= 1e-5
+
+
+def test_the_manifest_names_every_file_by_its_checksum(encoder_with_weights, sentiment, tmp_path) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, "lora")
+    write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
+    manifest = Bundle.read(tmp_path / "bundle" / "autopeft.json")
+    listed = {path.name for path in (tmp_path / "bundle").iterdir()} - {"autopeft.json"}
+    assert set(manifest.files) == listed >= {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+
+
+def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, "lora")
+    write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
+    weights = tmp_path / "bundle" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-400:] = os.urandom(400)
+    weights.write_bytes(content)
+    with pytest.raises(ExportError, match="logits of the export must be within"):
+        compare_in_fresh_process(tmp_path / "bundle", "peft", "classification", 2)
+
+
+def test_an_existing_directory_is_kept_unless_forced(encoder_with_weights, sentiment, tmp_path) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, "lora")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "mine.txt").write_text("precious")
+    with pytest.raises(ExportError, match="exists already"):
+        write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
+    assert (tmp_path / "bundle" / "mine.txt").read_text() == "precious"
+    write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run, force=True)
+    assert (tmp_path / "bundle" / "adapter_config.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_failed_export_leaves_nothing_behind(encoder_with_weights, sentiment, tmp_path, monkeypatch) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, "lora")
+    monkeypatch.setattr(run.tokenizer, "save_pretrained", lambda folder: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(Exception, match="No space"):
+        write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
+    assert list(tmp_path.iterdir()) == []
