@@ -47,12 +47,18 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     tracker = _tracker(request)
     study = _search(request, (*observers, tracker), progress)
     concluded = request.model_copy(update={"study": study.name})
+    told = progress or _ignore
     if study.best is not None:
+        told("scoring on the test rows and exporting", 0, 1)
         export(concluded, force=True)
+    told("writing the report", 0, 1)
     facts = write_conclusion(concluded, tracker.problem or tracking_uri(request))
     tracker.log_summary(facts)
-    tracker.log_artifacts([Path(place) for name, place in facts.places.items() if name in ("report", "adapter")])
+    tracker.log_artifacts(
+        [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
+    )
     tracker.close()
+    told("done", 1, 1)
     return facts
 
 

@@ -70,5 +70,16 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
     if not console.is_terminal:
         yield lambda _what, _done, _total: None
         return
-    with console.status("") as status:
-        yield lambda what, done, total: status.update(f"{what} {done}/{total}" if total else what)
+    status = console.status("")
+
+    def update(what: str, done: int, total: int) -> None:
+        if done >= total:
+            status.stop()
+            return
+        status.update(f"{what} {done}/{total}" if total > 1 else what)
+        status.start()
+
+    try:
+        yield update
+    finally:
+        status.stop()

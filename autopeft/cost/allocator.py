@@ -1,9 +1,10 @@
-"""Replay: what a tape's events make of a device's memory.
+"""Replay of PyTorch's CUDA caching allocator: which bytes it takes from the device for a tape.
 
-On a CPU the memory that tensors hold is all there is. On a GPU torch keeps a cache: it takes segments
-from the device, cuts blocks from them and gives none back unasked, so what it holds (reserved) is
-more than what tensors hold (allocated). See `c10/cuda/CUDACachingAllocator.cpp`; left out are
-streams, `max_split_size`, garbage collection and expandable segments.
+Rules of `c10/cuda/CUDACachingAllocator.cpp` (default settings, one stream): requests are rounded up to
+512 bytes; up to 1 MiB they are served from 2 MiB segments, up to 10 MiB from 20 MiB segments, beyond
+from their own, rounded up to 2 MiB; the smallest free block that is large enough is taken and split;
+neighbouring free blocks merge; segments go back to the device only by `empty_cache`.
+Left out: `max_split_size`, expandable segments, several streams.
 """
 
 from __future__ import annotations
@@ -11,185 +12,133 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 
-import numpy as np
-
-from autopeft.cost.tape import Phase, Tape
 from autopeft.units import MIB
 
-_ALIGNMENT = 512
-_SMALL = MIB  # requests up to this share segments of 2 MiB
-_SMALL_SEGMENT, _LARGE_SEGMENT, _LARGE_FROM, _ROUND = 2 * MIB, 20 * MIB, 10 * MIB, 2 * MIB
-_CUBLAS_WORKSPACE = 8_519_680  # what cuBLAS asks torch for at the first matrix product
+ROUND_BYTES = 512
+SMALL_REQUEST_BYTES = MIB
+SMALL_SEGMENT_BYTES = 2 * MIB
+LARGE_REQUEST_BYTES = 10 * MIB
+LARGE_SEGMENT_BYTES = 20 * MIB
+ROUND_SEGMENT_BYTES = 2 * MIB
+_SEGMENT_DISTANCE = 2**48
 
 
-@dataclass(frozen=True, kw_only=True)
-class Peak:
-    """The memory at its highest during training.
-
-    Attributes:
-        event: index of the event of the allocated peak.
-        allocated, reserved: bytes.
-    """
-
-    event: int
-    allocated: int
-    reserved: int
+def rounded(size: int) -> int:
+    """Return the bytes of the block that serves a request."""
+    return max(ROUND_BYTES, -(-size // ROUND_BYTES) * ROUND_BYTES)
 
 
-def peak_on_cpu(tape: Tape) -> Peak:
-    """Find the peak of what tensors hold."""
-    start = _training_starts(tape)
-    held = np.cumsum(_signed_bytes(tape))
-    event = start + int(np.argmax(held[start:]))
-    return Peak(event=event, allocated=int(held[event]), reserved=int(held[event]))
+def segment_size(block: int) -> int:
+    """Return the bytes taken from the device for a block that no free one can serve."""
+    if block <= SMALL_REQUEST_BYTES:
+        return SMALL_SEGMENT_BYTES
+    if block < LARGE_REQUEST_BYTES:
+        return LARGE_SEGMENT_BYTES
+    return -(-block // ROUND_SEGMENT_BYTES) * ROUND_SEGMENT_BYTES
 
 
-def peak_on_cuda(tape: Tape) -> Peak:
-    """Find the peak of what tensors hold, and of what the caching allocator takes.
-
-    Weights are loaded one after the other and stay, so the blocks that survive the building of the
-    model are replayed compactly, in the order of their birth.
-    """
-    start = _training_starts(tape)
-    events, sizes = tape.events.tolist(), tape.block_bytes.tolist()
-    alive: dict[int, None] = {}
-    for event in events[:start]:
-        if event >= 0:
-            alive[event] = None
-        else:
-            alive.pop(~event, None)
-    cache = CachingAllocator()
-    for block in alive:
-        cache.allocate(block, sizes[block])
-    cache.allocate(len(sizes), _CUBLAS_WORKSPACE)
-    cache.peak_reserved = cache.reserved
-    best, at = cache.allocated, start
-    for index in range(start, len(events)):
-        event = events[index]
-        if event >= 0:
-            cache.allocate(event, sizes[event])
-            if cache.allocated > best:
-                best, at = cache.allocated, index
-        else:
-            cache.free(~event)
-    return Peak(event=at, allocated=best, reserved=cache.peak_reserved)
-
-
-def held_at(tape: Tape, event: int) -> np.ndarray:
-    """Return the bytes of each `Category` after an event, requested sizes."""
-    made = tape.events[: event + 1]
-    born, dead = made[made >= 0], ~made[made < 0]
-    alive = np.zeros(len(tape.block_bytes), dtype=bool)
-    alive[born] = True
-    alive[dead] = False
-    return np.bincount(
-        tape.block_category[alive], weights=tape.block_bytes[alive].astype(np.float64), minlength=8
-    ).astype(np.int64)
-
-
-def phase_at(tape: Tape, event: int) -> Phase:
-    """Return the phase in which an event lies."""
-    return next(span.phase for span, events, _ in tape.segments() if events.start <= event < events.stop)
+@dataclass(slots=True)
+class _Block:
+    address: int
+    size: int
+    small: bool
+    free: bool = False
+    before: _Block | None = None
+    after: _Block | None = None
 
 
 class CachingAllocator:
-    """torch's caching allocator for one stream: best fit, splitting, merging of neighbours."""
+    """The allocator of one device.
+
+    Attributes:
+        allocated_bytes: held by blocks in use.
+        reserved_bytes: taken from the device.
+        peak_allocated_bytes, peak_reserved_bytes: the most they have been.
+    """
 
     def __init__(self) -> None:
-        self.allocated = self.reserved = self.peak_reserved = 0
-        self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-        self._blocks: dict[int, _Block] = {}
-        self._places: dict[int, int] = {}
-        self._next_address = 0
+        """Start with an empty device."""
+        self.allocated_bytes = 0
+        self.reserved_bytes = 0
+        self.peak_allocated_bytes = 0
+        self.peak_reserved_bytes = 0
+        self._segments = 0
+        self._used: dict[int, _Block] = {}
+        # Free blocks of the large and of the small pool, ordered by size, then address.
+        self._free: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        self._at: dict[int, _Block] = {}
 
     def allocate(self, name: int, size: int) -> None:
-        """Give a block of at least `size` bytes to `name`; nothing for 0 bytes."""
-        if size == 0:
-            return
-        rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
-        small = rounded <= _SMALL
-        free = self._free[small]
-        fit = bisect.bisect_left(free, (rounded, -1))
-        address = free.pop(fit)[1] if fit < len(free) else self._take_segment(rounded, small=small)
-        block = self._blocks[address]
-        block.free = False
-        rest = block.size - rounded
-        if rest >= _ALIGNMENT if small else rest > _SMALL:
-            after = _Block(rest, small, address, block.after)
-            self._blocks[address + rounded] = after
-            if block.after is not None:
-                self._blocks[block.after].before = address + rounded
-            block.size, block.after = rounded, address + rounded
-            self._release(address + rounded)
-        self._places[name] = address
-        self.allocated += block.size
+        """Serve a request of `size` bytes under a name that `free` will know."""
+        wanted = rounded(size)
+        small = wanted <= SMALL_REQUEST_BYTES
+        pool = self._free[small]
+        place = bisect.bisect_left(pool, (wanted, -1))
+        block = self._taken(self._at[pool[place][1]]) if place < len(pool) else self._segment(wanted, small)
+        rest = block.size - wanted
+        if rest >= ROUND_BYTES if small else rest > SMALL_REQUEST_BYTES:
+            self._split(block, wanted)
+        self._used[name] = block
+        self.allocated_bytes += block.size
+        self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
+        self.peak_reserved_bytes = max(self.peak_reserved_bytes, self.reserved_bytes)
 
     def free(self, name: int) -> None:
-        """Take a block back and merge it with its free neighbours."""
-        address = self._places.pop(name, None)
-        if address is None:
-            return
-        block = self._blocks[address]
-        self.allocated -= block.size
-        if block.before is not None and self._blocks[block.before].free:
-            address = self._merge(block.before, address)
-        after = self._blocks[address].after
-        if after is not None and self._blocks[after].free:
-            self._merge(address, after)
-        self._release(address)
+        """Give the block back to its pool, merged with its free neighbours."""
+        block = self._used.pop(name)
+        self.allocated_bytes -= block.size
+        if block.before is not None and block.before.free:
+            block = self._merged(self._taken(block.before), block)
+        if block.after is not None and block.after.free:
+            block = self._merged(block, self._taken(block.after))
+        self._offer(block)
 
-    def empty(self) -> None:
-        """Give whole free segments back to the device (`torch.cuda.empty_cache`)."""
-        for free in self._free.values():
-            for size, address in list(free):
-                block = self._blocks[address]
+    def empty_cache(self) -> None:
+        """Give every wholly free segment back to the device."""
+        for pool in self._free:
+            for size, address in tuple(pool):
+                block = self._at[address]
                 if block.before is None and block.after is None:
-                    free.remove((size, address))
-                    del self._blocks[address]
-                    self.reserved -= size
+                    self._taken(block)
+                    del self._at[address]
+                    self.reserved_bytes -= size
 
-    def _take_segment(self, size: int, *, small: bool) -> int:
-        segment = _SMALL_SEGMENT if small else _LARGE_SEGMENT
-        if size >= _LARGE_FROM:
-            segment = -(-size // _ROUND) * _ROUND
-        address, self._next_address = self._next_address, self._next_address + segment + _ALIGNMENT
-        self._blocks[address] = _Block(segment, small, None, None)
-        self.reserved += segment
-        self.peak_reserved = max(self.peak_reserved, self.reserved)
-        return address
+    def _segment(self, wanted: int, small: bool) -> _Block:  # noqa: FBT001
+        size = segment_size(wanted)
+        block = _Block(address=self._segments * _SEGMENT_DISTANCE, size=size, small=small)
+        self._segments += 1
+        self._at[block.address] = block
+        self.reserved_bytes += size
+        return block
 
-    def _merge(self, left: int, right: int) -> int:
-        """Make one block of two neighbours, of which the free one leaves its list."""
-        one, other = self._blocks[left], self._blocks.pop(right)
-        for address, block in ((left, one), (right, other)):
-            if block.free:
-                free = self._free[block.small]
-                free.pop(bisect.bisect_left(free, (block.size, address)))
-        one.free = False
-        one.size += other.size
-        one.after = other.after
-        if other.after is not None:
-            self._blocks[other.after].before = left
-        return left
+    def _split(self, block: _Block, wanted: int) -> None:
+        rest = _Block(
+            address=block.address + wanted,
+            size=block.size - wanted,
+            small=block.small,
+            before=block,
+            after=block.after,
+        )
+        if rest.after is not None:
+            rest.after.before = rest
+        block.after, block.size = rest, wanted
+        self._at[rest.address] = rest
+        self._offer(rest)
 
-    def _release(self, address: int) -> None:
-        block = self._blocks[address]
+    def _merged(self, first: _Block, second: _Block) -> _Block:
+        first.size += second.size
+        first.after = second.after
+        if second.after is not None:
+            second.after.before = first
+        del self._at[second.address]
+        return first
+
+    def _offer(self, block: _Block) -> None:
         block.free = True
-        bisect.insort(self._free[block.small], (block.size, address))
+        bisect.insort(self._free[block.small], (block.size, block.address))
 
-
-class _Block:
-    __slots__ = ("after", "before", "free", "size", "small")
-
-    def __init__(self, size: int, small: bool, before: int | None, after: int | None) -> None:  # noqa: FBT001
-        self.size, self.small, self.before, self.after = size, small, before, after
-        self.free = False
-
-
-def _training_starts(tape: Tape) -> int:
-    return next((span.event for span in tape.spans if span.step >= 0), 0)
-
-
-def _signed_bytes(tape: Tape) -> np.ndarray:
-    blocks = np.where(tape.events >= 0, tape.events, ~tape.events)
-    return np.where(tape.events >= 0, 1, -1) * tape.block_bytes[blocks]
+    def _taken(self, block: _Block) -> _Block:
+        pool = self._free[block.small]
+        pool.pop(bisect.bisect_left(pool, (block.size, block.address)))
+        block.free = False
+        return block

@@ -1,20 +1,20 @@
-"""TracedCostModel: predicts memory and time from the tape of what will be run. Torch-free."""
+"""TracedCostModel: candidates in, cost estimates out, by tracing each distinct one once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from types import TracebackType
 from typing import Self
 
-from autopeft.cost.allocator import Peak, held_at, peak_on_cpu, peak_on_cuda, phase_at
-from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
-from autopeft.cost.step_time import step_time
-from autopeft.cost.tape import Category, Phase, Tape, Target
+from autopeft.cost.estimate import CostEstimate
+from autopeft.cost.memory import estimate_memory
+from autopeft.cost.step_time import estimate_time, run_seconds
+from autopeft.cost.tape import Tape, Target
+from autopeft.cost.tape_cache import TapeCache
 from autopeft.cost.tracing.request import TraceRequest
-from autopeft.cost.tracing.workers import TracingWorkers
-from autopeft.errors import AutopeftError, InputError
-from autopeft.files import cache_folder, write_atomically
+from autopeft.cost.tracing.workers import TracePool
+from autopeft.errors import AutopeftError, InputError, UnsupportedError
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.methods.registry import complete, require_support
 from autopeft.space.candidate import Candidate
@@ -22,46 +22,43 @@ from autopeft.workload.base_model import BaseModel
 from autopeft.workload.batching import mean_padded_length, truncate
 from autopeft.workload.dataset import Workload
 
-# 90 % band of the reserved peak on a GPU, from what the prototype of this method reached on published
-# runs with known lengths; on a CPU of the process beside its context.
-_BELOW: dict[Target, float] = {"cuda": 0.04, "cpu": 0.15}
-_ABOVE: dict[Target, float] = {"cuda": 0.06, "cpu": 0.15}
-_PER_GUESS = 0.03
-_PHASES = {Phase.BUILD: "build", Phase.FORWARD: "forward", Phase.BACKWARD: "backward", Phase.OPTIMIZER: "optimizer"}
-_GROUPS = {
-    "weights": (Category.WEIGHTS,),
-    "adapter": (Category.ADAPTER,),
-    "gradients": (Category.GRADIENTS,),
-    "optimizer": (Category.OPTIMIZER,),
-    "activations": (Category.SAVED, Category.TEMPORARY, Category.LOGITS),
-    "other": (Category.OTHER,),
-}
-
 
 class TracedCostModel:
-    """Traces what is not in the cache, in worker processes, and reads the costs off the tapes.
+    """A `CostModel` (see plan/cost_model.py) that runs the training code on fake tensors.
 
-    Use as a context manager, or call `close`.
-
-    Args:
-        cache: folder of tapes; None is the user's cache.
+    Tapes are kept on disk; what is there is answered without torch and without another process.
     """
 
-    def __init__(self, cache: Path | None = None, *, workers: int | None = None) -> None:
-        self._cache = cache or cache_folder("tapes")
-        self._workers = TracingWorkers(workers)
+    def __init__(
+        self, *, workers: int | None = None, seconds: float = 120.0, cache: TapeCache | None = None
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            workers: tracing processes at most; None takes 2, or 1 on a single core.
+            seconds: limit of one trace.
+            cache: where tapes are kept.
+        """
+        self._pool = TracePool(workers, seconds)
+        self._cache = cache or TapeCache()
 
     def __enter__(self) -> Self:
-        """Return the model itself; workers start when first needed."""
+        """Return the cost model."""
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """End the workers."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the tracing processes."""
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
-        self._workers.close()
+        """End the tracing processes; the next estimate that needs one starts it again."""
+        self._pool.close()
+
+    def warm_up(self) -> None:
+        """Start the tracing processes, which import their libraries in the meantime."""
+        self._pool.warm_up()
 
     def estimate(
         self, base: BaseModel, candidate: Candidate, workload: Workload, profile: HardwareProfile
@@ -70,9 +67,9 @@ class TracedCostModel:
 
         Raises:
             InputError: the candidate does not suit the model.
-            UnsupportedError: it cannot be traced, and why.
+            UnsupportedError: it cannot be costed, and why.
         """
-        answer = self.estimate_many(base, [candidate], workload, profile)[0]
+        (answer,) = self.estimate_many(base, [candidate], workload, profile)
         if isinstance(answer, AutopeftError):
             raise answer
         return answer
@@ -85,76 +82,77 @@ class TracedCostModel:
         profile: HardwareProfile,
         on_done: Callable[[int], None] | None = None,
     ) -> list[CostEstimate | AutopeftError]:
-        """Cost many candidates, in their order; those of equal cost are traced once."""
-        report = on_done or _ignore
-        requests: dict[str, TraceRequest] = {}
-        tapes: dict[str, Tape | AutopeftError] = {}
-        keys: list[str | AutopeftError] = []
-        for candidate in candidates:
-            try:
-                request = _request(base, complete(candidate), workload, profile)
-            except AutopeftError as error:
-                keys.append(error)
-                continue
-            keys.append(request.key)
-            if request.key not in tapes and request.key not in requests:
-                kept = self._kept(request.key)
-                if kept is None:
-                    requests[request.key] = request
-                else:
-                    tapes[request.key] = kept
-        done = sum(key not in requests for key in keys if isinstance(key, str))
-        report(done)
-        missing = list(requests.values())
+        """Cost many candidates, in their order; each distinct footprint is traced once.
 
-        def note(index: int) -> None:
-            nonlocal done
-            done += keys.count(missing[index].key)
-            report(done)
+        Args:
+            base: what is adapted.
+            candidates: what to cost.
+            workload: what they are trained on.
+            profile: what they are trained with.
+            on_done: told how many candidates are done, whenever there are more.
+        """
+        answers: list[CostEstimate | AutopeftError | None] = [None] * len(candidates)
+        waiting: dict[str, tuple[TraceRequest, list[int]]] = {}
 
-        for request, tape in zip(missing, self._workers.trace_all(missing, note), strict=True):
-            tapes[request.key] = tape
-            if isinstance(tape, Tape):
-                write_atomically(self._file(request.key), tape.to_bytes())
-        return [
-            key if isinstance(key, AutopeftError) else _cost(tapes[key], candidate, workload, profile)
-            for key, candidate in zip(keys, candidates, strict=True)
-        ]
+        def answer(places: Sequence[int], tape: Tape | AutopeftError) -> None:
+            for place in places:
+                answers[place] = _cost(tape, candidates[place], workload, profile)
+            if on_done is not None:
+                on_done(sum(each is not None for each in answers))
 
-    def _kept(self, key: str) -> Tape | None:
-        """Return a tape from the cache; a damaged one counts as none."""
-        try:
-            return Tape.from_bytes(self._file(key).read_bytes())
-        except (OSError, ValueError):
-            return None
-
-    def _file(self, key: str) -> Path:
-        return self._cache / f"{key}.npz"
+        for place, candidate in enumerate(candidates):
+            request = request_for(base, candidate, workload, profile)
+            if isinstance(request, AutopeftError):
+                answer([place], request)
+            elif request.key in waiting:
+                waiting[request.key][1].append(place)
+            else:
+                waiting[request.key] = request, [place]
+        missing: list[tuple[TraceRequest, list[int]]] = []
+        for request, places in waiting.values():
+            tape = self._cache.get(request)
+            if tape is None:
+                missing.append((request, places))
+            else:
+                answer(places, tape)
+        for index, traced in self._pool.trace_many([request for request, _ in missing]):
+            request, places = missing[index]
+            if isinstance(traced, Tape):
+                self._cache.put(request, traced)
+            answer(places, traced)
+        return [each for each in answers if each is not None]
 
 
-def _request(
+def request_for(
     base: BaseModel, candidate: Candidate, workload: Workload, profile: HardwareProfile
-) -> TraceRequest:
-    """Say what to trace: a step at the mean padded length, then one at the longest."""
-    require_support(candidate, base, workload.task)
+) -> TraceRequest | AutopeftError:
+    """Say what to trace for a candidate, or why it cannot be.
+
+    The first step has the mean padded length, which decides the time; the second the longest row's,
+    which decides the memory. A batch of equal rows has no padding.
+    """
     training = candidate.training
-    if base.max_length is not None and training.max_length > base.max_length:
-        raise InputError(
-            f"seq_len must be at most {base.max_length} for {base.name}, but got {training.max_length}."
-        )
+    try:
+        full = complete(candidate)
+        require_support(full, base, workload.task)
+    except (InputError, UnsupportedError) as error:
+        return error
     lengths = truncate(workload.lengths, training.max_length)
-    rows = min(training.batch_size, workload.rows) if workload.rows else training.batch_size
-    mean = max(1, round(mean_padded_length(lengths, training.batch_size, workload.rows)))
+    mean = math.ceil(mean_padded_length(lengths, training.batch_size, workload.rows))
     return TraceRequest(
         base=base,
-        candidate=candidate,
+        candidate=full,
         task=workload.task,
         labels=workload.labels,
-        rows=rows,
+        rows=training.batch_size,
         lengths=(mean, lengths.longest),
-        target="cpu" if profile.device == "cpu" else "cuda",
-        padded=lengths.percentiles[0] != lengths.longest,
+        target=_target(profile),
+        padded=training.batch_size > 1 and lengths.percentiles[0] != lengths.longest,
     )
+
+
+def _target(profile: HardwareProfile) -> Target:
+    return "cpu" if profile.device == "cpu" else "cuda"
 
 
 def _cost(
@@ -163,46 +161,31 @@ def _cost(
     if isinstance(tape, AutopeftError):
         return tape
     training = candidate.training
-    time = step_time(tape, profile, training.grad_accum)
+    try:
+        time = estimate_time(tape, profile, training.grad_accum)
+    except UnsupportedError as error:
+        return error
+    whole_run = None
+    if workload.rows:
+        whole_run = run_seconds(
+            time,
+            rows=workload.rows,
+            validation_rows=workload.validation_rows,
+            epochs=training.epochs,
+            rows_per_step=training.batch_size * training.grad_accum,
+        )
+    guesses = tape.guesses
+    if profile.device not in ("cpu", "cuda"):
+        guesses += (f"kernels and allocator of {profile.device} taken to be those of cuda",)
+    libraries = ", ".join(f"{name} {number}" for name, number in tape.versions.items())
     return CostEstimate(
-        memory=_memory(tape, profile),
+        memory=estimate_memory(tape, profile, guesses=len(guesses)),
         time=time,
         trainable_params=tape.trainable_params,
         total_params=tape.total_params,
         adapter_file_bytes=tape.adapter_bytes,
-        run_seconds=_run_seconds(time, candidate, workload) if workload.rows else None,
-        guesses=tape.guesses,
-        provenance="traced at full depth with "
-        + ", ".join(f"{name} {version}" for name, version in sorted(tape.versions.items())),
+        run_seconds=whole_run,
+        guesses=guesses,
+        provenance=f"traced at full depth as {tape.target} with {libraries}; "
+        f"speeds of {profile.name} ({profile.provenance.kind})",
     )
-
-
-def _memory(tape: Tape, profile: HardwareProfile) -> MemoryEstimate:
-    peak: Peak = peak_on_cpu(tape) if tape.target == "cpu" else peak_on_cuda(tape)
-    held = held_at(tape, peak.event)
-    parts = {name: int(sum(held[each] for each in group)) for name, group in _GROUPS.items()}
-    # Blocks are rounded up to the allocator's unit; what that adds belongs to no category.
-    parts["other"] += peak.allocated - sum(parts.values())
-    device = peak.reserved + profile.context_bytes
-    wider = _PER_GUESS * len(tape.guesses)
-    return MemoryEstimate(
-        parts=MemoryParts(**parts),
-        allocated_peak_bytes=peak.allocated,
-        reserved_peak_bytes=peak.reserved,
-        device_peak_bytes=device,
-        low_bytes=round(device * (1 - _BELOW[tape.target] - wider)),
-        high_bytes=round(device * (1 + _ABOVE[tape.target] + wider)),
-        peak_phase=_PHASES[phase_at(tape, peak.event)],
-    )
-
-
-def _run_seconds(time: TimeEstimate, candidate: Candidate, workload: Workload) -> float:
-    """Add up a whole training: its steps, and an evaluation an epoch."""
-    training = candidate.training
-    steps = math.ceil(workload.rows * training.epochs / (training.batch_size * training.grad_accum))
-    evaluations = math.ceil(training.epochs) * workload.validation_rows
-    return steps * time.step_seconds + evaluations * time.evaluation_row_seconds
-
-
-def _ignore(done: int) -> None:
-    del done

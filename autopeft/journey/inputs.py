@@ -41,7 +41,10 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
     base, dataset = _model_and_data(request)
     task: Task = dataset.task if dataset else request.task or _usual_task(base)
     settings = settings_of(request, profile)
-    space = fix(load_space(request.space), {f"training.{name}": value for name, value in settings.items()})
+    space = load_space(request.space)
+    for method in space.methods:
+        find_method(method)
+    space = fix(space, {f"training.{name}": value for name, value in settings.items()})
     able = [spec.name for spec in METHODS.values() if base.family in spec.families and task in spec.tasks]
     if not able:
         raise UnsupportedError(f"no method works on {base.family} models for {task} yet ({base.name}).")
@@ -128,19 +131,15 @@ def require_dataset(inputs: Inputs) -> Dataset:
     return inputs.dataset
 
 
-def check_candidate(candidate: Candidate) -> None:
-    """Refuse a method that nobody knows before anything is loaded."""
-    find_method(candidate.method)
-
-
 def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
     if request.demo is not None:
         from autopeft.workload.demo import demo_dataset, demo_model
 
         if request.model or request.data:
             raise InputError("--demo brings its own model and data: leave out --model and --data.")
-        limit = {} if request.train_rows is None else {"train_rows": request.train_rows}
-        return demo_model(request.demo), demo_dataset(request.demo, seed=request.seed, **limit)
+        return demo_model(request.demo), demo_dataset(
+            request.demo, seed=request.seed, train_rows=request.train_rows
+        )
     if request.model is None:
         raise InputError(
             "a base model is needed: give --model NAME, DIRECTORY or HUB_ID (`autopeft models`)."

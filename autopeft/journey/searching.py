@@ -27,7 +27,13 @@ from autopeft.search.study import Study
 from autopeft.space.search_space import footprints, warm_start
 
 Progress = Callable[[str, int, int], None]
-PLANNED_FIRST = 16
+PLANNED_FIRST = 12
+WARM = 4
+"""Methods whose usual configuration is tried before the sampler chooses."""
+
+REDUCTION = 2
+"""One in so many goes on: early scores are noisy, so the better half is kept."""
+
 FIRST_RUNG = 1 / 4
 """Share of a training before which scores on real data were still those of guessing."""
 
@@ -52,8 +58,10 @@ def run_search(
     folder, request = open_study(request)
     store, stages = StudyStore(folder.store), Stages(folder.stages)
     with store.claimed():
+        progress("measuring this machine", 0, 1)
         with stages.timed("profile"):
             profile = measure(request)
+        progress("loading model and data", 0, 1)
         with stages.timed("data"):
             inputs = load_inputs(request, profile)
             dataset = require_dataset(inputs)
@@ -76,6 +84,7 @@ def run_search(
                 plan=plan,
             )
             data_facts(dataset).keep(folder.data)
+        progress("starting the search", 1, 1)
         with stages.timed("search"):
             return _search(request, inputs, planner, store, folder, observers, began)
 
@@ -136,7 +145,9 @@ def _search(
 
     dataset, plan = require_dataset(inputs), store.plan()
     training = inputs.baseline.training
-    rungs = plan_rungs(round(len(dataset.train) * training.epochs), first_share=FIRST_RUNG)
+    rungs = plan_rungs(
+        round(len(dataset.train) * training.epochs), first_share=FIRST_RUNG, reduction=REDUCTION
+    )
     before = time.monotonic() - began
     left = None if request.budget.time is None else max(1.0, request.budget.time - before)
     schedule = make_schedule(
@@ -148,7 +159,9 @@ def _search(
     )
     search = Search(
         store,
-        OptunaSearcher(inputs.space, seed=request.seed, metric=dataset.metric, warm=warm_start(inputs.space)),
+        OptunaSearcher(
+            inputs.space, seed=request.seed, metric=dataset.metric, warm=warm_start(inputs.space)[:WARM]
+        ),
         planner.judge,
         rungs,
         dataset.metric,

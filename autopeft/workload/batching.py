@@ -26,7 +26,7 @@ def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list
         Batches of `batch_size` row indices; every row is in exactly one, and at most one batch of
         the epoch is smaller.
     """
-    dice = random.Random(seed)  # noqa: S311 (an order, no secret)
+    dice = random.Random(seed)
     order = list(range(len(lengths)))
     dice.shuffle(order)
     bucket = batch_size * BATCHES_PER_BUCKET

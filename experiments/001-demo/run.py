@@ -23,6 +23,7 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
+    """Run what is missing and show all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--demo", choices=["classification", "sft"], default="classification")
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 def row_of(facts: StudyFacts, demo: str, seed: int, seconds: float) -> dict[str, Any]:
+    """Keep of a finished study what the claim needs."""
     states = [trial.state for trial in facts.study.trials]
     return {
         "demo": demo,
@@ -52,7 +54,19 @@ def row_of(facts: StudyFacts, demo: str, seed: int, seconds: float) -> dict[str,
         "stages": {name: round(value, 1) for name, value in facts.seconds.items()},
         "trials": {state: states.count(state) for state in sorted(set(states))},
         "scores": [
-            score.model_dump(include={"contender", "label", "test_score", "low", "high", "lead", "lead_low", "lead_high", "extra"})
+            score.model_dump(
+                include={
+                    "contender",
+                    "label",
+                    "test_score",
+                    "low",
+                    "high",
+                    "lead",
+                    "lead_low",
+                    "lead_high",
+                    "extra",
+                }
+            )
             for score in facts.scores
         ],
         "predictions": [item.model_dump() for item in facts.comparisons],
@@ -77,11 +91,14 @@ def row_of(facts: StudyFacts, demo: str, seed: int, seconds: float) -> dict[str,
 
 
 def show(rows: list[dict[str, Any]]) -> None:
+    """Print a line a seed."""
     for row in rows:
         scores = ", ".join(
             f"{s['contender']} {s['test_score']:.3f} [{s['low']:.3f}, {s['high']:.3f}]" for s in row["scores"]
         )
-        print(f"{row['demo']} seed {row['seed']}: {scores}; {row['seconds']:.0f} s; {row['scores'][0]['label']}")
+        print(
+            f"{row['demo']} seed {row['seed']}: {scores}; {row['seconds']:.0f} s; {row['scores'][0]['label']}"
+        )
 
 
 if __name__ == "__main__":

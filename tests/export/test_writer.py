@@ -1,4 +1,4 @@
-"""An exported directory loads without autopeft, gives the recorded logits, and is written whole or not at all."""
+"""An export loads without autopeft, gives the recorded logits, and is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_an_adapter_loads_with_transformers_and_peft_alone(encoder_with_weights,
 
 
 @pytest.mark.parametrize("method", ["bottleneck", "full", "prefix_tuning"])
-def test_adapters_of_our_own_and_whole_models_load_too(method, encoder_with_weights, sentiment, tmp_path) -> None:
+def test_adapters_of_our_own_and_whole_models_load_too(
+    method, encoder_with_weights, sentiment, tmp_path
+) -> None:
     run, measured = trained(encoder_with_weights, sentiment, method)
     bundle = write_bundle(draft(tmp_path / "bundle", sentiment, method, measured), run)
     assert bundle.reference_difference == pytest.approx(0, abs=1e-5)
@@ -87,7 +89,11 @@ def test_the_manifest_names_every_file_by_its_checksum(encoder_with_weights, sen
     write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
     manifest = Bundle.read(tmp_path / "bundle" / "autopeft.json")
     listed = {path.name for path in (tmp_path / "bundle").iterdir()} - {"autopeft.json"}
-    assert set(manifest.files) == listed >= {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    assert (
+        set(manifest.files)
+        == listed
+        >= {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    )
 
 
 def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) -> None:
@@ -113,9 +119,13 @@ def test_an_existing_directory_is_kept_unless_forced(encoder_with_weights, senti
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_failed_export_leaves_nothing_behind(encoder_with_weights, sentiment, tmp_path, monkeypatch) -> None:
+def test_a_failed_export_leaves_nothing_behind(
+    encoder_with_weights, sentiment, tmp_path, monkeypatch
+) -> None:
     run, measured = trained(encoder_with_weights, sentiment, "lora")
-    monkeypatch.setattr(run.tokenizer, "save_pretrained", lambda folder: (_ for _ in ()).throw(OSError(28, "No space")))
+    monkeypatch.setattr(
+        run.tokenizer, "save_pretrained", lambda folder: (_ for _ in ()).throw(OSError(28, "No space"))
+    )
     with pytest.raises(Exception, match="No space"):
         write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,12 @@ TRAINING = Training(max_length=32, learning_rate=1e-2)
 CASES = [
     pytest.param(method, base, task, id=f"{method}-{base}-{task}")
     for (base, task), (method, spec) in itertools.product(
-        (("tiny_bert", "classification"), ("tiny_llama", "classification"), ("tiny_llama", "sft"), ("tiny_gpt2", "sft")),
+        (
+            ("tiny_bert", "classification"),
+            ("tiny_llama", "classification"),
+            ("tiny_llama", "sft"),
+            ("tiny_gpt2", "sft"),
+        ),
         METHODS.items(),
     )
     if task in spec.tasks
@@ -60,7 +65,9 @@ def test_a_method_changes_only_what_it_trains_and_the_loss_falls(method, base, t
 
 
 @pytest.mark.parametrize(("method", "base", "task"), CASES, indirect=["base"])
-def test_an_adapter_saved_and_reloaded_by_peft_gives_the_same_logits(method, base, task, tmp_path: Path) -> None:
+def test_an_adapter_saved_and_reloaded_by_peft_gives_the_same_logits(
+    method, base, task, tmp_path: Path
+) -> None:
     if METHODS[method].exports == "model":
         pytest.skip("exported as a whole model, see tests/export")
     model = adapt(backbone(base, task), Candidate(method=method, training=TRAINING), task)
@@ -78,7 +85,9 @@ def test_an_adapter_saved_and_reloaded_by_peft_gives_the_same_logits(method, bas
 
 @pytest.mark.parametrize("method", [name for name, spec in METHODS.items() if spec.placeable])
 def test_placement_adapts_only_the_layers_asked_for(method, tiny_bert) -> None:
-    model = adapt(backbone(tiny_bert, "classification"), Candidate(method=method, layers="2-3"), "classification")
+    model = adapt(
+        backbone(tiny_bert, "classification"), Candidate(method=method, layers="2-3"), "classification"
+    )
     names = [name for name, p in model.named_parameters() if p.requires_grad and ".layer." in name]
     assert names
     assert all(".layer.2." in name or ".layer.3." in name for name in names)
@@ -99,7 +108,9 @@ def test_gradient_checkpointing_trains_the_same_loss(method, tiny_llama) -> None
         model.train()
         torch.manual_seed(1)
         optimizer = make_optimizer(model, training)
-        losses.append([float(training_step(model, [batch_for("classification")], optimizer, training)) for _ in "ab"])
+        losses.append(
+            [float(training_step(model, [batch_for("classification")], optimizer, training)) for _ in "ab"]
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -126,13 +137,21 @@ def test_bottleneck_adapters_start_as_the_identity(tiny_bert) -> None:
 
 def test_bottleneck_adapters_have_the_parameters_of_the_paper(tiny_bert) -> None:
     """Two adapters a layer of 2 m d + d + m parameters each (Houlsby et al. 2019, section 2.1)."""
-    model = adapt(backbone(tiny_bert, "classification"), Candidate(method="bottleneck", knobs={"size": 8}), "classification")
+    model = adapt(
+        backbone(tiny_bert, "classification"),
+        Candidate(method="bottleneck", knobs={"size": 8}),
+        "classification",
+    )
     adapter = sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and "bottleneck" in n)
     assert adapter == 4 * 2 * (2 * 8 * 32 + 32 + 8)
 
 
 def test_lora_has_r_times_in_plus_out_parameters_a_matrix(tiny_bert) -> None:
-    model = adapt(backbone(tiny_bert, "classification"), Candidate(method="lora", rank=4, targets="attention"), "classification")
+    model = adapt(
+        backbone(tiny_bert, "classification"),
+        Candidate(method="lora", rank=4, targets="attention"),
+        "classification",
+    )
     adapter = sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and "lora" in n)
     assert adapter == 4 * 4 * 4 * (32 + 32)
 

@@ -11,7 +11,13 @@ from transformers import AutoConfig, AutoModel
 from autopeft.errors import InputError
 from autopeft.methods.placement import choose_layers, count_layers, layer_of, resolve_targets, shorten
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 99}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 99,
+}
 ARCHITECTURES = {
     "bert": SMALL,
     "roberta": SMALL,
@@ -33,7 +39,9 @@ def meta_model(kind: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-@pytest.mark.parametrize("role", ["query", "key", "value", "output", "up", "down", "attention", "mlp", "all-linear"])
+@pytest.mark.parametrize(
+    "role", ["query", "key", "value", "output", "up", "down", "attention", "mlp", "all-linear"]
+)
 def test_every_role_is_found_in_every_layer(kind: str, role: str) -> None:
     model = meta_model(kind)
     names = resolve_targets(model, role, "all")

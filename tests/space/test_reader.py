@@ -67,7 +67,7 @@ def test_memory_tight_always_adds_up_to_the_same_batch() -> None:
 
 def test_every_method_of_the_quick_space_is_tried_with_a_rate_known_to_work() -> None:
     rates = {each.method: each.training.learning_rate for each in warm_start(load_space("quick"))}
-    assert rates["lora"] == 2e-3
+    assert rates["lora"] == 1e-3
     assert rates["ia3"] == rates["prompt_tuning"] == 1e-2
     assert isinstance(warm_start(load_space("quick"))[0], Candidate)
 

@@ -38,7 +38,9 @@ def test_a_supervised_fine_tuning_lowers_the_held_out_loss(decoder_with_weights,
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_a_run_cut_in_two_ends_as_the_run_in_one(method, encoder_with_weights, sentiment, tmp_path: Path) -> None:
+def test_a_run_cut_in_two_ends_as_the_run_in_one(
+    method, encoder_with_weights, sentiment, tmp_path: Path
+) -> None:
     whole = trainer(encoder_with_weights, sentiment, method)
     whole.advance(120)
     last = whole.advance(10**9)
@@ -53,7 +55,9 @@ def test_a_run_cut_in_two_ends_as_the_run_in_one(method, encoder_with_weights, s
     assert resumed.score == last.score
 
 
-def test_dropout_goes_on_with_the_same_dice_after_a_restore(encoder_with_weights, sentiment, tmp_path: Path) -> None:
+def test_dropout_goes_on_with_the_same_dice_after_a_restore(
+    encoder_with_weights, sentiment, tmp_path: Path
+) -> None:
     training = TRAINING.model_copy(update={"dropout": 0.3})
     whole = trainer(encoder_with_weights, sentiment, training=training)
     whole.advance(120)
@@ -68,7 +72,9 @@ def test_dropout_goes_on_with_the_same_dice_after_a_restore(encoder_with_weights
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_the_learning_rate_rises_then_follows_its_schedule(schedule, encoder_with_weights, sentiment) -> None:
     run = trainer(
-        encoder_with_weights, sentiment, training=TRAINING.model_copy(update={"schedule": schedule, "warmup_share": 0.2})
+        encoder_with_weights,
+        sentiment,
+        training=TRAINING.model_copy(update={"schedule": schedule, "warmup_share": 0.2}),
     )
     rates = []
     for samples in range(8, 361, 8):

@@ -17,7 +17,6 @@ import torch.nn.functional
 import transformers.masking_utils
 from torch import nn
 from torch._subclasses import FakeTensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from autopeft.cost.tape import Target
 
@@ -44,7 +43,6 @@ def _replacements(target: Target, *, padded: bool) -> Iterator[tuple[Any, str, A
     # By name: torch.optim hides its module of this name behind the class.
     foreach, optimizer = map(import_module, ("torch.utils._foreach_utils", "torch.optim.optimizer"))
     yield nn.Module, "_apply", _apply
-    yield StorageWeakRef, "__init__", _hold_twice
     # The foreach ways ask for exact types; a fake tensor stands for a plain one.
     for module in (foreach, optimizer):
         yield module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor]
@@ -79,18 +77,6 @@ def _apply(module: nn.Module, convert: Callable[[Any], Any], recurse: bool = Tru
         if buffer is not None:
             module._buffers[name] = convert(buffer)
     return module
-
-
-def _hold_twice(reference: StorageWeakRef, storage: Any) -> None:
-    """Make a StorageWeakRef that can be dropped safely.
-
-    Fake tensors keep such references to the storages of their constants. While storages are also
-    watched by `weakref`, torch 2.13 drops one count too many and frees the storage's header twice
-    (valgrind: THPStorage_freeWeakRef). A second count, never given back, costs about 100 bytes each.
-    """
-    storage._weak_ref()
-    reference.cdata = storage._weak_ref()
-    reference._free_weak_ref = torch.Storage._free_weak_ref
 
 
 def _without_padding(decide: Callable[..., bool]) -> Callable[..., bool]:

@@ -65,8 +65,11 @@ def record(request: TraceRequest) -> Tape:
         for step, length in enumerate(request.lengths):
             gc.collect()
             _record_step(recorder, request, model, optimizer, step, length)
+        recorder.sweep()
         watch.remove()
-        return _finish(recorder, request, model)
+        tape = _finish(recorder, request, model)
+    recorder.close()
+    return tape
 
 
 def _record_step(

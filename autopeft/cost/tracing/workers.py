@@ -1,109 +1,213 @@
-"""Workers: traces made in processes of their own, several at a time. Torch-free."""
+"""Tracing processes of our own: nothing that trains or serves ever imports or runs a trace.
+
+They are started as programs, not forked, so they work from pytest, `python -c`, notebooks and scripts
+without a main guard; they end by themselves when their stdin does.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import queue
+import select
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
-import autopeft
 from autopeft.cost.tape import Tape
 from autopeft.cost.tracing.request import TraceRequest
+from autopeft.cost.tracing.worker import INPUT, TAPE, write_frame
 from autopeft.errors import AutopeftError, InputError, UnsupportedError
 
-SECONDS_A_TRACE = 180.0
-MOST_WORKERS = 2
+_STARTING_SECONDS = 180.0  # importing torch and transformers from a cold disk on a busy machine
+_ENDING_SECONDS = 2.0
+_HEAD_BYTES = 8
+_QUIET = {
+    "CUDA_VISIBLE_DEVICES": "",  # tracing needs no device, and must not take memory of one
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 
-class TracingWorkers:
-    """A few worker processes, started when first needed."""
+class TracePool:
+    """A few tracing processes, started when first needed."""
 
-    def __init__(self, workers: int | None = None, seconds: float = SECONDS_A_TRACE) -> None:
-        self._count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
-        self._seconds = seconds
-        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
-        self._started: list[_Worker] = []
-        for _ in range(self._count):
-            self._idle.put(None)
+    def __init__(self, workers: int | None = None, seconds: float = 120.0) -> None:
+        """Prepare the pool; nothing is started yet.
 
-    def trace_all(
-        self, requests: Sequence[TraceRequest], on_done: Callable[[int], None]
-    ) -> list[Tape | AutopeftError]:
-        """Trace all requests, side by side; `on_done` is told the index of each that is done."""
-        answers: list[Tape | AutopeftError] = [UnsupportedError("not traced")] * len(requests)
-        with ThreadPoolExecutor(self._count) as threads:
-            running = {threads.submit(self._trace, each): index for index, each in enumerate(requests)}
-            for done in as_completed(running):
-                answers[running[done]] = done.result()
-                on_done(running[done])
-        return answers
+        Args:
+            workers: processes at most; None takes 2, or 1 on a single core.
+            seconds: limit of one trace.
+        """
+        self.workers = workers or min(2, os.cpu_count() or 1)
+        self.seconds = seconds
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._all: list[_Worker] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the pool."""
+        self.close()
+
+    def warm_up(self, count: int | None = None) -> None:
+        """Start processes, which import their libraries while the caller does something else."""
+        with self._lock:
+            for _ in range(min(count or self.workers, self.workers) - len(self._all)):
+                worker = _Worker()
+                self._all.append(worker)
+                self._idle.put(worker)
+
+    def trace_many(self, requests: Sequence[TraceRequest]) -> Iterator[tuple[int, Tape | AutopeftError]]:
+        """Yield the index of each request with its tape, or with why there is none, as they are done."""
+        if not requests:
+            return
+        self.warm_up(len(requests))
+        threads = ThreadPoolExecutor(len(self._all), thread_name_prefix="tracing")
+        futures: dict[Future[Tape | AutopeftError], int] = {}
+        try:
+            futures = {threads.submit(self._trace, request): at for at, request in enumerate(requests)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            # After an interrupt the processes are ended too, so that no thread waits for an answer.
+            if any(not future.done() for future in futures):
+                threads.shutdown(wait=False, cancel_futures=True)
+                self.close()
+            threads.shutdown()
 
     def close(self) -> None:
-        """End all workers."""
-        for worker in self._started:
-            worker.close()
-        self._started.clear()
+        """End all processes."""
+        with self._lock:
+            for worker in self._all:
+                worker.end()
+            self._all.clear()
+            self._idle = queue.SimpleQueue()
 
     def _trace(self, request: TraceRequest) -> Tape | AutopeftError:
         worker = self._idle.get()
         try:
-            if worker is None or not worker.alive:
-                worker = _Worker()
-                self._started.append(worker)
-            return worker.ask(request, self._seconds)
+            return worker.trace(request, self.seconds)
+        except AutopeftError as error:
+            return error
         finally:
             self._idle.put(worker)
 
 
 class _Worker:
+    """One tracing process; a dead one is replaced at the next trace."""
+
     def __init__(self) -> None:
-        # The caller's own folder of autopeft comes first, so that the worker runs the same code.
-        home = str(Path(autopeft.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._complaints: IO[bytes] | None = None
+        self._answered = False
+        self._ended = False
+        self._start()
+
+    def trace(self, request: TraceRequest, seconds: float) -> Tape:
+        """Have one request traced.
+
+        Raises:
+            InputError: the candidate does not suit the model.
+            UnsupportedError: it cannot be traced, takes too long, or ends the process.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        what = f"tracing {request.candidate.method} on {request.base.name}"
+        process = self._process
+        if process is None or process.stdin is None:
+            raise UnsupportedError(f"{what} was cut short: the tracing processes were closed.")
+        limit = seconds if self._answered else seconds + _STARTING_SECONDS
+        try:
+            write_frame(process.stdin, request.model_dump_json().encode())  # type: ignore[arg-type]
+            answer = self._answer(process, limit)
+        except BrokenPipeError:
+            answer = None
+        except TimeoutError:
+            self.end(for_good=False)
+            raise UnsupportedError(f"{what} took more than {seconds:.0f} s, so it was stopped.") from None
+        if answer is None:
+            reason = self._last_words()
+            self.end(for_good=False)
+            raise UnsupportedError(f"{what} ended the tracing process: {reason}")
+        self._answered = True
+        if answer[:1] == TAPE:
+            return Tape.from_bytes(answer[1:])
+        raise (InputError if answer[:1] == INPUT else UnsupportedError)(answer[1:].decode())
+
+    def end(self, *, for_good: bool = True) -> None:
+        """End the process; `for_good` means that no other takes its place."""
+        self._ended |= for_good
+        process, self._process, self._answered = self._process, None, False
+        if process is None:
+            return
+        process.kill()
+        process.wait(_ENDING_SECONDS)
+        for stream in (process.stdin, process.stdout, self._complaints):
+            if stream is not None:
+                _close(stream)
+
+    def _start(self) -> None:
+        self.end(for_good=False)
+        if self._ended:
+            return
+        root = str(Path(__file__).parents[3])
+        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "autopeft.cost.tracing.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stderr=self._complaints,
+            env={**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # an interrupt from the terminal is the caller's to handle
         )
 
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+    def _answer(self, process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
+        """Read one frame within a time; None where the process ended."""
+        if process.stdout is None:
+            return None
+        deadline = time.monotonic() + seconds
+        handle = process.stdout.fileno()
+        data = b""
+        length = _HEAD_BYTES
+        while len(data) < length:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([handle], [], [], left)[0]:
+                raise TimeoutError
+            piece = os.read(handle, 1 << 20)
+            if not piece:
+                return None
+            data += piece
+            if len(data) >= _HEAD_BYTES:
+                length = _HEAD_BYTES + int.from_bytes(data[:_HEAD_BYTES], "big")
+        return data[_HEAD_BYTES:]
 
-    def ask(self, request: TraceRequest, seconds: float) -> Tape | AutopeftError:
-        message = json.dumps({"request": request.model_dump(mode="json"), "seconds": seconds})
-        try:
-            _stream(self._process.stdin).write(message.encode() + b"\n")
-            _stream(self._process.stdin).flush()
-            head = json.loads(_stream(self._process.stdout).readline() or b"{}")
-            payload = _stream(self._process.stdout).read(head.get("bytes", 0))
-        except (OSError, ValueError) as error:
-            return UnsupportedError(f"the tracing process ended: {error}")
-        match head.get("state"):
-            case "tape":
-                return Tape.from_bytes(payload)
-            case "input":
-                return InputError(payload.decode())
-            case "unsupported":
-                return UnsupportedError(payload.decode())
-        return UnsupportedError("the tracing process ended before it answered")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        _stream(self._process.stdin).close()
-        _stream(self._process.stdout).close()
+    def _last_words(self) -> str:
+        code = self._process.wait(_ENDING_SECONDS) if self._process else None
+        text = b""
+        if self._complaints is not None:
+            self._complaints.seek(0)
+            text = self._complaints.read()
+        lines = text.decode(errors="replace").strip().splitlines()
+        return f"exit status {code}" + (f", {lines[-1]}" if lines else "")
 
 
-def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise ValueError("the worker's pipes are always open")
-    return pipe
+def _close(stream: IO[bytes]) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:
+        return  # what was still to be written has nobody to read it

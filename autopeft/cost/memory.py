@@ -1,0 +1,145 @@
+"""From a tape to a MemoryEstimate: the peak, its parts, what the device shows, and a band."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autopeft.cost.allocator import CachingAllocator
+from autopeft.cost.estimate import MemoryEstimate, MemoryParts
+from autopeft.cost.tape import Category, Phase, Span, Tape
+from autopeft.hardware.profile import HardwareProfile
+from autopeft.units import MIB
+
+# cuBLAS gets a workspace per thread that calls it: the main one in forward, autograd's in backward.
+# Sizes of getChosenWorkspaceSize in aten/src/ATen/cuda/CublasHandlePool.cpp.
+_WORKSPACE_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
+_WORKSPACE_BYTES_FROM_HOPPER = 32 * MIB
+_FROM_HOPPER = ("H100", "H200", "GH200", "H20", "H800", "B100", "B200", "GB200", "B300")
+_PART_OF = {
+    Category.WEIGHTS: "weights",
+    Category.ADAPTER: "adapter",
+    Category.GRADIENTS: "gradients",
+    Category.OPTIMIZER: "optimizer",
+    Category.SAVED: "activations",
+    Category.TEMPORARY: "activations",
+    Category.LOGITS: "activations",
+    Category.OTHER: "other",
+}
+
+_PHASE_NAMES = {
+    Phase.BUILD: "build",
+    Phase.FORWARD: "forward",
+    Phase.BACKWARD: "backward",
+    Phase.OPTIMIZER: "optimizer",
+}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The moment at which most bytes are allocated."""
+
+    allocated_bytes: int
+    phase: Phase
+    parts: MemoryParts
+
+
+def allocated_peak(tape: Tape) -> Peak:
+    """Find the peak of requested bytes in the traced steps and what held them.
+
+    Working copies of the optimizer count as optimizer.
+    """
+    signed = np.where(
+        tape.events >= 0, tape.block_bytes[tape.events], -tape.block_bytes[np.invert(tape.events)]
+    )
+    level = np.cumsum(signed)
+    # Building happens before: what it holds for a moment is another matter, see `estimate_memory`.
+    first = tape.spans[1].event
+    at = first - 1 + int(np.argmax(level[first - 1 :]))
+    held = np.zeros(len(tape.block_bytes), dtype=bool)
+    seen = tape.events[: at + 1]
+    held[seen[seen >= 0]] = True
+    held[np.invert(seen[seen < 0])] = False
+    span = _span_at(tape, at)
+    born = np.zeros(len(tape.block_bytes), dtype=np.int64)
+    births = np.flatnonzero(tape.events >= 0)
+    born[tape.events[births]] = births
+    sizes = dict.fromkeys(MemoryParts.model_fields, 0)
+    for category, name in _PART_OF.items():
+        of_it = held & (tape.block_category == category)
+        if category is Category.TEMPORARY and span.phase is Phase.OPTIMIZER:
+            late = of_it & (born >= span.event)
+            sizes["optimizer"] += int(tape.block_bytes[late].sum())
+            of_it &= ~late
+        sizes[name] += int(tape.block_bytes[of_it].sum())
+    return Peak(int(level[at]), span.phase, MemoryParts(**sizes))
+
+
+def reserved_peak(tape: Tape, workspace_bytes: int = _WORKSPACE_BYTES) -> int:
+    """Replay the caching allocator over the tape and return the most it takes from the device.
+
+    The model is built on the host and moved over as a whole, so of its building only what is left
+    at the end is replayed.
+    """
+    device = CachingAllocator()
+    blocks = tape.block_bytes.tolist()
+    workspaces = {Phase.FORWARD: -1, Phase.BACKWARD: -2}
+    for span, events, _ in tape.segments():
+        if span.step >= 0 and span.phase in workspaces:
+            device.allocate(workspaces.pop(span.phase), workspace_bytes)
+        listed = tape.events[events].tolist()
+        if span.step < 0:
+            died = {~event for event in listed if event < 0}
+            listed = [event for event in listed if event >= 0 and event not in died]
+        for event in listed:
+            block = event if event >= 0 else ~event
+            if blocks[block] == 0:
+                continue
+            if event >= 0:
+                device.allocate(block, blocks[block])
+            else:
+                device.free(block)
+    return device.peak_reserved_bytes
+
+
+def estimate_memory(tape: Tape, profile: HardwareProfile, *, guesses: int = 0) -> MemoryEstimate:
+    """Turn a tape into what the device will show at its fullest, with a band.
+
+    Args:
+        tape: what was traced.
+        profile: the device.
+        guesses: how many things had to be assumed; each widens the band.
+    """
+    peak = allocated_peak(tape)
+    if tape.target == "cpu":
+        reserved = peak.allocated_bytes
+        device = profile.context_bytes + reserved
+    else:
+        hopper = any(name in profile.device_name for name in _FROM_HOPPER)
+        reserved = reserved_peak(tape, _WORKSPACE_BYTES_FROM_HOPPER if hopper else _WORKSPACE_BYTES)
+        device = profile.context_bytes + reserved
+    below, above = _band(tape, guesses)
+    return MemoryEstimate(
+        parts=peak.parts,
+        allocated_peak_bytes=peak.allocated_bytes,
+        reserved_peak_bytes=reserved,
+        device_peak_bytes=device,
+        low_bytes=int(device - below * reserved),
+        high_bytes=int(device + above * reserved),
+        peak_phase=_PHASE_NAMES[peak.phase],
+    )
+
+
+def _band(tape: Tape, guesses: int) -> tuple[float, float]:
+    """Return how far below and above the estimate the truth may lie, as shares of reserved bytes."""
+    below, above = (0.03, 0.06) if tape.target == "cuda" else (0.10, 0.15)
+    if tape.target == "cuda" and len(set(tape.lengths)) > 1:
+        above += 0.04
+    guessed = 0.05 * guesses
+    return below + guessed, above + guessed
+
+
+def _span_at(tape: Tape, event: int) -> Span:
+    starts = [span.event for span in tape.spans]
+    return tape.spans[int(np.searchsorted(starts, event, side="right")) - 1]
