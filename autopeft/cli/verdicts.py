@@ -205,7 +205,7 @@ def _rejected(rejected: Sequence[Rejected], call: Callable[[Candidate], str]) ->
 def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
     """Show which known models a budget has room for."""
     labels = [f"{name(row.verdict.candidate)}, {batch(row.verdict.candidate)}" for row in rows]
-    columns = ("model", "parameters", "verdict", "peak memory", "90 % band")
+    columns = ("model", "parameters", "verdict", "peak memory", "90 % band", "why not, or what would fit")
     made = table(*columns, right=("parameters", "peak memory", "90 % band"))
     one_for_all = len(set(labels)) == 1
     if not one_for_all:
@@ -218,6 +218,7 @@ def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
             _word(row.verdict),
             format_bytes(estimate.memory.device_peak_bytes) if estimate else "-",
             band(estimate.memory.low_bytes, estimate.memory.high_bytes) if estimate else "-",
+            "" if isinstance(row.verdict, Fits) else _note(row.verdict),
         )
         made.add_row(*cells, *([] if one_for_all else [label]))
     count, limits = sum(isinstance(row.verdict, Fits) for row in rows), _limits(budget)
@@ -227,6 +228,10 @@ def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
     return Group(
         heading(f"{title}, with {labels[0]}" if one_for_all else title), made, Text(hint, style="dim")
     )
+
+
+def _note(verdict: Rejected) -> str:
+    return (verdict.way_out if verdict.estimate else "") or verdict.reason
 
 
 def _word(verdict: Verdict) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.inputs import load_inputs
@@ -16,6 +17,7 @@ from autopeft.units import format_bytes
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.models import list_models
 
+SIDE_BY_SIDE = 2
 _BYTES_A_WEIGHT = {"fp32": 4, "bf16": 2}
 
 
@@ -31,12 +33,14 @@ def judge_catalogue(
     """
     models = sorted(list_models(), key=lambda base: base.parameters or 0)
     models = [base for base in models if base.family in METHODS["lora"].families]
-    rows = []
-    for done, base in enumerate(models):
-        progress("costing models", done, len(models))
-        rows.append(_judge(base, request, profile, cost_model))
-    progress("costing models", len(models), len(models))
-    return tuple(rows)
+    rows: dict[str, ModelRow] = {}
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+        running = [threads.submit(_judge, base, request, profile, cost_model) for base in models]
+        for done in as_completed(running):
+            row = done.result()
+            rows[row.model] = row
+            progress("costing models", len(rows), len(models))
+    return tuple(rows[base.name] for base in models)
 
 
 def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_model: CostModel) -> ModelRow:

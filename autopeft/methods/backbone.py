@@ -94,16 +94,14 @@ def _build(
     dtype = DTYPES[training.precision]
     try:
         if not weights:
-            model: PreTrainedModel = auto.from_config(config, dtype=dtype, attn_implementation="sdpa")
+            model: PreTrainedModel = auto.from_config(config, dtype=dtype)
         elif base.path is None:
             raise InputError(
                 f"{base.name} is known by its architecture only, so it can be planned but not trained; "
                 "give a directory or a hub id that has its weights."
             )
         else:
-            model = auto.from_pretrained(
-                base.path, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
-            )
+            model = auto.from_pretrained(base.path, config=config, dtype=dtype, use_safetensors=True)
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"the weights of {base.name} cannot be loaded from {base.path}: {reason}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 from autopeft.optional import require
@@ -19,17 +21,14 @@ def convert_gguf(file: Path, folder: Path) -> None:
     require("gguf", extra="demo", purpose="Reading a GGUF model")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # Progress bars of several libraries, which no switch turns off together.
+    with contextlib.redirect_stderr(io.StringIO()):
+        loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
     config = type(loaded.config)(**settings)
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     fresh.load_state_dict(loaded.state_dict())
     fresh.save_pretrained(folder)
-    if bars:
-        logging.enable_progress_bar()
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)

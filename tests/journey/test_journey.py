@@ -1,0 +1,137 @@
+"""The whole journey from the command line, on a tiny model: killed in the middle, resumed, concluded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopeft.search.store import StudyStore
+
+BIN = [sys.executable, "-m", "autopeft"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, sentiment) -> Path:
+    folder = tmp_path_factory.mktemp("journey")
+    rows = [*sentiment.train, *sentiment.validation, *sentiment.test]
+    with (folder / "rows.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["review", "mood"])
+        writer.writerows(
+            [f"{row.text} {index}", sentiment.labels[row.label]] for index, row in enumerate(rows)
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(place: Path, encoder_with_weights) -> dict[int, str]:
+    """The trials that were finished when the search was killed, by number, with their results."""
+    command = [
+        *BIN, "run", "--model", str(encoder_with_weights.path), "--data", "rows.csv", "--study", "killed",
+        "--gpu-mem", "8GB", "--trials", "5", "--epochs", "8", "--seq-len", "24",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=place, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    store = place / ".autopeft" / "studies" / "killed" / "study.db"
+    try:
+        deadline = time.monotonic() + 240
+        while not (done := finished(store)) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+    assert done, errors.decode()[-2000:]
+    return finished(store)
+
+
+@pytest.fixture(scope="module")
+def facts(place: Path, before: dict[int, str]) -> dict[str, Any]:
+    """What the resumed journey printed as JSON."""
+    done = autopeft(place, "run", "--resume", "--study", "killed", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def finished(store: Path) -> dict[int, str]:
+    if not store.exists():
+        return {}
+    opened = StudyStore(store)
+    try:
+        if not opened.exists():
+            return {}
+        trials = opened.load().trials
+    finally:
+        opened.close()
+    return {trial.number: trial.model_dump_json() for trial in trials if trial.finished}
+
+
+def autopeft(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BIN, *arguments], cwd=place, capture_output=True, text=True, check=False, timeout=280
+    )
+
+
+def test_no_finished_trial_is_lost_or_repeated(before, facts, place) -> None:
+    after = finished(place / ".autopeft" / "studies" / "killed" / "study.db")
+    assert {number: after[number] for number in before} == before
+    trials = facts["study"]["trials"]
+    assert [trial["number"] for trial in trials] == list(range(len(trials)))
+    labels = [json.dumps(trial["candidate"], sort_keys=True) for trial in trials]
+    assert len(set(labels)) == len(labels)
+    assert sum(trial["role"] == "candidate" and trial["state"] != "rejected" for trial in trials) == 5
+
+
+def test_the_winner_is_compared_with_both_baselines(facts) -> None:
+    assert [score["contender"] for score in facts["scores"]] == ["winner", "LoRA default", "linear probe"]
+    assert all(score["low"] <= score["test_score"] <= score["high"] for score in facts["scores"])
+
+
+def test_predictions_stand_beside_measurements(facts) -> None:
+    compared = {item["quantity"]: item for item in facts["comparisons"]}
+    assert {"peak memory of the process", "time of a training step"} <= set(compared)
+    assert all(item["predicted"] > 0 and item["measured"] > 0 for item in compared.values())
+
+
+def test_the_exported_adapter_gave_the_recorded_logits_in_a_fresh_process(facts, place) -> None:
+    manifest = json.loads((place / facts["places"]["adapter"] / "autopeft.json").read_text())
+    assert manifest["reference_difference"] <= 1e-5
+    assert manifest["test_score"] == facts["scores"][0]["test_score"]
+
+
+def test_mlflow_holds_a_run_a_trial_with_predicted_beside_measured(facts) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=facts["places"]["mlflow"])
+    experiment = client.get_experiment_by_name("autopeft")
+    runs = client.search_runs([experiment.experiment_id])
+    trained = [trial for trial in facts["study"]["trials"] if trial["state"] in ("complete", "stopped")]
+    measured = [run for run in runs if "measured_peak_bytes" in run.data.metrics]
+    assert len(measured) == len(trained)
+    assert all("predicted_peak_bytes" in run.data.metrics for run in measured)
+
+
+def test_the_report_is_written_again_and_the_export_needs_force(facts, place) -> None:
+    report = autopeft(place, "report", "--study", "killed", "--json")
+    assert report.returncode == 0, report.stderr
+    assert (place / facts["places"]["report"]).stat().st_size > 10_000
+    refused = autopeft(place, "export", "--study", "killed")
+    assert refused.returncode == 2
+    assert "exists already" in refused.stderr
+
+
+def test_a_taken_name_is_refused_with_the_way_out(facts, place) -> None:
+    del facts
+    done = autopeft(place, "run", "--demo", "--study", "killed")
+    assert done.returncode == 2
+    assert "--resume goes on with it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
