@@ -135,9 +135,7 @@ class Heap:
 
     def _cut(self, chunk: _Chunk, size: int) -> _Chunk:
         """Shorten a chunk to `size` and return the rest."""
-        rest = _Chunk(
-            address=chunk.address + size, size=chunk.size - size, before=chunk, after=chunk.after
-        )
+        rest = _Chunk(address=chunk.address + size, size=chunk.size - size, before=chunk, after=chunk.after)
         if rest.after is not None:
             rest.after.before = rest
         else:

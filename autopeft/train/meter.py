@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import resource
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -28,7 +27,8 @@ class Meter:
         """Start measuring on `device`."""
         self.device = device
         self.seconds = 0.0
-        self._steps: list[float] = []
+        self.steps = 0
+        self.stepping_seconds = 0.0
         self._started: float | None = None
         gc.collect()
         if device.type == "cuda":
@@ -50,12 +50,13 @@ class Meter:
 
     def step_took(self, seconds: float) -> None:
         """Note the time of one optimizer step."""
-        self._steps.append(seconds)
+        self.steps += 1
+        self.stepping_seconds += seconds
 
     @property
     def step_seconds(self) -> float:
         """Mean time of an optimizer step; 0 before the first."""
-        return statistics.fmean(self._steps) if self._steps else 0.0
+        return self.stepping_seconds / self.steps if self.steps else 0.0
 
     @property
     def peak_bytes(self) -> int:

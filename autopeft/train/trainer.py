@@ -114,7 +114,13 @@ class Trainer:
             for name, value in entry.items()
         }
         save_file({**weights, **moments, "rng": torch.get_rng_state()}, folder / _STATE)
-        progress = {"samples": self.samples, "step": self.step, "seconds": self.meter.seconds}
+        progress = {
+            "samples": self.samples,
+            "step": self.step,
+            "seconds": self.meter.seconds,
+            "timed_steps": self.meter.steps,
+            "stepping_seconds": self.meter.stepping_seconds,
+        }
         write_atomically(folder / _PROGRESS, json.dumps(progress))
         if isinstance(self.model, PeftModel):
             self.model.save_pretrained(str(folder / _ADAPTER))
@@ -136,6 +142,8 @@ class Trainer:
         progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
         self.samples, self.step = progress["samples"], progress["step"]
         self.meter.seconds = progress["seconds"]
+        self.meter.steps = progress["timed_steps"]
+        self.meter.stepping_seconds = progress["stepping_seconds"]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate, self.step - 1)
         self._stream = self._batches(skip=self.step * self.training.grad_accum)
 

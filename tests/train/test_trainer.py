@@ -53,6 +53,8 @@ def test_a_run_cut_in_two_ends_as_the_run_in_one(
     assert (resumed.samples, resumed.step) == (last.samples, last.step)
     assert torch.allclose(weights(second), weights(whole), atol=1e-6)
     assert resumed.score == last.score
+    assert second.meter.steps == last.step
+    assert resumed.step_seconds > 0
 
 
 def test_dropout_goes_on_with_the_same_dice_after_a_restore(
