@@ -22,8 +22,8 @@ DEMOS: dict[Demo, dict[str, Any]] = {
         "seq_len": 64,
     },
     "sft": {
-        "budget": {"gpu_mem": "8GB", "time": "13min", "trials": 8},
-        "train_rows": 320,
+        "budget": {"gpu_mem": "8GB", "time": "10min", "trials": 8},
+        "train_rows": 240,
         "epochs": 1,
         "batch_size": 4,
         "seq_len": 96,

@@ -31,7 +31,13 @@ def model_card(bundle: Bundle) -> str:
             }
         ],
     }
-    imports, loader = loading_code(bundle.format, bundle.task, len(bundle.labels), '"PATH_OF_THIS_FOLDER"')
+    imports, loader = loading_code(
+        bundle.format,
+        bundle.task,
+        len(bundle.labels),
+        bundle.candidate.training.precision,
+        '"PATH_OF_THIS_FOLDER"',
+    )
     return "\n".join(
         [
             "---",

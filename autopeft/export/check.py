@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 from autopeft.errors import ExportError
+from autopeft.space.candidate import Precision
 from autopeft.workload.dataset import Task
 
+_DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16"}
 REFERENCE = "reference.json"
 TOLERANCE = 1e-5
 _CLASSES = {"classification": "SequenceClassification", "sft": "CausalLM"}
@@ -31,15 +33,17 @@ print(json.dumps(float((logits[:, -expected.shape[1]:].float() - expected).abs()
 """
 
 
-def loading_code(kind: str, task: Task, labels: int, path: str) -> tuple[str, str]:
+def loading_code(kind: str, task: Task, labels: int, precision: Precision, path: str) -> tuple[str, str]:
     """Return the imports and the expression that load a bundle, as a user would type them."""
     auto = _CLASSES[task]
-    more = f", num_labels={labels}" if task == "classification" else ""
+    more = f', dtype="{_DTYPES[precision]}"'
     if kind == "model":
         return (
             f"from transformers import AutoModelFor{auto}",
-            f"AutoModelFor{auto}.from_pretrained({path})",
+            f"AutoModelFor{auto}.from_pretrained({path}{more})",
         )
+    if task == "classification":
+        more += f", num_labels={labels}"
     ours = "import autopeft.adapters\n" if kind == "autopeft" else ""
     return (
         f"{ours}from peft import AutoPeftModelFor{auto}",
@@ -47,13 +51,13 @@ def loading_code(kind: str, task: Task, labels: int, path: str) -> tuple[str, st
     )
 
 
-def compare_in_fresh_process(folder: Path, kind: str, task: Task, labels: int) -> float:
+def compare_in_fresh_process(folder: Path, kind: str, task: Task, labels: int, precision: Precision) -> float:
     """Return the largest difference between the recorded logits and those of a fresh process.
 
     Raises:
         ExportError: the directory does not load, or differs by more than `TOLERANCE`.
     """
-    imports, loader = loading_code(kind, task, labels, "str(folder)")
+    imports, loader = loading_code(kind, task, labels, precision, "str(folder)")
     script = _SCRIPT.format(imports=imports, loader=loader)
     done = subprocess.run(  # noqa: S603 (our own interpreter and script)
         [sys.executable, "-W", "ignore", "-c", script, str(folder)],

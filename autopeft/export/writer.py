@@ -49,7 +49,9 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         _fill(staging, trainer, draft)
-        difference = compare_in_fresh_process(staging, draft.format, draft.task, len(draft.labels))
+        difference = compare_in_fresh_process(
+            staging, draft.format, draft.task, len(draft.labels), draft.candidate.training.precision
+        )
         checked = draft.model_copy(update={"reference_difference": difference})
         write_atomically(staging / "README.md", model_card(checked))
         bundle = checked.model_copy(update={"files": _checksums(staging)})

@@ -10,12 +10,12 @@ from autopeft.errors import UnsupportedError
 _LIMIT_SECONDS = 300
 
 # A LoRA step of a model of a few bytes: it loads what imports alone leave on disk (kernels,
-# autograd, optimizer), as the first step of every training does.
+# autograd, optimizer), as the first step of every training does. Ray is what runs the trials.
 _WORKER = """
 import os, warnings
 warnings.filterwarnings("ignore")
 os.environ["HF_HUB_OFFLINE"] = "1"
-import psutil, torch, peft
+import psutil, torch, peft, ray.tune
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 tiny = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
 model = AutoModelForSequenceClassification.from_config(BertConfig(intermediate_size=8, **tiny))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) 
     content[-400:] = os.urandom(400)
     weights.write_bytes(content)
     with pytest.raises(ExportError, match="logits of the export must be within"):
-        compare_in_fresh_process(tmp_path / "bundle", "peft", "classification", 2)
+        compare_in_fresh_process(tmp_path / "bundle", "peft", "classification", 2, "fp32")
 
 
 def test_an_existing_directory_is_kept_unless_forced(encoder_with_weights, sentiment, tmp_path) -> None:
@@ -129,3 +130,16 @@ def test_a_failed_export_leaves_nothing_behind(
     with pytest.raises(Exception, match="No space"):
         write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_kept_in_half_precision_is_loaded_as_it_was_trained(
+    decoder_with_weights, turns, tmp_path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    half = tmp_path / "half"
+    shutil.copytree(decoder_with_weights.path, half)
+    AutoModelForCausalLM.from_pretrained(half, dtype="bfloat16").save_pretrained(half)
+    base = decoder_with_weights.model_copy(update={"path": str(half)})
+    run, measured = trained(base, turns, "lora")
+    assert write_bundle(draft(tmp_path / "bundle", turns, "lora", measured), run).reference_difference <= 1e-5
