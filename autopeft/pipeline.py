@@ -45,19 +45,20 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     from autopeft.journey.concluding import write_conclusion
 
     tracker = _tracker(request)
-    study = _search(request, (*observers, tracker), progress)
-    concluded = request.model_copy(update={"study": study.name})
     told = progress or _ignore
-    if study.best is not None:
-        told("scoring on the test rows and exporting", 0, 1)
-        export(concluded, force=True)
-    told("writing the report", 0, 1)
-    facts = write_conclusion(concluded, tracker.problem or tracking_uri(request))
-    tracker.log_summary(facts)
-    tracker.log_artifacts(
-        [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
-    )
-    tracker.close()
+    try:
+        study = _search(request, (*observers, tracker), progress)
+        concluded = request.model_copy(update={"study": study.name})
+        if study.best is not None:
+            told("scoring on the test rows and exporting", 0, 1)
+            export(concluded, force=True)
+        told("writing the report", 0, 1)
+        facts = write_conclusion(concluded, tracker.problem or tracking_uri(request))
+        tracker.log_summary(facts)
+        made = [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
+        tracker.log_artifacts(made)
+    finally:
+        tracker.close()
     told("done", 1, 1)
     return facts
 
@@ -126,6 +127,7 @@ def overview(request: Request, progress: Progress | None = None) -> tuple[ModelR
     from autopeft.journey.overviewing import judge_catalogue
 
     with TracedCostModel() as cost_model:
+        cost_model.warm_up()
         return judge_catalogue(request, _target(request), cost_model, progress or _ignore)
 
 
@@ -184,8 +186,9 @@ def _search(request: Request, observers: Sequence[Observer], progress: Progress 
 
 def _target(request: Request) -> HardwareProfile:
     """Return the device to plan for: the one named, this machine's, or any GPU of the memory given."""
+    trains_here = request.data is not None or request.demo is not None
     elsewhere = request.gpu is not None or (
-        request.budget.gpu_mem is not None and shutil.which("nvidia-smi") is None
+        request.budget.gpu_mem is not None and not trains_here and shutil.which("nvidia-smi") is None
     )
     return target_profile(request, None if elsewhere else known_profile(request))
 

@@ -71,7 +71,7 @@ class Request(Message):
     @model_validator(mode="before")
     @classmethod
     def _demo_defaults(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or fields.get("demo") not in DEMOS:
+        if not isinstance(fields, dict) or fields.get("demo") not in DEMOS or fields.get("resume"):
             return fields
         usual = DEMOS[fields["demo"]]
         budget = fields.get("budget") or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,17 +13,20 @@ from autopeft.cost.tape import Category, Phase, Span, Tape
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.units import MIB
 
+PhaseName = Literal["build", "forward", "backward", "optimizer"]
 # cuBLAS gets a workspace per thread that calls it: the main one in forward, autograd's in backward.
 # Sizes of getChosenWorkspaceSize in aten/src/ATen/cuda/CublasHandlePool.cpp.
 _WORKSPACE_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
 _WORKSPACE_BYTES_FROM_HOPPER = 32 * MIB
 _FROM_HOPPER = ("H100", "H200", "GH200", "H20", "H800", "B100", "B200", "GB200", "B300")
-# On a CPU glibc's heap keeps what is freed in it, in pieces that do not fit the next request. Measured
-# on MiniLM (LoRA, IA3, full; batches of 16 and 32; 1 and 2 threads; glibc 2.36): beyond context and
-# weights a process holds 1.29 to 1.70 times what its tensors do. With every tensor mapped on its own
-# (MALLOC_MMAP_THRESHOLD_=65536) the excess vanishes: -34 to +11 MiB, the untouched rows of the
-# embedding among them. Tensors above the largest threshold are always mapped, and go back when freed.
-_RETAINED_SHARE = 0.6
+# On a CPU glibc's heap keeps what is freed in it, in pieces that do not fit the next request, and it
+# grows over the first hundreds of batches of varied length. Measured in whole trials (MiniLM and
+# SmolLM2-135M, eight methods, batches of 4 and 16, glibc 2.36): beyond context and weights a process
+# held 1.6 to 3.0 times what its tensors do. With every tensor mapped on its own
+# (MALLOC_MMAP_THRESHOLD_=65536) the excess vanishes, but training takes half as long again. Tensors
+# above the largest threshold are always mapped, and go back when freed.
+_RETAINED_SHARE = 1.3
+_LEAST_RETAINED, _MOST_RETAINED = 0.3, 2.0
 _ALWAYS_MAPPED_BYTES = 32 * MIB
 _PART_OF = {
     Category.WEIGHTS: "weights",
@@ -35,7 +39,7 @@ _PART_OF = {
     Category.OTHER: "other",
 }
 
-_PHASE_NAMES = {
+_PHASE_NAMES: dict[Phase, PhaseName] = {
     Phase.BUILD: "build",
     Phase.FORWARD: "forward",
     Phase.BACKWARD: "backward",
@@ -89,16 +93,24 @@ def allocated_peak(tape: Tape) -> Peak:
     return Peak(int(level[at]), heap_bytes, span.phase, MemoryParts(**sizes))
 
 
-def reserved_peak(tape: Tape, workspace_bytes: int = _WORKSPACE_BYTES) -> int:
+def reserved_peak(tape: Tape, workspace_bytes: int = _WORKSPACE_BYTES, *, unfragmented: bool = False) -> int:
     """Replay the caching allocator over the tape and return the most it takes from the device.
 
     The model is built on the host and moved over as a whole, so of its building only what is left
     at the end is replayed.
+
+    Args:
+        tape: what was traced.
+        workspace_bytes: size of one cuBLAS workspace.
+        unfragmented: give free segments back before each step, so that steps of other lengths leave
+            nothing in the way.
     """
     device = CachingAllocator()
     blocks = tape.block_bytes.tolist()
     workspaces = {Phase.FORWARD: -1, Phase.BACKWARD: -2}
     for span, events, _ in tape.segments():
+        if unfragmented and span.phase is Phase.FORWARD and span.micro_batch == 0:
+            device.empty_cache()
         if span.step >= 0 and span.phase in workspaces:
             device.allocate(workspaces.pop(span.phase), workspace_bytes)
         listed = tape.events[events].tolist()
@@ -128,40 +140,45 @@ def estimate_memory(tape: Tape, profile: HardwareProfile, *, guesses: int = 0) -
     if tape.target == "cpu":
         reserved = peak.allocated_bytes
         device = profile.context_bytes + reserved + int(_RETAINED_SHARE * peak.heap_bytes)
+        below, above = _cpu_band(peak)
     else:
         hopper = any(name in profile.device_name for name in _FROM_HOPPER)
-        reserved = reserved_peak(tape, _WORKSPACE_BYTES_FROM_HOPPER if hopper else _WORKSPACE_BYTES)
+        workspace = _WORKSPACE_BYTES_FROM_HOPPER if hopper else _WORKSPACE_BYTES
+        reserved = reserved_peak(tape, workspace)
         device = profile.context_bytes + reserved
-    below, above = _band(tape, peak, guesses)
+        below, above = _cuda_band(tape, reserved, reserved_peak(tape, workspace, unfragmented=True))
+    guessed = int(0.05 * guesses * peak.allocated_bytes)
     return MemoryEstimate(
         parts=peak.parts,
         allocated_peak_bytes=peak.allocated_bytes,
         reserved_peak_bytes=reserved,
         device_peak_bytes=device,
-        low_bytes=device - below,
-        high_bytes=device + above,
+        low_bytes=device - below - guessed,
+        high_bytes=device + above + guessed,
         peak_phase=_PHASE_NAMES[peak.phase],
     )
 
 
-def _band(tape: Tape, peak: Peak, guesses: int) -> tuple[int, int]:
-    """Return how many bytes below and above the estimate the truth may lie.
+def _cpu_band(peak: Peak) -> tuple[int, int]:
+    """Return how many bytes below and above the estimate the truth may lie on a CPU.
 
-    CUDA: replays of 53 published runs erred by 0.2 % (median) to 1 % (mean), a few by 5 %; batches of
-    varied lengths fragment more than two steps show. CPU: from no retention of the heap to what it
-    was at worst (see above), and rows of the embedding that no batch touches.
+    Ten steps retained 0.3 times the heap's tensors, whole trials 0.6 to 2.0 times (see
+    `_RETAINED_SHARE`). Below also rows of the embedding that no batch touches, so that they are never
+    read from the file.
     """
-    base = peak.allocated_bytes
-    guessed = 0.05 * guesses * base
-    if tape.target == "cpu":
-        untouched = 0.1 * peak.parts.weights
-        below, above = 0.4 * peak.heap_bytes + untouched, 0.3 * peak.heap_bytes
-        spread = 0.05 * base
-    else:
-        varied = len(set(tape.lengths)) > 1
-        below, above = 0.03 * base, (0.10 if varied else 0.06) * base
-        spread = 0.0
-    return int(below + spread + guessed), int(above + spread + guessed)
+    spread = 0.05 * peak.allocated_bytes
+    below = (_RETAINED_SHARE - _LEAST_RETAINED) * peak.heap_bytes + 0.1 * peak.parts.weights
+    return int(below + spread), int((_MOST_RETAINED - _RETAINED_SHARE) * peak.heap_bytes + spread)
+
+
+def _cuda_band(tape: Tape, reserved: int, unfragmented: int) -> tuple[int, int]:
+    """Return how many bytes below and above the estimate the truth may lie on a GPU.
+
+    Replays of 53 published runs erred by 0.2 % (median) to 1 % (mean), a few by 5 %. Where lengths
+    vary, the order of the batches decides how much fragmentation there is: below, none.
+    """
+    above = 0.10 if len(set(tape.lengths)) > 1 else 0.06
+    return max(0, reserved - unfragmented) + int(0.03 * reserved), int(above * reserved)
 
 
 def _span_at(tape: Tape, event: int) -> Span:

@@ -61,8 +61,8 @@ def estimate_time(tape: Tape, profile: HardwareProfile, grad_accum: int) -> Time
     overlaps = tape.target == "cuda"
     seconds = {phase: _duration(work, overlaps=overlaps) for phase, work in by_phase.items()}
     step = sum(seconds.values())
-    upper = total.device + total.dispatch
-    lower = max(total.device, total.dispatch) if overlaps else total.device
+    upper = sum(work.device + work.dispatch for work in by_phase.values())
+    lower = min(step, max(total.device, total.dispatch) if overlaps else total.device)
     spread = _BAND[profile.provenance.kind]
     rows = tape.rows * grad_accum
     return TimeEstimate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 TAPE_FORMAT = 1
 
 Target = Literal["cpu", "cuda"]
+# What numpy, zipfile and json raise on bytes that are no tape, beside ValueError.
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Category(IntEnum):
@@ -139,7 +142,15 @@ class Tape:
                 head["spans"] = tuple(Span(s, m, Phase(p), e, o) for s, m, p, e, o in head["spans"])
                 arrays = {name: archive[name] for name in archive.files if name != "head"}
             return cls(**head, **arrays)
-        except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise ValueError(f"no tape: {error}") from None
 
     def _items(self) -> list[tuple[str, Any]]:

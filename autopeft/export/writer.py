@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from autopeft.errors import ExportError, StorageError
@@ -19,12 +20,13 @@ from autopeft.export.card import model_card
 from autopeft.export.check import REFERENCE, compare_in_fresh_process
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.registry import METHODS
-from autopeft.train.batches import collate
+from autopeft.train.batches import collate, tokenize
+from autopeft.workload.dataset import Example
 
 if TYPE_CHECKING:
     from autopeft.train.trainer import Trainer
 
-_REFERENCE_ROWS = 4
+_REFERENCE_TEXTS = ("A short text.", "Another one, a little longer than the first.")
 
 
 def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bundle:
@@ -50,7 +52,12 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
     try:
         _fill(staging, trainer, draft)
         difference = compare_in_fresh_process(
-            staging, draft.format, draft.task, len(draft.labels), draft.candidate.training.precision
+            staging,
+            draft.format,
+            draft.task,
+            len(draft.labels),
+            draft.candidate.training.precision,
+            str(trainer.device),
         )
         checked = draft.model_copy(update={"reference_difference": difference})
         write_atomically(staging / "README.md", model_card(checked))
@@ -58,6 +65,8 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
         write_atomically(staging / "autopeft.json", bundle.model_dump_json(indent=1))
         staging.chmod(0o755)
         _swap(staging, target)
+    except SafetensorError as error:
+        raise StorageError(f"the bundle {target} cannot be written: {error}.") from None
     except OSError as error:
         raise StorageError(f"the bundle {target} cannot be written: {error.strerror}.") from None
     finally:
@@ -81,7 +90,8 @@ def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:
     if isinstance(model, PeftModel | PreTrainedModel):
         model.save_pretrained(str(folder))
     trainer.tokenizer.save_pretrained(folder)
-    rows = trainer.rows("validation")[:_REFERENCE_ROWS]
+    examples = [Example(text=text, completion=text) for text in _REFERENCE_TEXTS]
+    rows = tokenize(trainer.tokenizer, examples, draft.task, trainer.training.max_length)
     batch = collate(rows, pad=trainer.tokenizer.pad_token_id, device=trainer.device)
     del batch["labels"]
     model.eval()

@@ -126,12 +126,13 @@ def write_conclusion(request: Request, mlflow: str) -> StudyFacts:
     scores = done.scores()
     with done.stages.timed("report"):
         manifest = done.folder.bundle / "autopeft.json"
+        bundle = Bundle.read(manifest) if manifest.exists() else None
         facts = conclude(
             study=done.study,
             plan=done.plan,
             data=DataFacts.read(done.folder.data),
             scores=scores,
-            bundle=Bundle.read(manifest) if manifest.exists() else None,
+            bundle=bundle if bundle is not None and bundle.trial == scores.trial else None,
             folder=done.folder,
             seconds=done.stages.seconds,
             mlflow=mlflow,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autopeft.message import Message
 from autopeft.report.decide import DEFAULT, PROBE, UNTRAINED, WINNER
 from autopeft.report.facts import TestScore
 from autopeft.report.intervals import mean_interval, paired_difference, wilson
 from autopeft.search.study import Study, Trial
-from autopeft.train.evaluate import Evaluation
-from autopeft.train.trainer import Trainer
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset
+
+if TYPE_CHECKING:
+    from autopeft.train.evaluate import Evaluation
 
 
 class Scores(Message):
@@ -35,6 +37,8 @@ def hold_contest(
     Args:
         checkpoint: where a trial left its trained weights.
     """
+    from autopeft.train.trainer import Trainer
+
     best = study.best
     if best is None:
         return Scores(trial=None, scores=())

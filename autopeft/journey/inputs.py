@@ -40,10 +40,10 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
     """
     base, dataset = _model_and_data(request)
     task: Task = dataset.task if dataset else request.task or _usual_task(base)
-    settings = settings_of(request, profile)
     space = load_space(request.space)
     for method in space.methods:
         find_method(method)
+    settings = settings_of(request, profile, space)
     space = fix(space, {f"training.{name}": value for name, value in settings.items()})
     able = [spec.name for spec in METHODS.values() if base.family in spec.families and task in spec.tasks]
     if not able:
@@ -71,13 +71,15 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
     )
 
 
-def settings_of(request: Request, profile: HardwareProfile) -> dict[str, Scalar]:
+def settings_of(request: Request, profile: HardwareProfile, space: SearchSpace) -> dict[str, Scalar]:
     """Return the training settings that a request, or its device, decides for all candidates."""
+    said = {domain.field for domain in space.domains} | set(space.fixed)
+    usual = "fp32" if profile.device == "cpu" else "bf16"
     given: dict[str, Scalar | None] = {
         "max_length": request.seq_len,
         "batch_size": request.batch_size,
         "epochs": request.epochs,
-        "precision": "fp32" if profile.device == "cpu" else "bf16",
+        "precision": None if "training.precision" in said else usual,
     }
     return {name: value for name, value in given.items() if value is not None}
 

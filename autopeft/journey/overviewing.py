@@ -43,8 +43,14 @@ def judge_catalogue(
     return tuple(rows[base.name] for base in models)
 
 
+def _shortened(length: int | None, base: BaseModel) -> int | None:
+    return min(length, base.max_length) if length and base.max_length else length
+
+
 def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_model: CostModel) -> ModelRow:
-    inputs = load_inputs(request.model_copy(update={"model": base.name, "seq_len": None}), profile)
+    inputs = load_inputs(
+        request.model_copy(update={"model": base.name, "seq_len": _shortened(request.seq_len, base)}), profile
+    )
     candidate = inputs.baseline
     planner = Planner(
         base=inputs.base,

@@ -16,17 +16,22 @@ from autopeft.journey.workspace import StudyFolder, existing_study, study_folder
 from autopeft.plan.cost_model import CostModel
 from autopeft.plan.plan import Plan
 from autopeft.plan.planner import Planner
+from autopeft.report.facts import DataFacts
 from autopeft.request import Request
 from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
 from autopeft.search.optuna_searcher import OptunaSearcher
-from autopeft.search.schedule import make_schedule, side_by_side
+from autopeft.search.schedule import make_schedule, most_side_by_side, share_of, side_by_side
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
 from autopeft.space.search_space import footprints, warm_start
+from autopeft.workload.dataset import Dataset
 
 Progress = Callable[[str, int, int], None]
+_PLACES = ("model", "data", "test_data")
+_OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget"))
+
 PLANNED_FIRST = 12
 WARM = 4
 """Methods whose usual configuration is tried before the sampler chooses."""
@@ -55,6 +60,10 @@ def run_search(
         InputError: the request names no data, or a study that exists or does not.
     """
     began = time.monotonic()
+    if request.gpu is not None:
+        raise InputError(
+            f"a search runs on this machine, but got gpu={request.gpu!r}; leave it out, or use autopeft plan."
+        )
     folder, request = open_study(request)
     store, stages = StudyStore(folder.store), Stages(folder.stages)
     with store.claimed():
@@ -65,10 +74,11 @@ def run_search(
         with stages.timed("data"):
             inputs = load_inputs(request, profile)
             dataset = require_dataset(inputs)
+            _require_same_data(dataset, folder)
         planner = Planner(
             base=inputs.base,
             workload=inputs.workload,
-            profile=profile,
+            profile=share_of(profile, most_side_by_side(profile)),
             budget=request.budget,
             cost_model=cost_model,
         )
@@ -76,6 +86,7 @@ def run_search(
             with stages.timed("plan"):
                 plan = plan_space(planner, inputs, PLANNED_FIRST, progress)
             _require_fits(plan)
+            data_facts(dataset).keep(folder.data)
             store.create(
                 name=folder.path.name,
                 metric=dataset.metric,
@@ -83,7 +94,6 @@ def run_search(
                 request=request.model_dump_json(),
                 plan=plan,
             )
-            data_facts(dataset).keep(folder.data)
         progress("starting the search", 1, 1)
         with stages.timed("search"):
             return _search(request, inputs, planner, store, folder, observers, began)
@@ -113,11 +123,22 @@ def open_study(request: Request) -> tuple[StudyFolder, Request]:
                 f"the study {folder.path.name!r} exists already: --resume goes on with it, "
                 "or give another --study."
             )
-        return folder, request.model_copy(update={"study": folder.path.name})
+        places = {name: _absolute(getattr(request, name)) for name in _PLACES}
+        return folder, request.model_copy(update={"study": folder.path.name, **places})
     folder = existing_study(request.workspace, request.study)
     stored = stored_request(folder, request.workspace)
-    given = {name: value for name, value in request.budget if value is not None}
-    budget = stored.budget.model_copy(update=given)
+    for name in sorted(request.model_fields_set - _OF_A_RESUMPTION):
+        given, before = getattr(request, name), getattr(stored, name)
+        given = _absolute(given) if name in _PLACES else given
+        if given != before and given is not None:
+            raise InputError(
+                f"a resumed study keeps what it began with: {name} is {before!r}, but got {given!r}; "
+                "leave it out, or begin another study."
+            )
+    limits = {name: value for name, value in request.budget if value is not None}
+    if "time" in limits and "trials" not in limits:
+        limits["trials"] = None
+    budget = stored.budget.model_copy(update=limits)
     return folder, stored.model_copy(update={"budget": budget, "resume": True})
 
 
@@ -167,7 +188,7 @@ def _search(
         dataset.metric,
         observers,
         baseline=inputs.baseline,
-        max_trials=schedule.trials,
+        max_trials=request.budget.trials or schedule.trials + _tried(store),
         deadline=None if left is None else time.monotonic() + left,
     )
     search.start(plan, schedule.trials + 1, schedule.expected_seconds)
@@ -184,6 +205,20 @@ def _search(
     return search.finish()
 
 
+def _require_same_data(dataset: Dataset, folder: StudyFolder) -> None:
+    if not folder.store.exists() or not folder.data.exists():
+        return
+    if DataFacts.read(folder.data).fingerprint != dataset.fingerprint:
+        raise InputError(
+            f"the data of study {folder.path.name!r} has changed since it began; "
+            "put the old file back, or begin another study."
+        )
+
+
+def _tried(store: StudyStore) -> int:
+    return sum(trial.role == "candidate" and trial.state != "rejected" for trial in store.load().trials)
+
+
 def _require_fits(plan: Plan) -> None:
     if plan.fits:
         return
@@ -192,6 +227,11 @@ def _require_fits(plan: Plan) -> None:
         f"none of {len(plan.rejected)} configurations fits; the nearest, {nearest.candidate.label}: "
         f"{nearest.reason}{f'; {nearest.way_out}' if nearest.way_out else ''}."
     )
+
+
+def _absolute(place: str | None) -> str | None:
+    """Name a file so that the study can be resumed from another directory; other names stay."""
+    return str(Path(place).resolve()) if place is not None and Path(place).exists() else place
 
 
 def _new_name(request: Request) -> str:

@@ -9,8 +9,8 @@ from autopeft.space.candidate import Scalar
 from autopeft.workload.base_model import Family
 from autopeft.workload.dataset import Task
 
-MethodFamily = Literal["reparameterised", "additive", "selective", "hybrid", "baseline"]
-Ability = Literal["peft", "autopeft", "model", "none"]
+MethodFamily = Literal["reparameterised", "additive", "selective", "baseline"]
+Ability = Literal["peft", "autopeft", "model"]
 
 
 class Knob(Message):
@@ -30,7 +30,7 @@ class MethodSpec(Message):
         placeable: whether `Candidate.targets` and `layers` mean something.
         default_targets: role used where `targets` is left out.
         mergeable: whether the update folds into the base weights.
-        exports: "peft" (loads with peft alone), "autopeft" (peft plus `import autopeft.methods`),
+        exports: "peft" (loads with peft alone), "autopeft" (peft plus `import autopeft.adapters`),
             "model" (a whole model), "none".
         families: families of base models it works on.  tasks: tasks it works for.
     """

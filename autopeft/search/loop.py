@@ -111,11 +111,11 @@ class Search:
             if self.remaining(trial.number):
                 return self._started(trial)
             self._end(trial.number, "complete")
+        if (baseline := self._try_baseline()) is not None:
+            return baseline
         if not self._ended:
             self._ended = self._limit()
-        if self._ended:
-            return None
-        return self._try_baseline() or self._try_proposals()
+        return None if self._ended else self._try_proposals()
 
     def remaining(self, number: int) -> tuple[int, ...]:
         """Return the evaluations that a trial has before it, in training rows seen."""

@@ -71,8 +71,8 @@ def run_on_ray(
     with _environment(_QUIET | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
         scratch = folder.resolve() / "ray"
         bridge = _Bridge(search, folder.resolve())
+        _start_ray(concurrent, gpus_per_trial)
         try:
-            _start_ray(concurrent, gpus_per_trial)
             _tune(bridge, factory, seed, concurrent, threads_per_trial, gpus_per_trial, scratch)
         finally:
             ray.shutdown()
@@ -228,9 +228,7 @@ def _start_ray(concurrent: int, gpus: float) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise AutopeftError(
-            f"Ray cannot start on this machine ({reason_of(error)}); search with --executor local."
-        ) from None
+        raise AutopeftError(f"Ray cannot start on this machine ({reason_of(error)}).") from None
 
 
 @contextlib.contextmanager

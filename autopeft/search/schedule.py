@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import Message
 from autopeft.plan.plan import Plan
 from autopeft.search.halving import Rungs
@@ -27,12 +28,25 @@ class Schedule(Message):
     expected_seconds: float
 
 
+def most_side_by_side(profile: HardwareProfile) -> int:
+    """Return how many trials a device computes at once: on a CPU one a core, on a GPU one."""
+    return max(1, min(profile.cores, MOST_SIDE_BY_SIDE)) if profile.device == "cpu" else 1
+
+
 def side_by_side(plan: Plan, memory_limit: int) -> int:
-    """Return how many trials run at once: on a CPU one a core within the memory limit, on a GPU one."""
-    if plan.profile.device != "cpu" or not plan.fits:
-        return 1
-    largest = max(fit.estimate.memory.high_bytes for fit in plan.fits)
-    return max(1, min(plan.profile.cores, MOST_SIDE_BY_SIDE, memory_limit // largest))
+    """Return how many trials run at once within the memory limit."""
+    largest = max((fit.estimate.memory.high_bytes for fit in plan.fits), default=memory_limit)
+    return max(1, min(most_side_by_side(plan.profile), memory_limit // largest))
+
+
+def share_of(profile: HardwareProfile, trials: int) -> HardwareProfile:
+    """Return what one of several trials side by side gets of a CPU: its share of speed and bandwidth."""
+    return profile.model_copy(
+        update={
+            "matmul_flops": {dtype: flops / trials for dtype, flops in profile.matmul_flops.items()},
+            "bandwidth_bytes_per_second": profile.bandwidth_bytes_per_second / trials,
+        }
+    )
 
 
 def cost_share(rungs: Rungs) -> float:
@@ -53,7 +67,7 @@ def make_schedule(
 ) -> Schedule:
     """Choose the number of candidates: as many as the time pays for, unless it is given.
 
-    Left out: workers that stand idle while the last trials finish.
+    The last training of all runs alone. Left out: the start of the workers.
 
     Args:
         seconds: wall time for training; None where there is no limit.
@@ -61,7 +75,7 @@ def make_schedule(
     runs = [fit.estimate.run_seconds for fit in plan.fits if fit.estimate.run_seconds is not None]
     whole = statistics.median(runs) if runs else 0.0
     each = whole * cost_share(rungs) / concurrent
-    first = whole / concurrent
+    first = whole
     count = DEFAULT_TRIALS
     if trials is not None:
         count = trials

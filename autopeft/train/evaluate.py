@@ -71,8 +71,11 @@ def _completion_losses(
     Virtual tokens stand before the text, so the logits are aligned at their end.
     """
     logits = logits[:, -labels.shape[1] :]
-    predicted, wanted = logits[:, :-1].float(), labels[:, 1:]
-    mask = wanted != IGNORED
-    losses = nn.functional.cross_entropy(predicted.transpose(1, 2), wanted, reduction="none")
-    hits = (predicted.argmax(-1) == wanted) & mask
-    return (losses * mask).sum(1), hits.sum(1), mask.sum(1)
+    mask = labels[:, 1:] != IGNORED
+    # Only the completion's places become fp32: with a large vocabulary the rest would cost gigabytes.
+    predicted, wanted = logits[:, :-1][mask].float(), labels[:, 1:][mask]
+    losses = torch.zeros(mask.shape, device=logits.device)
+    losses[mask] = nn.functional.cross_entropy(predicted, wanted, reduction="none")
+    hits = torch.zeros_like(mask)
+    hits[mask] = predicted.argmax(-1) == wanted
+    return losses.sum(1), hits.sum(1), mask.sum(1)

@@ -11,7 +11,7 @@ class Report(Message):
     """One evaluation during training.
 
     Attributes:
-        samples: training rows seen so far.
+        samples: training rows after which it was asked for; less than a step more were seen.
         step: optimizer steps so far.
         loss: mean training loss since the report before; None at the start.
         score: the dataset's metric on the validation rows.

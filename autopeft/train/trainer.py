@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from autopeft.errors import TrialError
+from autopeft.errors import StorageError, TrialError
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
 from autopeft.methods.backbone import build_backbone
@@ -83,7 +84,7 @@ class Trainer:
                 losses.append(self._take_step())
             evaluation = self.evaluate("validation")
         return Report(
-            samples=self.samples,
+            samples=goal,
             step=self.step,
             loss=sum(losses) / len(losses) if losses else None,
             score=evaluation.score,
@@ -100,7 +101,7 @@ class Trainer:
             self._validation if split == "validation" else self.rows(split),
             self.dataset.task,
             pad=self.tokenizer.pad_token_id,
-            batch_size=2 * self.training.batch_size,
+            batch_size=self.training.batch_size,
             device=self.device,
         )
 
@@ -113,7 +114,10 @@ class Trainer:
             for index, entry in self.optimizer.state_dict()["state"].items()
             for name, value in entry.items()
         }
-        save_file({**weights, **moments, "rng": torch.get_rng_state()}, folder / _STATE)
+        try:
+            save_file({**weights, **moments, "rng": torch.get_rng_state()}, folder / _STATE)
+        except SafetensorError as error:
+            raise StorageError(f"{folder / _STATE} cannot be written: {error}.") from None
         progress = {
             "samples": self.samples,
             "step": self.step,

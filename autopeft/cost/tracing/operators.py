@@ -81,9 +81,11 @@ def flops_of(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str,
     if packet in flop_registry:
         return float(flop_registry[packet](*args, **kwargs, out_val=out))
     if packet is _aten._scaled_dot_product_flash_attention_for_cpu:
-        return float(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
+        shapes = [tensor.shape for tensor in args[:3]]
+        return float(sdpa_flop_count(*shapes))  # type: ignore[no-untyped-call]
     if packet is _aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        return float(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))
+        shapes = [tensor.shape for tensor in args[:4]]
+        return float(sdpa_backward_flop_count(*shapes))  # type: ignore[no-untyped-call]
     return 0.0
 
 

@@ -6,7 +6,8 @@ tests show that the fake tape is the true one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,24 +21,17 @@ from autopeft.cost.tracing.operators import bytes_of, dtype_of, flops_of, kind_o
 
 _aten = torch.ops.aten
 _INDEXING = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default)
-_OUTLIVING = (Category.WEIGHTS, Category.ADAPTER, Category.OPTIMIZER)
-_WINDOW = 32
-_expired, _release = torch.UntypedStorage._expired, torch.UntypedStorage._free_weak_ref
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records events, operators and spans while it is active.
 
     A block's category starts as TEMPORARY (OTHER while the model is built) and is corrected by
     `assign` as soon as it is known what the block is for.
-
-    Deaths are found by asking storages between operators. Python's `weakref` would tell at once, but
-    storages watched by it corrupt the heap under fake tensors (torch 2.13; valgrind shows storages'
-    headers freed twice).
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.sizes: list[int] = []
         self.elements: list[int] = []
         self.categories: list[Category] = []
@@ -46,15 +40,13 @@ class Recorder(TorchDispatchMode):
         self.spans: list[Span] = [Span(-1, 0, Phase.BUILD, 0, 0)]
         self.guesses: dict[str, None] = {}
         self.logits_sizes: set[int] = set()
-        self._live: dict[int, int] = {}  # address of a storage -> block, in order of birth
-        self._held: dict[int, int] = {}  # the same for what outlives steps
-        self._since_sweep = 0
+        self._blocks: dict[int, int] = {}  # address of a storage -> block
+        self._guards: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def enter(self, step: int, micro_batch: int, phase: Phase) -> None:
         """Begin a phase; what forward leaves alive when backward begins was saved for it."""
-        self.sweep()
         if phase is Phase.BACKWARD:
-            for block in self._live.values():
+            for block in self._blocks.values():
                 if self.categories[block] is Category.TEMPORARY:
                     self.categories[block] = Category.SAVED
         now = Span(step, micro_batch, phase, len(self.events), len(self.operators))
@@ -67,9 +59,6 @@ class Recorder(TorchDispatchMode):
             block = self._note(tensor)
             if block is not None:
                 self.categories[block] = category
-                address = tensor.untyped_storage()._cdata
-                if category in _OUTLIVING and address in self._live:
-                    self._held[address] = self._live.pop(address)
 
     def forget(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take tensors as held elsewhere than on the traced device: their blocks have no size."""
@@ -124,68 +113,38 @@ class Recorder(TorchDispatchMode):
         """Run one operator and write it down."""
         del types
         named = kwargs or {}
-        working = runs(func)
-        if working:
-            self._since_sweep += 1
-            self.sweep() if self._since_sweep >= _WINDOW else self._sweep_young()
         out = self._run(func, args, named)
         for tensor in tensors_in(out):
             self._note(tensor)
-        if working and self.spans[-1].step >= 0:
+        if self.spans[-1].step >= 0 and runs(func):
             cost = flops_of(func, args, named, out), bytes_of(func, args, named, out)
             self.operators.append((func._schema.name, *cost, dtype_of(args, out), kind_of(func)))
         return out
-
-    def sweep(self) -> None:
-        """Write down every death since the last sweep."""
-        self._bury([address for address in reversed(self._live) if _expired(address)], self._live)
-        self._bury([address for address in self._held if _expired(address)], self._held)
-        self._since_sweep = 0
-
-    def close(self) -> None:
-        """Let go of every storage."""
-        for address in (*self._live, *self._held):
-            _release(address)
-        self._live.clear()
-        self._held.clear()
-
-    def _sweep_young(self) -> None:
-        """Write down the deaths among the blocks born last, where nearly all of them are.
-
-        A full look at every operator would take time with the square of the model's depth.
-        """
-        dead, spared = [], 0
-        for address in reversed(self._live):
-            if _expired(address):
-                dead.append(address)
-                spared = 0
-            else:
-                spared += 1
-                if spared == _WINDOW:
-                    break
-        self._bury(dead, self._live)
-
-    def _bury(self, dead: list[int], among: dict[int, int]) -> None:
-        for address in dead:
-            self.events.append(~among.pop(address))
-            _release(address)
 
     def _note(self, tensor: torch.Tensor) -> int | None:
         """Return the block of a tensor's storage, recording its birth if it is new."""
         storage = tensor.untyped_storage()
         address = storage._cdata
-        block = self._live.get(address, self._held.get(address))
-        if block is not None or storage.nbytes() == 0:
-            return block
+        if address in self._blocks:
+            return self._blocks[address]
+        if storage.nbytes() == 0:
+            return None
         block = len(self.sizes)
         self.sizes.append(storage.nbytes())
         self.elements.append(tensor.numel())
         building = self.spans[-1].phase is Phase.BUILD
         self.categories.append(Category.OTHER if building else Category.TEMPORARY)
         self.events.append(block)
-        # A weak reference keeps the address from being given to another storage.
-        self._live[storage._weak_ref()] = block
+        self._blocks[address] = block
+        self._guards[address] = weakref.ref(storage, self._death(address, block))
         return block
+
+    def _death(self, address: int, block: int) -> Callable[[object], None]:
+        def record(_: object) -> None:
+            self.events.append(~block)
+            del self._blocks[address], self._guards[address]
+
+        return record
 
     def _run(self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator; where its result depends on values nobody has, answer with a guess."""

@@ -46,15 +46,16 @@ def _replacements(target: Target, *, padded: bool) -> Iterator[tuple[Any, str, A
     # The foreach ways ask for exact types; a fake tensor stands for a plain one.
     for module in (foreach, optimizer):
         yield module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor]
-    if not padded:
-        masks = transformers.masking_utils
-        for name in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"):
-            yield masks, name, _without_padding(getattr(masks, name))
+    masks = transformers.masking_utils
+    yield masks, "is_tracing", _never
+    yield masks, "fast_all", _looking(masks.fast_all, finds=not padded)
+    bidirectional = masks._ignore_bidirectional_mask_sdpa
+    yield masks, "_ignore_bidirectional_mask_sdpa", _deciding(bidirectional, padded=padded)
     if target == "cuda":
         devices = [*foreach._get_foreach_kernels_supported_devices(), "cpu"]
         for module in (foreach, optimizer):
             yield module, "_get_foreach_kernels_supported_devices", lambda: devices
-        yield torch._meta_registrations, "device_hint", lambda tensor: "cuda"
+        yield torch._meta_registrations, "device_hint", _cuda
         yield nn.functional, "scaled_dot_product_attention", _attention
         yield nn.functional, "dropout", _dropout
 
@@ -66,7 +67,7 @@ def _apply(module: nn.Module, convert: Callable[[Any], Any], recurse: bool = Tru
     """
     if recurse:
         for child in module.children():
-            child._apply(convert)
+            child._apply(convert)  # type: ignore[no-untyped-call]
     for parameter in module._parameters.values():
         if parameter is not None:
             with torch.no_grad():
@@ -79,12 +80,38 @@ def _apply(module: nn.Module, convert: Callable[[Any], Any], recurse: bool = Tru
     return module
 
 
-def _without_padding(decide: Callable[..., bool]) -> Callable[..., bool]:
-    def decided(padding_mask: object = None, *args: Any, **kwargs: Any) -> bool:
-        del padding_mask
-        return decide(None, *args, **kwargs)
+def _never(tensor: object = None) -> bool:
+    """Say that nothing is traced: transformers would otherwise skip what it does in training."""
+    del tensor
+    return False
+
+
+def _looking(look: Callable[[Any], Any], *, finds: bool) -> Callable[[torch.Tensor], bool]:
+    """Look whether a mask is full as `look` does, and find what is known."""
+
+    def looked(mask: torch.Tensor) -> bool:
+        look(mask)
+        return finds
+
+    return looked
+
+
+def _deciding(decide: Callable[..., bool], *, padded: bool) -> Callable[..., bool]:
+    """Decide whether a bidirectional mask can be left out, which `decide` reads from the mask."""
+
+    def decided(padding_mask: torch.Tensor | None, *args: Any, **kwargs: Any) -> bool:
+        if padding_mask is None:
+            return decide(None, *args, **kwargs)
+        padding_mask.all()
+        return not padded and decide(None, *args, **kwargs)
 
     return decided
+
+
+def _cuda(tensor: object) -> str:
+    """Name the device that a tensor stands for."""
+    del tensor
+    return "cuda"
 
 
 def _dropout(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ def trace(request: TraceRequest) -> Tape:
         UnsupportedError: the model's or method's code cannot run on fake tensors, or not at all.
     """
     require_support(request.candidate, request.base, request.task)
-    with FakeTensorMode(allow_non_fake_inputs=True), traced_as(request.target, padded=request.padded):
+    with _FakeMode(allow_non_fake_inputs=True), traced_as(request.target, padded=request.padded):
         try:
             return record(request)
         except _FAILURES as error:
@@ -51,13 +51,27 @@ def trace(request: TraceRequest) -> Tape:
             ) from error
 
 
+class _FakeMode(FakeTensorMode):  # type: ignore[no-untyped-call]
+    """A mode that stays one when a fake tensor is deep-copied, as peft does with heads it trains.
+
+    torch 2.13 copies the mode with the tensor, and in it counted references to storages without
+    counting them again: each is given back twice, which corrupts the heap.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the mode itself."""
+        del memo
+        return self
+
+
 def record(request: TraceRequest) -> Tape:
     """Build, adapt and train on whatever tensors the active mode makes, real ones without a mode."""
     training = request.candidate.training
     recorder = Recorder()
     with _no_collector(), recorder:
-        model: nn.Module = build_backbone(request.base, request.task, request.labels, training, weights=False)
-        model = adapt(model, request.candidate, request.task)
+        backbone = build_backbone(request.base, request.task, request.labels, training, weights=False)
+        model = adapt(backbone, request.candidate, request.task)
+        del backbone
         model.train()
         optimizer = make_optimizer(model, training)
         _assign_model(recorder, model)
@@ -65,11 +79,8 @@ def record(request: TraceRequest) -> Tape:
         for step, length in enumerate(request.lengths):
             gc.collect()
             _record_step(recorder, request, model, optimizer, step, length)
-        recorder.sweep()
         watch.remove()
-        tape = _finish(recorder, request, model)
-    recorder.close()
-    return tape
+        return _finish(recorder, request, model)
 
 
 def _record_step(

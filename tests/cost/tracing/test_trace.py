@@ -35,8 +35,9 @@ def _request(base: BaseModel, method: str = "lora", **fields: object) -> TraceRe
         "lengths": (8, 16),
         "target": "cpu",
     }
+    shallow = base.model_copy(update={"config": base.config | {"num_hidden_layers": 2}})
     candidate = Candidate(method=method, training=Training(**training), **knobs)
-    return TraceRequest(base=base, candidate=candidate, **(settings | fields))
+    return TraceRequest(base=shallow, candidate=candidate, **(settings | fields))
 
 
 def _totals(tape: Tape) -> dict[str, int]:
@@ -86,12 +87,12 @@ def test_shims_are_undone_after_a_trace(tiny_bert: BaseModel):
 
 def test_lora_trains_and_keeps_what_the_formulas_say(tiny_llama: BaseModel):
     tape = trace(_request(tiny_llama, rank=4))
-    # Query is 32 x 32, value 16 x 32 (two key-value heads of 8), in four layers.
-    expected = 4 * lora_params([(32, 32), (16, 32)], rank=4)
+    # Query is 32 x 32, value 16 x 32 (two key-value heads of 8), in two layers.
+    expected = 2 * lora_params([(32, 32), (16, 32)], rank=4)
     assert tape.trainable_params == expected
     assert tape.adapter_bytes == weight_bytes(expected, "fp32")
     assert _left_at_end(tape, Category.ADAPTER) == weight_bytes(expected, "fp32")
-    steps = 4 * 16  # one counter for each of 16 matrices
+    steps = 4 * 8  # one counter for each of 8 matrices
     assert _left_at_end(tape, Category.OPTIMIZER) == adamw_state_bytes(expected) + steps
 
 
@@ -140,7 +141,7 @@ def test_a_tape_survives_packing(tiny_bert: BaseModel):
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 not a tape", b"\x80\x04]\x94."])
 def test_what_is_no_tape_is_a_value_error(data: bytes):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"tape|pickle"):
         Tape.from_bytes(data)
 
 
