@@ -28,7 +28,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "train": ("workload", "space", "methods"),
     "cost": ("hardware", "workload", "space", "methods", "train"),
     "plan": ("hardware", "workload", "space", "cost"),
-    "search": ("workload", "space", "train", "cost", "plan"),
+    "search": ("hardware", "workload", "space", "train", "cost", "plan"),
     "report": ("hardware", "workload", "space", "train", "cost", "plan", "search"),
     "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report"),
     "export": ("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),

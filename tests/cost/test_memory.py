@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from autopeft.cost.memory import allocated_peak, estimate_memory, reserved_peak
 from autopeft.cost.tape import Category, Phase, Tape
 from autopeft.hardware.profile import HardwareProfile
