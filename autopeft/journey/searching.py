@@ -25,6 +25,7 @@ from autopeft.search.optuna_searcher import OptunaSearcher
 from autopeft.search.schedule import make_schedule, most_side_by_side, share_of, side_by_side
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
+from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import footprints, warm_start
 from autopeft.workload.dataset import Dataset
 
@@ -180,9 +181,7 @@ def _search(
     )
     search = Search(
         store,
-        OptunaSearcher(
-            inputs.space, seed=request.seed, metric=dataset.metric, warm=warm_start(inputs.space)[:WARM]
-        ),
+        OptunaSearcher(inputs.space, seed=request.seed, metric=dataset.metric, warm=_first_tries(inputs)),
         planner.judge,
         rungs,
         dataset.metric,
@@ -203,6 +202,17 @@ def _search(
         gpus_per_trial=1.0 if on_gpu else 0.0,
     )
     return search.finish()
+
+
+def _first_tries(inputs: Inputs) -> tuple[Candidate, ...]:
+    """Return what is tried first: the default at twice its rate, then the usual form of a few methods.
+
+    The learning rate comes first because it moves the score more than the method does ("Learning Rate
+    Matters", arXiv:2602.04998).
+    """
+    training = inputs.baseline.training
+    faster = training.model_copy(update={"learning_rate": 2 * training.learning_rate})
+    return inputs.baseline.model_copy(update={"training": faster}), *warm_start(inputs.space)[:WARM]
 
 
 def _require_same_data(dataset: Dataset, folder: StudyFolder) -> None:
