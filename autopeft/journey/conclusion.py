@@ -125,4 +125,4 @@ def _next_steps(study: Study, bundle: Bundle | None, folder: StudyFolder) -> tup
     ]
     if bundle is None:
         return tuple(steps)
-    return (f"less {bundle.path}/README.md  # how to load the adapter", *steps)
+    return (f"less {bundle.path}/README.md  # how to load it", *steps)
