@@ -23,7 +23,7 @@ _FROM_HOPPER = ("H100", "H200", "GH200", "H20", "H800", "B100", "B200", "GB200",
 # grows over the first hundreds of batches of varied length. Measured in whole trials (MiniLM and
 # SmolLM2-135M, eight methods, batches of 4 and 16, glibc 2.36): beyond context and weights a process
 # held 1.6 to 3.0 times what its tensors do. With every tensor mapped on its own
-# (MALLOC_MMAP_THRESHOLD_=65536) the excess vanishes, but training takes half as long again. Tensors
+# (MALLOC_MMAP_THRESHOLD_=65536) the excess vanishes, but training took 16 to 33 % longer. Tensors
 # above the largest threshold are always mapped, and go back when freed.
 _RETAINED_SHARE = 1.3
 _LEAST_RETAINED, _MOST_RETAINED = 0.3, 2.0
