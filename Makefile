@@ -4,13 +4,14 @@
 #   make demo-sft    the same for a causal language model
 #   make test        lint, types and tests          make test-slow   the long tests too
 #   make format      fix what can be fixed          make lock        renew requirements/lock.txt
+#   make patterns    trace again what ships
 #   make venv        only install                   make clean       remove .venv and caches
 #
 # Another Python: make test PYTHON=python3.12
 # Another build of torch: make demo TORCH_INDEX_ARGS="--index-url URL"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-sft test test-slow lint format types pytest venv lock clean
+.PHONY: help demo demo-sft test test-slow lint format types pytest patterns venv lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
@@ -77,6 +78,9 @@ lock: $(STAMP)
 	@{ sed -n '/^#/p' requirements/lock.txt; echo; \
 		$(BIN)/python -m pip freeze --all | grep -v -i -E '^($(UNLOCKED))==|^-e |^#' | sed 's/+[a-z0-9.]*$$//'; \
 	} > .venv/lock.txt && mv .venv/lock.txt requirements/lock.txt && touch $(STAMP)
+
+patterns: $(STAMP)
+	$(BIN)/python -m autopeft.journey.shipping
 
 clean:
 	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,13 +16,27 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autopeft.api import estimate, export, plan, profile, report, run, search
+    from autopeft.api import (
+        answer,
+        answer_many,
+        capacity,
+        estimate,
+        export,
+        plan,
+        profile,
+        report,
+        run,
+        search,
+    )
     from autopeft.cost.estimate import CostEstimate
     from autopeft.errors import AutopeftError
     from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
+    from autopeft.plan.answer import Answer
     from autopeft.plan.budget import Budget
+    from autopeft.plan.capacity import Capacity, Demand
     from autopeft.plan.plan import Fits, Plan, Rejected
+    from autopeft.plan.question import Question
     from autopeft.report.facts import StudyFacts
     from autopeft.request import Request
     from autopeft.search.study import Study, Trial
@@ -33,16 +47,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "AutopeftError",
     "BaseModel",
     "Budget",
     "Bundle",
     "Candidate",
+    "Capacity",
     "CostEstimate",
     "Dataset",
+    "Demand",
     "Fits",
     "HardwareProfile",
     "Plan",
+    "Question",
     "Rejected",
     "Request",
     "Study",
@@ -50,6 +68,9 @@ __all__ = [
     "Training",
     "Trial",
     "__version__",
+    "answer",
+    "answer_many",
+    "capacity",
     "estimate",
     "export",
     "plan",
@@ -60,22 +81,29 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answer": "autopeft.plan.answer",
     "AutopeftError": "autopeft.errors",
     "BaseModel": "autopeft.workload.base_model",
     "Budget": "autopeft.plan.budget",
     "Bundle": "autopeft.export.bundle",
     "Candidate": "autopeft.space.candidate",
+    "Capacity": "autopeft.plan.capacity",
     "CostEstimate": "autopeft.cost.estimate",
     "Dataset": "autopeft.workload.dataset",
+    "Demand": "autopeft.plan.capacity",
     "Fits": "autopeft.plan.plan",
     "HardwareProfile": "autopeft.hardware.profile",
     "Plan": "autopeft.plan.plan",
+    "Question": "autopeft.plan.question",
     "Rejected": "autopeft.plan.plan",
     "Request": "autopeft.request",
     "Study": "autopeft.search.study",
     "StudyFacts": "autopeft.report.facts",
     "Training": "autopeft.space.candidate",
     "Trial": "autopeft.search.study",
+    "answer": "autopeft.api",
+    "answer_many": "autopeft.api",
+    "capacity": "autopeft.api",
     "estimate": "autopeft.api",
     "export": "autopeft.api",
     "plan": "autopeft.api",

@@ -12,14 +12,20 @@ print it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from autopeft import pipeline
+from autopeft.cost.spread import Sharding
+from autopeft.errors import AutopeftError
+from autopeft.files import THIS_MACHINE
 from autopeft.hardware.profile import HardwareProfile
+from autopeft.plan.answer import Answer
 from autopeft.plan.budget import Budget
+from autopeft.plan.capacity import Capacity, Demand
 from autopeft.plan.plan import Plan, Verdict
+from autopeft.plan.question import Question
 from autopeft.request import Demo, Request
 from autopeft.space.candidate import Candidate
 from autopeft.workload.dataset import Task
@@ -44,12 +50,18 @@ class Options(TypedDict, total=False):
     batch_size: int
     epochs: float
     train_rows: int
+    examples: int
+    gpus: int
+    sharding: Sharding
+    offload: bool
+    price: float
+    provider: str
     seed: int
     workspace: str
     resume: bool
 
 
-def profile(*, name: str = pipeline.THIS_MACHINE, workspace: str = ".autopeft") -> HardwareProfile:
+def profile(*, name: str = THIS_MACHINE, workspace: str = ".autopeft") -> HardwareProfile:
     """Measure this machine (about 15 s) and keep the profile in the workspace."""
     return pipeline.profile(Request.build(workspace=workspace), name=name)
 
@@ -59,6 +71,23 @@ def estimate(
 ) -> Verdict:
     """Predict what one configuration takes: `Fits` or `Rejected`, with the estimate and its band."""
     return pipeline.estimate(_request(model=model, budget=budget, **options), candidate)
+
+
+def answer(question: Question, *, batches: bool = True, workspace: str = ".autopeft") -> Answer:
+    """Say what one configuration takes and whether it fits; `batches` looks for the largest batch too."""
+    return pipeline.answer(question, batches=batches, workspace=workspace)
+
+
+def answer_many(
+    questions: Iterable[Question | AutopeftError], *, batches: bool = True, workspace: str = ".autopeft"
+) -> Iterator[Answer]:
+    """Answer questions in their order, as soon as they are ready; none of them stops the others."""
+    return pipeline.answer_many(questions, batches=batches, workspace=workspace)
+
+
+def capacity(demand: Demand, *, workspace: str = ".autopeft") -> Capacity:
+    """Say which devices train the demanded models in which ways, how fast and at what cost."""
+    return pipeline.capacity(demand, workspace=workspace)
 
 
 def plan(

@@ -9,6 +9,8 @@ from pathlib import Path
 from autopeft.errors import StorageError
 
 WORKSPACE = Path(".autopeft")
+THIS_MACHINE = "this-machine"
+"""Name of the profile that `autopeft profile` measures."""
 
 
 def shipped(folder: str) -> Path:

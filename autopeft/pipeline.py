@@ -6,34 +6,44 @@ and add nothing.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from autopeft.errors import InputError
+from autopeft.files import THIS_MACHINE
 from autopeft.hardware.catalog import load_profile, profile_folders, save_profile
-from autopeft.hardware.profile import HardwareProfile
-from autopeft.journey.inputs import load_inputs, target_profile
-from autopeft.methods.registry import METHODS, find_method, require_support
-from autopeft.methods.spec import MethodSpec
-from autopeft.plan.overview import ModelRow
-from autopeft.plan.plan import Plan, Verdict
-from autopeft.plan.planner import Planner
 from autopeft.request import Request
-from autopeft.space.candidate import Candidate
 
+# A stage's machinery is imported by its function, so that an estimate does not wait for the search's.
 if TYPE_CHECKING:
+    from autopeft.cost.correction import Calibration
+    from autopeft.errors import AutopeftError
     from autopeft.export.bundle import Bundle
+    from autopeft.hardware.profile import HardwareProfile
+    from autopeft.journey.answering import Answering
+    from autopeft.journey.inputs import Inputs
+    from autopeft.methods.spec import MethodSpec
+    from autopeft.plan.answer import Answer, Explanation
+    from autopeft.plan.capacity import Capacity, Demand
+    from autopeft.plan.overview import ModelRow
+    from autopeft.plan.plan import Plan, Verdict
+    from autopeft.plan.planner import Planner
+    from autopeft.plan.question import Question
     from autopeft.report.facts import StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
+    from autopeft.space.candidate import Candidate
     from autopeft.tracking.mlflow import MlflowObserver
 
 Progress = Callable[[str, int, int], None]
 """Told of a stage's progress: what is done, how many are done, how many there are."""
 
-THIS_MACHINE = "this-machine"
-PLANNED = 400
+PLANNED = 4000
+MISSES = 3
+"""Near misses for which a plan finds out what would make them fit."""
 
 
 def run(request: Request, observers: Sequence[Observer] = (), progress: Progress | None = None) -> StudyFacts:
@@ -63,13 +73,62 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     return facts
 
 
-def profile(request: Request, *, name: str = THIS_MACHINE) -> HardwareProfile:
+def profile(request: Request, *, name: str = THIS_MACHINE, seconds: float = 8.0) -> HardwareProfile:
     """Measure this machine and write `profiles/NAME.yaml` into the workspace."""
     from autopeft.hardware.probe import probe
 
-    measured = probe(name=name)
+    measured = probe(name=name, seconds=seconds)
     save_profile(measured, Path(request.workspace) / "profiles" / f"{name}.yaml")
     return measured
+
+
+def calibrate(
+    request: Request,
+    *,
+    device: str = THIS_MACHINE,
+    runs: Path | None = None,
+    mlflow: str | None = None,
+    experiment: str = "autopeft",
+) -> Calibration:
+    """Learn from measured runs how a device's predicted times are off; later predictions are corrected.
+
+    Args:
+        request: workspace and study; the latest study without one.
+        device: profile that the runs were made on.
+        runs: a CSV file of runs instead of a study.
+        mlflow: a store whose `experiment` has the runs instead.
+        experiment: its name.
+
+    Raises:
+        InputError: runs are given twice, are of another device, are too few or cannot be read; or nobody
+            knows the device.
+    """
+    from autopeft.cost.calibration import calibrate
+    from autopeft.cost.step_time import BAND
+    from autopeft.journey import calibrating
+    from autopeft.journey.workspace import existing_study
+    from autopeft.search.store import StudyStore
+
+    places = {"--runs": runs, "--mlflow": mlflow, "--study": request.study}
+    given = [name for name, place in places.items() if place is not None]
+    if len(given) > 1:
+        raise InputError(f"the runs must come from one place, but got {' and '.join(given)}; leave one out.")
+    workspace = Path(request.workspace)
+    target = load_profile(device, profile_folders(workspace))
+    if runs is not None:
+        seen, source = calibrating.from_csv(runs), runs.name
+    elif mlflow is not None:
+        seen, source = calibrating.from_mlflow(mlflow, experiment), f"MLflow experiment {experiment}"
+    else:
+        place = existing_study(request.workspace, request.study)
+        store = StudyStore(place.store)
+        study = store.load()
+        calibrating.require_same_device(store.plan(), target, study.name)
+        seen, source = calibrating.from_study(study), f"study {study.name}"
+    spread = BAND[target.provenance.kind]
+    made = calibrate(seen, spread=spread, source=source, profile=target.digest)
+    calibrating.save(made, workspace, target.name)
+    return made
 
 
 def known_profile(request: Request) -> HardwareProfile:
@@ -86,49 +145,84 @@ def known_profile(request: Request) -> HardwareProfile:
 
 def estimate(request: Request, candidate: Candidate) -> Verdict:
     """Predict what one configuration takes, and whether it fits."""
-    from autopeft.cost.model import TracedCostModel
+    from autopeft.methods.registry import find_method, require_support
 
     find_method(candidate.method)
-    target = _target(request)
-    inputs = load_inputs(request, target)
-    require_support(candidate, inputs.base, inputs.workload.task)
-    with TracedCostModel() as cost_model:
-        planner = Planner(
-            base=inputs.base,
-            workload=inputs.workload,
-            profile=target,
-            budget=request.budget,
-            cost_model=cost_model,
-        )
+    with _planning(request) as (planner, inputs):
+        require_support(candidate, inputs.base, inputs.workload.task)
         return planner.judge(candidate)
+
+
+def answer(question: Question, *, workspace: str = ".autopeft", batches: bool = True) -> Answer:
+    """Answer one question; with `batches` the largest batch that fits is looked for too."""
+    with _answering(workspace, batches=batches) as answering:
+        return answering.answers([question])[0]
+
+
+def answer_many(
+    rows: Iterable[Question | AutopeftError],
+    *,
+    workspace: str = ".autopeft",
+    batches: bool = True,
+    on_done: Callable[[int], None] | None = None,
+) -> Iterator[Answer]:
+    """Answer questions in their order, as soon as they are ready; a row that is an error is answered so."""
+    with _answering(workspace, batches=batches) as answering:
+        yield from answering.stream(rows, on_done)
+
+
+def explain(question: Question, *, workspace: str = ".autopeft", batches: bool = True) -> Explanation:
+    """Answer one question and say what each switch of it would save or cost."""
+    from autopeft.journey.explaining import explain
+
+    with _answering(workspace, batches=batches) as answering:
+        return explain(question, answering)
+
+
+def described_rows(request: Request) -> dict[str, Any]:
+    """Return the fields of a question that a request's data decides: the lengths of its rows and the task."""
+    from autopeft.journey.posing import described_rows
+
+    return described_rows(request)
 
 
 def plan(request: Request, progress: Progress | None = None) -> Plan:
     """Hold every configuration of the space against the budget."""
-    from autopeft.cost.model import TracedCostModel
-    from autopeft.journey.searching import plan_space
+    from autopeft.journey.planning import plan_space
 
-    target = _target(request)
-    inputs = load_inputs(request, target)
-    with TracedCostModel() as cost_model:
-        planner = Planner(
-            base=inputs.base,
-            workload=inputs.workload,
-            profile=target,
-            budget=request.budget,
-            cost_model=cost_model,
-        )
-        return plan_space(planner, inputs, PLANNED, progress or _ignore)
+    with _planning(request, brief=True) as (planner, inputs):
+        return plan_space(planner, inputs, PLANNED, progress or _ignore, misses=MISSES)
 
 
-def overview(request: Request, progress: Progress | None = None) -> tuple[ModelRow, ...]:
-    """Say of every catalogue model whether the default configuration trains within the budget."""
+def overview(
+    request: Request, progress: Progress | None = None, *, all_models: bool = False
+) -> tuple[ModelRow, ...]:
+    """Say of usual models, or all of the catalogue, how they train within the budget, and how far."""
     from autopeft.cost.model import TracedCostModel
     from autopeft.journey.overviewing import judge_catalogue
+    from autopeft.journey.spending import require_one_device, require_rows
 
-    with TracedCostModel() as cost_model:
-        cost_model.warm_up()
-        return judge_catalogue(request, _target(request), cost_model, progress or _ignore)
+    require_one_device(request)
+    require_rows(request)
+    with TracedCostModel(brief=True, calibrations=_calibrations(request)) as cost_model:
+        return judge_catalogue(
+            request, _target(request), cost_model, progress or _ignore, all_models=all_models
+        )
+
+
+def capacity(demand: Demand, progress: Progress | None = None, *, workspace: str = ".autopeft") -> Capacity:
+    """Say which devices train the demanded models in which ways, how fast and at what cost."""
+    from autopeft.journey.provisioning import provision
+
+    with _answering(workspace, batches=True) as answering:
+        return provision(demand, answering, progress or _ignore)
+
+
+def capacity_page(made: Capacity, path: Path) -> Path:
+    """Write the page of a capacity plan: one HTML file that needs no network."""
+    from autopeft.report.capacity_page import write_page
+
+    return write_page(made, path)
 
 
 def search(request: Request, observers: Sequence[Observer] = (), progress: Progress | None = None) -> Study:
@@ -160,6 +254,8 @@ def report(request: Request) -> StudyFacts:
 
 def methods() -> tuple[MethodSpec, ...]:
     """List the methods."""
+    from autopeft.methods.registry import METHODS
+
     return tuple(METHODS.values())
 
 
@@ -180,12 +276,56 @@ def _search(request: Request, observers: Sequence[Observer], progress: Progress 
     from autopeft.cost.model import TracedCostModel
     from autopeft.journey.searching import run_search
 
-    with TracedCostModel() as cost_model:
+    with TracedCostModel(calibrations=_calibrations(request)) as cost_model:
         return run_search(request, known_profile, cost_model, observers, progress or _ignore)
+
+
+@contextlib.contextmanager
+def _planning(request: Request, *, brief: bool = False) -> Iterator[tuple[Planner, Inputs]]:
+    """Load what a request names and hold its configurations against its device and budget."""
+    from autopeft.cost.model import TracedCostModel
+    from autopeft.journey.inputs import load_inputs
+    from autopeft.journey.spending import SpreadCostModel, require_rows, spread_of, usd_per_hour
+    from autopeft.plan.planner import Planner
+
+    require_rows(request)
+    spread = spread_of(request)
+    target = _target(request)
+    inputs = load_inputs(request, target)
+    with TracedCostModel(brief=brief, calibrations=_calibrations(request)) as cost_model:
+        planner = Planner(
+            base=inputs.base,
+            workload=inputs.workload,
+            profile=target,
+            budget=request.budget,
+            cost_model=cost_model if spread.alone else SpreadCostModel(cost_model, spread),
+            usd_per_hour=usd_per_hour(request, target),
+        )
+        yield planner, inputs
+
+
+@contextlib.contextmanager
+def _answering(workspace: str, *, batches: bool) -> Iterator[Answering]:
+    from autopeft.cost.model import TracedCostModel
+    from autopeft.journey import calibrating
+    from autopeft.journey.answering import Answering
+    from autopeft.journey.posing import Poser
+
+    with TracedCostModel(calibrations=calibrating.known(Path(workspace))) as cost_model:
+        poser = Poser(Path(workspace), lambda: known_profile(Request(workspace=workspace)))
+        yield Answering(poser=poser, cost_model=cost_model, batches=batches)
+
+
+def _calibrations(request: Request) -> dict[str, Calibration]:
+    from autopeft.journey import calibrating
+
+    return calibrating.known(Path(request.workspace))
 
 
 def _target(request: Request) -> HardwareProfile:
     """Return the device to plan for: the one named, this machine's, or any GPU of the memory given."""
+    from autopeft.journey.inputs import target_profile
+
     trains_here = request.data is not None or request.demo is not None
     elsewhere = request.gpu is not None or (
         request.budget.gpu_mem is not None and not trains_here and shutil.which("nvidia-smi") is None

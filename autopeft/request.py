@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from autopeft.cost.spread import MOST_DEVICES, Sharding
 from autopeft.errors import ConfigError
 from autopeft.message import Message
 from autopeft.plan.budget import Budget
@@ -45,6 +46,10 @@ class Request(Message):
         space: a search space by name or file.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
+        examples: without data: how many rows to plan for.
+        gpus, sharding, offload: how a planned training is spread over devices, see `Spread`.
+        price: dollars an hour of one device; None takes the lowest that is listed, of `provider` if given.
+        grid_factor: kg of CO2 a kWh.
         workspace: directory that studies are written to.
         study: name of the study; None makes one up from model and data.
         resume: go on with the study of that name.
@@ -63,6 +68,13 @@ class Request(Message):
     batch_size: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     train_rows: int | None = Field(default=None, ge=1)
+    examples: int | None = Field(default=None, ge=1)
+    gpus: int | None = Field(default=None, ge=1, le=MOST_DEVICES)
+    sharding: Sharding | None = None
+    offload: bool = False
+    price: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    provider: str | None = None
+    grid_factor: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)
     workspace: str = ".autopeft"
     study: str | None = None

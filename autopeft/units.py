@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 
 from autopeft.errors import InputError
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
+SECONDS_AN_HOUR = 3600.0
+HOURS_A_WEEK = 168.0
 
 _BYTE_UNITS = {
     "b": 1,
@@ -24,6 +27,12 @@ _BYTE_UNITS = {
     "tib": 2**40,
 }
 _SECOND_UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+_DECIMAL = ("", "k", "M", "B", "T")
+_COUNT = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kKmMbB]?)\s*")
+_MONEY = re.compile(r"\s*\$?\s*(\d+(?:\.\d+)?|\.\d+)\s*(?:usd|\$)?\s*")
+_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*")
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-zA-Z]*)\s*")
 
 
@@ -72,12 +81,67 @@ def parse_seconds(text: str | float) -> float:
     return total
 
 
+def parse_usd(text: str | float) -> float:
+    """Read an amount of money: "20usd", "$20", or a number of US dollars.
+
+    Raises:
+        InputError: the text is no amount of dollars, or is not above zero.
+    """
+    amount = float("nan")
+    if isinstance(text, int | float):
+        amount = float(text)
+    elif match := _MONEY.fullmatch(text.lower()):
+        amount = float(match.group(1))
+    if not math.isfinite(amount) or amount <= 0:
+        raise InputError(f"a cost must be a number of US dollars above 0, but got {text!r}; write 20usd.")
+    return amount
+
+
+def parse_share(text: str | float) -> float:
+    """Read a share of a whole: "1%", or a number of at most 1.
+
+    Raises:
+        InputError: the text is no share, or is not above 0 and at most 1.
+    """
+    amount = float("nan")
+    if isinstance(text, int | float):
+        amount = float(text)
+    elif match := _SHARE.fullmatch(text):
+        amount = float(match.group(1)) / (100 if match.group(2) else 1)
+    if not 0 < amount <= 1:
+        raise InputError(
+            f"params must be a share above 0 and at most 100 %, but got {text!r}; write 1% or 0.01."
+        )
+    return amount
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number: "4", "1.5k", "50M", "2B" for 2 * 10**9.
+
+    Raises:
+        InputError: the text is no whole number.
+    """
+    match = _COUNT.fullmatch(text)
+    amount = Decimal(match.group(1)) * _COUNT_UNITS[match.group(2).lower()] if match else Decimal("NaN")
+    if not amount.is_finite() or amount != amount.to_integral_value():
+        raise InputError(f"a count must be a whole number such as 4, 1.5k or 50M, but got {text!r}.")
+    return int(amount)
+
+
+def kilowatt_hours(watts: float, hours: float) -> float:
+    """Return the energy of so much power for so long."""
+    return watts * hours / 1000
+
+
 def format_bytes(amount: float) -> str:
     """Show bytes in binary units with three significant digits: "1.50 GiB"."""
-    for unit, size in (("TiB", 2**40), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
-        if abs(amount) >= size:
-            return f"{amount / size:.3g} {unit}" if amount / size < 1000 else f"{amount / size:.0f} {unit}"
-    return f"{amount:.0f} B"
+    unit, value = _unit_of(amount, _BINARY, 1024)
+    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 999.5 else f"{value:.3g} {unit}"
+
+
+def format_speed(bytes_per_second: float) -> str:
+    """Show the speed of a link or memory as datasheets do: "600 GB/s"."""
+    return f"{bytes_per_second / 10**9:.0f} GB/s"
 
 
 def format_limit(amount: int) -> str:
@@ -90,11 +154,11 @@ def format_limit(amount: int) -> str:
 
 def format_seconds(amount: float) -> str:
     """Show a span of time: "850 ms", "42.0 s", "5 min 10 s", "2 h 05 min"."""
-    if amount < 1:
+    if amount < 0.9995:
         return f"{amount * 1000:.3g} ms"
-    if amount < 60:
+    if amount < 59.95:
         return f"{amount:.1f} s"
-    if amount < 3600:
+    if amount < 3599.5:
         minutes, seconds = divmod(round(amount), 60)
         return f"{minutes} min {seconds:02d} s"
     hours, minutes = divmod(round(amount / 60), 60)
@@ -103,7 +167,24 @@ def format_seconds(amount: float) -> str:
 
 def format_count(amount: float) -> str:
     """Show a count as people read parameters: "22.7 M", "8.03 B"."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if abs(amount) >= size:
-            return f"{amount / size:.3g} {unit}"
-    return f"{amount:.0f}"
+    unit, value = _unit_of(amount, _DECIMAL, 1000)
+    if not unit:
+        return f"{value:.0f}"
+    return f"{value:.3g} {unit}" if abs(value) < 999.5 else f"{value:,.0f} {unit}"
+
+
+def _unit_of(amount: float, units: tuple[str, ...], factor: int) -> tuple[str, float]:
+    """Return the smallest unit in which an amount, rounded, is below the next one, and the amount in it."""
+    value = amount
+    for unit in units[:-1]:
+        if abs(value) < factor - 0.5:
+            return unit, value
+        value /= factor
+    return units[-1], value
+
+
+def format_usd(amount: float) -> str:
+    """Show dollars: "$0.0031", "$2.49", "$1,234"."""
+    if amount >= 1000:
+        return f"${amount:,.0f}"
+    return f"${amount:.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}"

@@ -32,7 +32,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "report": ("hardware", "workload", "space", "train", "cost", "plan", "search"),
     "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report"),
     "export": ("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-    "request": ("workload", "plan"),
+    "request": ("workload", "cost", "plan"),
     "journey": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "tracking", "export", "request"),
@@ -57,14 +57,22 @@ FLOORS: dict[str, tuple[str, ...]] = {
 # Files that anyone above may import: frozen values and protocols, and the one door of a stage.
 MESSAGES = {
     "hardware.profile",
+    "hardware.prices",
     "workload.base_model",
     "workload.dataset",
     "space.candidate",
     "space.search_space",
+    "space.optimizers",
     "methods.spec",
     "train.result",
     "cost.estimate",
+    "cost.money",
+    "cost.spread",
+    "cost.correction",
     "plan.budget",
+    "plan.question",
+    "plan.answer",
+    "plan.capacity",
     "plan.plan",
     "plan.overview",
     "search.study",
@@ -82,7 +90,14 @@ ANYTHING = "*"
 # Machinery of another folder that a folder may use, each with the reason.
 MACHINERY: dict[str, set[str]] = {
     # What is planned is what is run: the same adapted model and step, traced instead of trained.
-    "cost": {"methods.adapt", "methods.backbone", "methods.registry", "train.step", "workload.batching"},
+    # Its layers are told apart by the placement's rules, its packed weights by the quantisation's.
+    "cost": {
+        *("methods.adapt", "methods.backbone", "methods.heads", "methods.placement", "methods.registry"),
+        *("methods.quantization.convert", "methods.quantization.kbit", "methods.quantization.schemes"),
+        *("train.step", "train.optimizers", "workload.batching", "workload.families"),
+    },
+    # Which family a configuration belongs to is written down once, beside the catalogue.
+    "methods": {"workload.families"},
     # Training adapts a model and turns its rows into batches; both exist once.
     "train": {"methods.adapt", "methods.backbone", "workload.tokens", "workload.batching"},
     # A domain of a search space is data; the searcher walks through it.

@@ -14,7 +14,20 @@ from typing import Annotated
 import typer
 
 from autopeft import __version__
-from autopeft.cli import doctor, estimate, export, lists, plan, profile, report, run, search, ui
+from autopeft.cli import (
+    calibrate,
+    capacity,
+    doctor,
+    estimate,
+    export,
+    lists,
+    plan,
+    profile,
+    report,
+    run,
+    search,
+    ui,
+)
 from autopeft.cli.exits import Exit, exit_code
 from autopeft.cli.flags import with_verbose
 
@@ -32,8 +45,10 @@ _COMMANDS = {
     _JOURNEY: (run.run,),
     _STAGES: (
         profile.profile,
+        calibrate.calibrate,
         estimate.estimate,
         plan.plan,
+        capacity.capacity,
         search.search,
         export.export,
         report.report,

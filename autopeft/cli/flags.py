@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autopeft.request import Request
 
 WHAT, BUDGET, HOW, WHERE = "What to train", "Budget", "How to search", "Where"
+MONEY, DEVICES = "Money and energy", "Several devices"
 
 
 def _devices() -> list[str]:
@@ -128,8 +129,55 @@ Trials = Annotated[
     int | None, typer.Option(metavar="N", rich_help_panel=BUDGET, help="Configurations to try.")
 ]
 Params = Annotated[
+    str | None,
+    typer.Option(metavar="SHARE", rich_help_panel=BUDGET, help="Largest trainable share, such as 1%."),
+]
+CostLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--cost",
+        metavar="AMOUNT",
+        rich_help_panel=BUDGET,
+        help="Dollars, such as 20usd: of a planned training, or of the whole search.",
+    ),
+]
+AdapterSize = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", rich_help_panel=BUDGET, help="Largest adapter file, such as 50MB."),
+]
+Price = Annotated[
     float | None,
-    typer.Option(metavar="SHARE", rich_help_panel=BUDGET, help="Largest trainable share: 0.01 is 1 %."),
+    typer.Option(
+        metavar="USD",
+        rich_help_panel=MONEY,
+        help="Dollars an hour of one device. Default: the lowest list price.",
+    ),
+]
+Provider = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", rich_help_panel=MONEY, help="Take the list price of aws, gcp, lambda ..."),
+]
+GridFactor = Annotated[
+    float | None,
+    typer.Option(metavar="KG", rich_help_panel=MONEY, help="kg of CO2 a kWh of your grid, such as 0.4."),
+]
+Examples = Annotated[
+    int | None,
+    typer.Option(metavar="N", rich_help_panel=HOW, help="Without data: how many rows to plan for."),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(metavar="N", rich_help_panel=DEVICES, help="Devices of one machine that share a training."),
+]
+ShardingName = Annotated[
+    Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"] | None,
+    typer.Option(rich_help_panel=DEVICES, help="How they share it. Default: ddp."),
+]
+Offload = Annotated[
+    bool,
+    typer.Option(
+        "--offload", metavar="", rich_help_panel=DEVICES, help="Keep what is sharded in the host's memory."
+    ),
 ]
 Gpu = Annotated[
     str | None,
@@ -155,7 +203,12 @@ SeqLen = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option(metavar="N", rich_help_panel=HOW, help="Rows of one micro-batch.")
 ]
-Epochs = Annotated[float | None, typer.Option(metavar="N", rich_help_panel=HOW, help="Passes over the data.")]
+Epochs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", rich_help_panel=HOW, help="Passes over the data. Default of estimate and capacity: 1."
+    ),
+]
 TrainRows = Annotated[
     int | None, typer.Option(metavar="N", rich_help_panel=HOW, help="Use at most so many training rows.")
 ]
@@ -195,12 +248,21 @@ def merge_flags(
     time: Time = None,
     trials: Trials = None,
     params: Params = None,
+    cost: CostLimit = None,
+    adapter_size: AdapterSize = None,
+    price: Price = None,
+    provider: Provider = None,
+    grid_factor: GridFactor = None,
     gpu: Gpu = None,
+    gpus: Gpus = None,
+    sharding: ShardingName = None,
+    offload: Offload = False,
     space: Space = None,
     seq_len: SeqLen = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
     train_rows: TrainRows = None,
+    examples: Examples = None,
     seed: Seed = None,
     workspace: Workspace = None,
     study: StudyName = None,
@@ -231,7 +293,21 @@ def merge_flags(
             "task": task,
             "columns": columns,
             "demo": (kind or "classification") if demo else None,
-            "budget": {"gpu_mem": gpu_mem, "time": time, "trials": trials, "params": params},
+            "budget": {
+                "gpu_mem": gpu_mem,
+                "time": time,
+                "trials": trials,
+                "params": params,
+                "cost": cost,
+                "adapter_size": adapter_size,
+            },
+            "price": price,
+            "provider": provider,
+            "grid_factor": grid_factor,
+            "gpus": gpus,
+            "sharding": sharding,
+            "offload": offload or None,
+            "examples": examples,
             "gpu": gpu,
             "space": space,
             "seq_len": seq_len,

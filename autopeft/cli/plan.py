@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from autopeft.cli.exits import Exit
-from autopeft.cli.flags import Json, takes_request
+from autopeft.cli.flags import WHAT, Json, takes_request
 
 if TYPE_CHECKING:
     from autopeft.request import Request
 
 
-@takes_request(without=("study", "resume"))
-def plan(request: Request, as_json: Json = False) -> int:
+AllModels = Annotated[
+    bool,
+    typer.Option(
+        "--all-models",
+        metavar="",
+        rich_help_panel=WHAT,
+        help="Without a model: hold the whole catalogue against the budget, not the usual models.",
+    ),
+]
+
+
+@takes_request(without=("study", "resume", "grid_factor"))
+def plan(request: Request, all_models: AllModels = False, as_json: Json = False) -> int:
     """Show what fits a budget, and why the rest does not.
 
-    Without a model, all known models are held against the budget.
+    Without a model, usual models of the catalogue are held against the budget.
     Exit status: 0 something fits, 1 nothing does.
     """
     from autopeft import pipeline
     from autopeft.cli import screen, verdicts
-    from autopeft.plan.plan import Fits
+    from autopeft.errors import InputError
 
     if request.model is None and request.demo is None:
         with screen.clean_stdout(when=as_json), screen.counting() as progress:
-            rows = pipeline.overview(request, progress)
+            rows = pipeline.overview(request, progress, all_models=all_models)
         screen.show(rows, lambda answer: verdicts.overview(answer, request.budget), as_json=as_json)
-        return Exit.DONE if any(isinstance(row.verdict, Fits) for row in rows) else Exit.DOES_NOT_FIT
+        return Exit.DONE if any(row.fits for row in rows) else Exit.DOES_NOT_FIT
+    if all_models:
+        raise InputError("--all-models is for a plan without a model; leave out one of them.")
     with screen.clean_stdout(when=as_json), screen.counting() as progress:
         made = pipeline.plan(request, progress)
     screen.show(made, verdicts.plan, as_json=as_json)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from autopeft.request import Request
 
 
-@takes_request()
+@takes_request(without=("gpus", "sharding", "offload", "examples", "grid_factor"))
 def run(request: Request, as_json: Json = False) -> int:
     """Go the whole way: profile, plan, search, export, report."""
     from autopeft import pipeline

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from autopeft.request import Request
 
 
-@takes_request()
+@takes_request(without=("gpus", "sharding", "offload", "examples", "grid_factor"))
 def search(request: Request, as_json: Json = False) -> int:
     """Plan, then train candidates and find the best."""
     from autopeft import pipeline

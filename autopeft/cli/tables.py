@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from autopeft.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
+    from autopeft.cost.correction import Calibration
     from autopeft.doctor import Check
     from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
@@ -57,12 +59,37 @@ def hardware(profile: HardwareProfile) -> Group:
         made.add_row(f"matrix product {dtype}", f"{speed / 1e9:,.1f} GFLOP/s")
     made.add_row("memory bandwidth", f"{profile.bandwidth_bytes_per_second / 1e9:,.1f} GB/s")
     made.add_row("starting an operator", format_seconds(profile.dispatch_seconds))
+    if profile.host is not None:
+        host = profile.host
+        made.add_row(
+            "an operator of a model",
+            f"forward {format_seconds(host.forward)}, backward {format_seconds(host.backward)}, "
+            f"optimizer {format_seconds(host.optimizer)} on the host",
+        )
+    if profile.bandwidths:
+        directions = (f"{name} {speed / 1e9:,.1f}" for name, speed in profile.bandwidths.items())
+        made.add_row("streams", f"{', '.join(directions)} GB/s")
+    if profile.host_to_device_bytes_per_second:
+        made.add_row("host to device", f"{profile.host_to_device_bytes_per_second / 1e9:,.1f} GB/s")
+    if profile.operators:
+        made.add_row("operators", f"{len(profile.operators)} kinds measured")
     if profile.cores:
         made.add_row("cores", str(profile.cores))
     made.add_row(
         "source", f"{profile.provenance.kind}, {profile.provenance.source}, {profile.provenance.date}"
     )
     return Group(heading(f"{profile.name}: {profile.device_name} ({profile.device})"), made)
+
+
+def calibration(made: Calibration) -> Group:
+    """Show what measured runs taught."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("learnt from", f"{made.runs} runs ({made.source})")
+    grid.add_row("correction", f"{math.expm1(made.offset):+.1%} of the predicted time at the middle")
+    grid.add_row("90 % band", f"{math.expm1(made.below):+.0%} to {math.expm1(made.above):+.0%}")
+    if made.weights:
+        grid.add_row("depends on", ", ".join(name.replace("_", " ") for name in made.weights))
+    return Group(heading("Calibration of predicted times"), grid)
 
 
 def study(done: Study) -> Group:
@@ -135,14 +162,15 @@ def methods(rows: Sequence[MethodSpec]) -> Table:
         knobs = ", ".join(f"{name}={knob.default}" for name, knob in each.knobs.items())
         rank = f"yes ({each.default_rank})" if each.default_rank else "yes" if each.has_rank else "-"
         made.add_row(each.name, each.family, each.trains, rank, "yes" if each.mergeable else "-", knobs)
+    made.columns[0].min_width = max(len(each.name) for each in rows)
     return made
 
 
 def devices(rows: Sequence[HardwareProfile]) -> Table:
-    """List devices."""
+    """List devices: 16-bit speed, memory and link bandwidth in GB/s, and the year of the datasheet."""
     made = table(
-        "name", "device", "memory", "16-bit TFLOP/s", "GB/s", "numbers",
-        right=("memory", "16-bit TFLOP/s", "GB/s"),
+        "name", "device", "memory", "usable", "TFLOP/s", "GB/s", "link", "W", "of",
+        right=("memory", "usable", "TFLOP/s", "GB/s", "link", "W"),
     )  # fmt: skip
     for each in rows:
         speed = each.matmul_flops.get("bfloat16") or each.matmul_flops.get("float16")
@@ -150,9 +178,12 @@ def devices(rows: Sequence[HardwareProfile]) -> Table:
             each.name,
             each.device_name,
             format_bytes(each.total_bytes),
+            format_bytes(each.usable_bytes),
             f"{speed / 1e12:,.0f}" if speed else "-",
             f"{each.bandwidth_bytes_per_second / 1e9:,.0f}",
-            each.provenance.kind,
+            f"{each.link_bytes_per_second / 1e9:,.0f}" if each.link_bytes_per_second else "-",
+            f"{each.power_watts:,.0f}" if each.power_watts else "-",
+            each.provenance.date if each.provenance.kind == "datasheet" else each.provenance.kind,
         )
     return made
 

@@ -1,4 +1,4 @@
-"""Estimates and plans as tables: pure functions, made to be read at 80 to 100 columns."""
+"""Plans as tables: pure functions, made to be read at 80 to 100 columns."""
 
 from __future__ import annotations
 
@@ -12,34 +12,14 @@ from rich.text import Text
 
 from autopeft.cli.tables import band, heading, table
 from autopeft.plan.plan import Fits, Plan, Rejected, Verdict
-from autopeft.units import MIB, format_bytes, format_count, format_limit, format_seconds
+from autopeft.units import format_bytes, format_count, format_limit, format_seconds
 
 if TYPE_CHECKING:
-    from autopeft.cost.estimate import CostEstimate, MemoryEstimate, TimeEstimate
     from autopeft.plan.budget import Budget
-    from autopeft.plan.overview import ModelRow
+    from autopeft.plan.overview import ModelRow, Option
     from autopeft.space.candidate import Candidate
 
-MOST_ROWS, MOST_REASONS, BAR = 20, 6, 24
-
-
-def verdict(answer: Verdict, model: str, limit: int | None) -> Group:
-    """Show one estimate: memory by component, peaks, headroom, time, verdict."""
-    parts: list[RenderableType] = [heading(f"{model}: {_setting(answer.candidate)}")]
-    if answer.estimate:
-        memory = answer.estimate.memory
-        parts += [_components(memory), Text(), _peaks(memory, limit), Text(), _costs(answer.estimate), Text()]
-    parts.append(_judgement(answer))
-    return Group(*parts)
-
-
-def _setting(candidate: Candidate) -> str:
-    training = candidate.training
-    rows = f"{training.batch_size} rows" + (f" x {training.grad_accum}" if training.grad_accum > 1 else "")
-    parts = [name(candidate), rows, f"at most {training.max_length} tokens", training.precision]
-    if training.gradient_checkpointing:
-        parts.append("gradient checkpointing")
-    return ", ".join(parts)
+MOST_ROWS, MOST_REASONS, MOST_ON_FRONT = 20, 6, 12
 
 
 def name(candidate: Candidate) -> str:
@@ -61,68 +41,6 @@ def namer(verdicts: Sequence[Verdict]) -> Callable[[Candidate], str]:
     return lambda candidate: f"{name(candidate)}, {batch(candidate)}"
 
 
-def _components(memory: MemoryEstimate) -> Table:
-    made = table("component", "MiB", "share", "", right=("MiB", "share"))
-    total = max(1, memory.parts.total)
-    for name, amount in memory.parts:
-        bar = "█" * round(BAR * amount / total)
-        made.add_row(name, f"{amount / MIB:,.1f}", f"{100 * amount / total:.0f} %", Text(bar, style="cyan"))
-    made.add_section()
-    made.add_row(
-        "allocated at the peak",
-        f"{memory.allocated_peak_bytes / MIB:,.1f}",
-        "100 %",
-        f"in {memory.peak_phase}",
-    )
-    return made
-
-
-def _peaks(memory: MemoryEstimate, limit: int | None) -> Table:
-    made = Table.grid(padding=(0, 2))
-    made.add_row("allocated peak", format_bytes(memory.allocated_peak_bytes), "held by tensors")
-    made.add_row("reserved peak", format_bytes(memory.reserved_peak_bytes), "taken by the allocator")
-    made.add_row(
-        "device peak",
-        format_bytes(memory.device_peak_bytes),
-        f"with context; 90 % band {band(memory.low_bytes, memory.high_bytes)}",
-    )
-    if limit is not None:
-        room = limit - memory.high_bytes
-        words = f"{format_bytes(abs(room))} {'left' if room >= 0 else 'too much'}"
-        made.add_row("headroom", words, f"from the band's upper end to {format_limit(limit)}")
-    return made
-
-
-def _costs(estimate: CostEstimate) -> Table:
-    made = Table.grid(padding=(0, 2))
-    share = estimate.trainable_params / max(1, estimate.total_params)
-    made.add_row(
-        "trained", f"{format_count(estimate.trainable_params)} parameters, {100 * share:.2f} % of all"
-    )
-    made.add_row("adapter file", format_bytes(estimate.adapter_file_bytes))
-    made.add_row("a step", _step(estimate.time))
-    if estimate.run_seconds is not None:
-        made.add_row("a run", format_seconds(estimate.run_seconds))
-    for guess in estimate.guesses:
-        made.add_row("assumed", guess)
-    return made
-
-
-def _step(time: TimeEstimate) -> str:
-    low, high = format_seconds(time.low_seconds), format_seconds(time.high_seconds)
-    return f"{format_seconds(time.step_seconds)} (90 % band {low} to {high}), bound by {time.bound}"
-
-
-def _judgement(answer: Verdict) -> Text:
-    if isinstance(answer, Fits):
-        return Text("It fits.", style="bold green")
-    words = Text("It does not fit: " if answer.estimate else "It cannot be told: ", style="bold red")
-    words.append(f"{answer.reason}.", style="not bold default")
-    if answer.way_out:
-        words.append(f"\nWay out: {answer.way_out}.", style="not bold default")
-    return words
-
-
 def plan(made: Plan) -> Group:
     """Show what fits, ranked, and the rest by reason with its nearest miss."""
     limits = _limits(made.budget)
@@ -139,11 +57,16 @@ def plan(made: Plan) -> Group:
     ]
     total, call = len(made.fits) + len(made.rejected), namer([*made.fits, *made.rejected])
     if made.fits:
-        parts += [Text(), heading(f"{len(made.fits)} of {total} configurations fit"), _fits(made.fits, call)]
+        chosen = [each for each in made.fits if each.on_front]
+        if 1 < len(chosen) < len(made.fits):
+            parts += [Text(), heading(_front_title(made.fits)), _front(chosen, made.fits)]
+        parts += [Text(), heading(f"{len(made.fits)} of {total} configurations fit"), _fits(made.fits)]
+        parts += _about_prior(made.fits)
     else:
         parts += [Text(), Text(f"None of {total} configurations fits.", style="bold red")]
     if made.rejected:
         parts += [Text(), heading(f"{len(made.rejected)} do not"), _rejected(made.rejected, call)]
+        parts += _near_misses(made.rejected, call)
     return Group(*parts)
 
 
@@ -160,25 +83,89 @@ def _limits(budget: Budget) -> str:
     return ", ".join(words)
 
 
-def _fits(fits: Sequence[Fits], call: Callable[[Candidate], str]) -> Table:
-    made = table(
-        "#", "configuration", "trained", "peak memory", "90 % band", "a step", "a run",
-        right=("#", "trained", "peak memory", "90 % band", "a step", "a run"),
-    )  # fmt: skip
-    for number, each in enumerate(fits[:MOST_ROWS], start=1):
-        memory, run = each.estimate.memory, each.estimate.run_seconds
+def _front_title(fits: Sequence[Fits]) -> str:
+    known = any(each.prior for each in fits)
+    return f"Pareto front of {'prior, ' if known else ''}memory and trained parameters"
+
+
+def _front(chosen: Sequence[Fits], fits: Sequence[Fits]) -> Table:
+    """Show the front from the least memory on; with each the largest batch among all that fit."""
+    columns = ("prior", "peak memory", "trained", "batch up to")
+    made = table("configuration", *columns, right=columns)
+    batches: dict[str, int] = {}
+    for each in fits:
+        key = _apart_from_batch(each.candidate)
+        batches[key] = max(batches.get(key, 0), each.candidate.training.batch_size)
+    shown = sorted(chosen, key=lambda each: each.estimate.memory.device_peak_bytes)
+    for each in shown[:MOST_ON_FRONT]:
+        memory = each.estimate.memory
+        made.add_row(
+            _apart_from_batch(each.candidate),
+            _prior(each),
+            format_bytes(memory.device_peak_bytes),
+            format_count(each.estimate.trainable_params),
+            str(batches[_apart_from_batch(each.candidate)]),
+        )
+    if len(shown) > MOST_ON_FRONT:
+        made.add_row(f"... {len(shown) - MOST_ON_FRONT} more (--json has all)")
+    return made
+
+
+def _fits(fits: Sequence[Fits]) -> Table:
+    """Show the best way to feed each configuration; the plan is ranked already."""
+    groups: dict[object, list[Fits]] = {}
+    for each in fits:
+        alike = each.candidate.model_copy(update={"rank": None}) if each.prior else each.candidate
+        groups.setdefault((name(alike), each.prior and each.prior.score), []).append(each)
+    several = len({batch(each.candidate) for each in fits}) > 1
+    runs = any(each.estimate.wall_seconds is not None for each in fits)
+    columns = ("prior", "trained", "peak memory", "90 % band", "a run" if runs else "a step")
+    made = table("#", "configuration", *columns, right=("#", *columns))
+    for number, members in enumerate(list(groups.values())[:MOST_ROWS], start=1):
+        best, label = members[0], _with_ranks(members)
+        memory, run = best.estimate.memory, best.estimate.wall_seconds
+        seconds = best.estimate.time.step_seconds if run is None else run
         made.add_row(
             str(number),
-            call(each.candidate),
-            format_count(each.estimate.trainable_params),
+            f"{label}, {batch(best.candidate)}" if several else label,
+            _prior(best),
+            format_count(best.estimate.trainable_params),
             format_bytes(memory.device_peak_bytes),
             band(memory.low_bytes, memory.high_bytes),
-            format_seconds(each.estimate.time.step_seconds),
-            format_seconds(run) if run is not None else "-",
+            format_seconds(seconds),
         )
-    if len(fits) > MOST_ROWS:
-        made.add_row("", f"... {len(fits) - MOST_ROWS} more (--json has all)")
+    if len(groups) > MOST_ROWS:
+        made.add_row("", f"... {len(groups) - MOST_ROWS} more (--json has all)")
     return made
+
+
+def _with_ranks(members: Sequence[Fits]) -> str:
+    """Name a configuration with all the ranks for which the same is published: "lora r=1-64 attention"."""
+    ranks = [each.candidate.rank for each in members if each.candidate.rank is not None]
+    label = name(members[0].candidate)
+    if not ranks or min(ranks) == max(ranks):
+        return label
+    return re.sub(r"r=\d+", f"r={min(ranks)}-{max(ranks)}", label, count=1)
+
+
+def _prior(fit: Fits) -> str:
+    return f"{fit.prior.score:.2f} ±{fit.prior.spread:.2f}" if fit.prior else "unknown"
+
+
+def _about_prior(fits: Sequence[Fits]) -> list[RenderableType]:
+    metric = next((each.prior.metric for each in fits if each.prior), None)
+    if metric is None:
+        return [Text("No published comparison covers these configurations: no prior.", style="dim")]
+    words = (
+        f"prior: published, not predicted: {metric}, with what placement and quantisation changed "
+        "elsewhere; ± one standard deviation; it ranks. Sources are in --json. "
+        "Of each configuration the variant that is fastest a row is shown."
+    )
+    return [Text(words, style="dim")]
+
+
+def _apart_from_batch(candidate: Candidate) -> str:
+    return f"{name(candidate)}{' checkpointing' if candidate.training.gradient_checkpointing else ''}"
 
 
 def _rejected(rejected: Sequence[Rejected], call: Callable[[Candidate], str]) -> Table:
@@ -202,39 +189,50 @@ def _rejected(rejected: Sequence[Rejected], call: Callable[[Candidate], str]) ->
     return made
 
 
+def _near_misses(rejected: Sequence[Rejected], call: Callable[[Candidate], str]) -> list[RenderableType]:
+    """Say of other kinds of configurations that nearly fit what would make them fit."""
+    others = [each for each in rejected[1:] if each.ways_out]
+    if not others:
+        return []
+    words = [Text.assemble((call(each.candidate), "cyan"), f": {each.way_out}") for each in others]
+    return [Text(), heading("Other near misses"), *words]
+
+
 def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
-    """Show which known models a budget has room for."""
-    labels = [f"{name(row.verdict.candidate)}, {batch(row.verdict.candidate)}" for row in rows]
-    columns = ("model", "parameters", "verdict", "peak memory", "90 % band", "why not, or what would fit")
-    made = table(*columns, right=("parameters", "peak memory", "90 % band"))
-    one_for_all = len(set(labels)) == 1
-    if not one_for_all:
-        made.add_column("configuration")
-    for row, label in zip(rows, labels, strict=True):
-        estimate = row.verdict.estimate
-        cells = (
-            row.model,
-            format_count(row.parameters) if row.parameters else "-",
-            _word(row.verdict),
-            format_bytes(estimate.memory.device_peak_bytes) if estimate else "-",
-            band(estimate.memory.low_bytes, estimate.memory.high_bytes) if estimate else "-",
-            "" if isinstance(row.verdict, Fits) else _note(row.verdict),
-        )
-        made.add_row(*cells, *([] if one_for_all else [label]))
-    count, limits = sum(isinstance(row.verdict, Fits) for row in rows), _limits(budget)
-    title = f"{count} of {len(rows)} known models fit" + (f" {limits}" if limits else "")
+    """Show which known models a budget has room for, how, and how far."""
+    fitting = [row for row in rows if row.fits]
+    limits = _limits(budget)
+    title = f"{len(fitting)} of {len(rows)} known models fit" + (f" {limits}" if limits else "")
+    parts: list[RenderableType] = [heading(title)]
+    if fitting:
+        names = [option.name for option in fitting[0].options]
+        lengths = {row.length for row in fitting}
+        tokens = f"{max(lengths)} tokens" if len(lengths) == 1 else "the usual length"
+        made = table("model", "parameters", *names, right=("parameters", *names))
+        for row in fitting:
+            size = format_count(row.parameters) if row.parameters else "-"
+            made.add_row(row.model, size, *(_option(option) for option in row.options))
+        parts += [
+            Text(f"the largest batch of {tokens} / the longest single row in tokens", style="dim"),
+            made,
+        ]
+    refused = [row for row in rows if row.refusal is not None]
+    if refused:
+        nearest = refused[0]
+        reason = nearest.refusal.reason if nearest.refusal else ""
+        others = ", ".join(row.model for row in refused[1:])
+        words = f"{nearest.model} does not fit: {reason}"
+        parts += [Text(), Text(f"{words}; nor do {others}." if others else f"{words}.")]
     memory = f" --gpu-mem {format_limit(budget.gpu_mem).replace(' ', '')}" if budget.gpu_mem else ""
-    hint = f"Plan one of them: autopeft plan --model NAME{memory}"
-    return Group(
-        heading(f"{title}, with {labels[0]}" if one_for_all else title), made, Text(hint, style="dim")
-    )
+    parts.append(Text(f"Plan one of them: autopeft plan --model NAME{memory}", style="dim"))
+    return Group(*parts)
 
 
-def _note(verdict: Rejected) -> str:
-    return (verdict.way_out if verdict.estimate else "") or verdict.reason
-
-
-def _word(verdict: Verdict) -> Text:
-    if isinstance(verdict, Fits):
-        return Text("fits", style="green")
-    return Text("too big" if verdict.estimate else "no", style="red")
+def _option(option: Option) -> Text:
+    """Show how far one way to train goes: "12 / 8,192"."""
+    if option.largest_batch == 0:
+        return Text("-", style="dim")
+    batch = "?" if option.largest_batch is None else str(option.largest_batch)
+    longest = "?" if option.longest_row is None else f"{option.longest_row:,}"
+    fits = isinstance(option.verdict, Fits)
+    return Text(f"{batch} / {longest}", style="green" if fits else "dim")

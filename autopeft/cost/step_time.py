@@ -1,143 +1,226 @@
 """Step time by the roofline model: operators of a tape against the speeds of a profile.
 
-An operator takes the longer of its FLOPs at the dtype's speed and its bytes at the memory's bandwidth
-(Williams et al. 2009), and the host takes a moment to start it. A GPU computes while the host goes on,
-so a phase takes the longer of both; on a CPU they are the same cores, so they add up.
+An operator takes the longer of its FLOPs at its sort's speed and its bytes at the memory's bandwidth
+(Williams et al. 2009), at least a kernel's time (`efficiency.py`). The host starts one operator after the
+other. A GPU works through their queue while the host goes on: operator i ends at
+E(i) = max(E(i-1), H(i)) + d(i), where H(i) is when it was started and d(i) what it takes. So
+E(n) = D(n) + max over j of (H(j) - D(j-1)) with D the sum of d: whatever overlaps does, operator by
+operator. On a CPU both are the same cores, so they add up.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autopeft.cost.efficiency import (
+    Sort,
+    column_seconds,
+    device_seconds,
+    memory_speed,
+    sort_of,
+    speeds,
+    unpacking_seconds,
+)
 from autopeft.cost.estimate import Bound, TimeEstimate
-from autopeft.cost.tape import Phase, Span, Tape
-from autopeft.errors import UnsupportedError
-from autopeft.hardware.profile import HardwareProfile
+from autopeft.cost.tape import Category, Kind, Phase, Span, Tape
+from autopeft.hardware.profile import HardwareProfile, HostSpeed
 
-# Datasheets promise what no kernel reaches: 0.8 of it gave the smallest error on published runs of
-# 53 PEFT configurations on one L40S (7.5 % mean). Measured speeds are taken as they are.
-_EFFICIENCY = {"measured": 1.0, "datasheet": 0.8, "assumed": 0.8}
 # 90 % band around the step time. Whose numbers they are decides how wide it is.
-_BAND = {"measured": 0.25, "datasheet": 0.35, "assumed": 0.5}
-# Where a profile does not name a dtype's speed, that of the next of these is the safe one.
-_SLOWER = {"bfloat16": ("float16", "float32"), "float16": ("bfloat16", "float32"), "float64": ("float32",)}
+BAND = {"measured": 0.25, "datasheet": 0.35, "assumed": 0.5}
+# Seconds per operator relative to `dispatch_seconds` where a profile has no measured ones: forward goes
+# through Python's modules, backward through autograd's C++ loop.
+_HOST_SHARES = {Phase.FORWARD: 1.0, Phase.BACKWARD: 0.6, Phase.OPTIMIZER: 1.0}
+# As many micro-batches are followed one by one; the last one stands for the rest.
+_FOLLOWED = 3
+
+_HELD = np.array((Category.WEIGHTS, Category.ADAPTER, Category.QUANTIZATION))
+
+_Seconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Seconds that a span takes by what limits it; `device` is the sum of the operators' rooflines."""
+class Work:
+    """Seconds of each operator of a step, in order.
 
-    compute: float = 0.0
-    bandwidth: float = 0.0
-    dispatch: float = 0.0
+    Attributes:
+        device: on the device.   host: to start it.
+        computes: whether computing, not moving bytes, is most of `device`.
+        phase: `Phase` of each.
+    """
 
-    @property
-    def device(self) -> float:
-        return self.compute + self.bandwidth
-
-    def __add__(self, other: _Work) -> _Work:
-        return _Work(
-            self.compute + other.compute, self.bandwidth + other.bandwidth, self.dispatch + other.dispatch
-        )
-
-    def times(self, count: float) -> _Work:
-        return _Work(self.compute * count, self.bandwidth * count, self.dispatch * count)
+    device: _Seconds
+    host: _Seconds
+    computes: NDArray[np.bool_]
+    phase: NDArray[np.int8]
 
 
-def estimate_time(tape: Tape, profile: HardwareProfile, grad_accum: int) -> TimeEstimate:
-    """Turn a tape into the time of one optimizer step at its first length.
+def estimate_time(
+    tape: Tape,
+    profile: HardwareProfile,
+    grad_accum: int,
+    *,
+    recomputes: bool = False,
+    unpacked: float = 0.0,
+) -> TimeEstimate:
+    """Turn a tape into the time of its second optimizer step, which finds the optimizer's state in place.
 
-    The optimizer's part is taken from the last step, which finds its state in place.
+    Args:
+        tape: what was traced.
+        profile: what it runs on.
+        grad_accum: micro-batches of a step.
+        recomputes: backward runs forward once more (gradient checkpointing).
+        unpacked: weights that every pass unpacks by operators that are not on the tape.
 
     Raises:
         UnsupportedError: the profile has no speed for a dtype that the model computes in.
     """
-    by_phase = _phases(tape, profile, grad_accum)
-    total = sum(by_phase.values(), _Work())
+    followed = min(grad_accum, max(tape.micro_batches, _FOLLOWED))
+    work = step_work(tape, profile, followed, recomputes=recomputes, unpacked=unpacked)
     overlaps = tape.target == "cuda"
-    seconds = {phase: _duration(work, overlaps=overlaps) for phase, work in by_phase.items()}
+    seconds = _by_phase(work, overlaps=overlaps)
     step = sum(seconds.values())
-    upper = sum(work.device + work.dispatch for work in by_phase.values())
-    lower = min(step, max(total.device, total.dispatch) if overlaps else total.device)
-    spread = _BAND[profile.provenance.kind]
-    rows = tape.rows * grad_accum
+    device, host = float(work.device.sum()), float(work.host.sum())
+    if grad_accum > followed:
+        fewer = step_work(tape, profile, followed - 1, recomputes=recomputes, unpacked=unpacked)
+        extra = grad_accum - followed
+        before = _by_phase(fewer, overlaps=overlaps)
+        seconds = {phase: each + extra * (each - before[phase]) for phase, each in seconds.items()}
+        step += extra * (step - sum(before.values()))
+        device += extra * (device - float(fewer.device.sum()))
+        host += extra * (host - float(fewer.host.sum()))
+    spread = BAND[profile.provenance.kind]
     return TimeEstimate(
+        micro_step_seconds=(seconds[Phase.FORWARD] + seconds[Phase.BACKWARD]) / grad_accum,
         step_seconds=step,
+        tokens_per_second=tape.rows * tape.lengths[min(1, len(tape.lengths) - 1)] * grad_accum / step
+        if step
+        else 0.0,
         forward_seconds=seconds[Phase.FORWARD],
         backward_seconds=seconds[Phase.BACKWARD],
         optimizer_seconds=seconds[Phase.OPTIMIZER],
-        lower_seconds=lower,
-        upper_seconds=upper,
+        lower_seconds=min(step, max(device, host) if overlaps else device),
+        upper_seconds=max(step, device + host),
         low_seconds=step * (1 - spread),
         high_seconds=step * (1 + spread),
-        evaluation_row_seconds=seconds[Phase.FORWARD] / rows,
-        bound=_bound(total),
+        evaluation_row_seconds=seconds[Phase.FORWARD] / (tape.rows * grad_accum),
+        token_seconds=_token_seconds(tape, profile, work, followed),
+        bound=_bound(work),
     )
 
 
-def run_seconds(
-    time: TimeEstimate, *, rows: int, validation_rows: int, epochs: float, rows_per_step: int
-) -> float:
-    """Return the time of a whole run: its steps, and one evaluation at the end of each epoch."""
-    steps = max(1, math.ceil(rows * epochs / rows_per_step))
-    evaluations = math.ceil(epochs)
-    return steps * time.step_seconds + evaluations * validation_rows * time.evaluation_row_seconds
+def shortened(tape: Tape, share: float) -> Tape:
+    """Return a tape as if its rows had a share of their tokens: work in proportion, weights as they are."""
+    moved = np.where(tape.operator_kind == Kind.MATMUL, 1.0, share)
+    return replace(
+        tape, operator_flops=tape.operator_flops * share, operator_bytes=tape.operator_bytes * moved
+    )
 
 
-def _phases(tape: Tape, profile: HardwareProfile, grad_accum: int) -> dict[Phase, _Work]:
-    compute, bandwidth = _rooflines(tape, profile)
-    found = dict.fromkeys((Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER), _Work())
-    last = tape.spans[-1].step
-    for span, _, operators in tape.segments():
-        count = _repeats(span, tape.micro_batches, grad_accum)
-        if span.step == (last if span.phase is Phase.OPTIMIZER else 0):
-            dispatch = (operators.stop - operators.start) * profile.dispatch_seconds
-            parts = float(compute[operators].sum()), float(bandwidth[operators].sum())
-            found[span.phase] += _Work(*parts, dispatch).times(count)
-    return found
+def step_work(
+    tape: Tape,
+    profile: HardwareProfile,
+    micro_batches: int,
+    *,
+    recomputes: bool = False,
+    unpacked: float = 0.0,
+) -> Work:
+    """Return the operators of a step of so many micro-batches with what each takes."""
+    device, computes = _device(tape, profile)
+    starts = host_seconds(profile)
+    passes = {Phase.FORWARD: 1, Phase.BACKWARD: 2 if recomputes else 1}
+    unpacking = unpacking_seconds(profile, unpacked)
+    timed = min(1, tape.spans[-1].step)
+    parts: list[tuple[_Seconds, _Seconds, NDArray[np.bool_], NDArray[np.int8]]] = []
+    forward = 0
+    spans = [each for each in tape.segments() if each[0].step == timed]
+    for span, _, operators in _repeated(spans, tape.micro_batches, micro_batches):
+        count = operators.stop - operators.start
+        host = np.full(count, starts[span.phase])
+        if span.phase is Phase.FORWARD:
+            forward = count
+        if span.phase is Phase.BACKWARD and recomputes:
+            # Recomputed operators go through Python again.
+            again = min(forward, count)
+            host += again / max(count, 1) * (starts[Phase.FORWARD] - starts[Phase.BACKWARD])
+        phase = np.full(count, int(span.phase), dtype=np.int8)
+        extra = unpacking * passes.get(span.phase, 0) / max(count, 1)
+        parts.append((device[operators] + extra, host, computes[operators], phase))
+    if not parts:
+        nothing = np.zeros(0)
+        return Work(nothing, nothing, nothing.astype(bool), nothing.astype(np.int8))
+    return Work(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _repeats(span: Span, traced: int, grad_accum: int) -> int:
-    """Say how often a span occurs in a step: the last traced micro-batch stands for all the rest."""
-    if span.phase is Phase.OPTIMIZER:
-        return 1
-    return grad_accum - traced + 1 if span.micro_batch == traced - 1 else 1
+def host_seconds(profile: HardwareProfile) -> dict[Phase, float]:
+    """Return what the host needs per operator in each phase."""
+    host = profile.host or HostSpeed(
+        forward=profile.dispatch_seconds * _HOST_SHARES[Phase.FORWARD],
+        backward=profile.dispatch_seconds * _HOST_SHARES[Phase.BACKWARD],
+        optimizer=profile.dispatch_seconds * _HOST_SHARES[Phase.OPTIMIZER],
+    )
+    return {Phase.FORWARD: host.forward, Phase.BACKWARD: host.backward, Phase.OPTIMIZER: host.optimizer}
 
 
-def _rooflines(tape: Tape, profile: HardwareProfile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each operator's seconds, under compute where that limits it, else under bandwidth."""
-    share = _EFFICIENCY[profile.provenance.kind]
-    speeds = np.array([_speed(profile, dtype) for dtype in tape.dtypes]) * share
-    works = tape.operator_flops > 0
-    speed = np.where(works, speeds[tape.operator_dtype] if len(speeds) else 1.0, 1.0)
-    if np.isnan(speed).any():
-        lacking = sorted({tape.dtypes[i] for i in tape.operator_dtype[works]} - set(profile.matmul_flops))
-        raise UnsupportedError(
-            f"the profile {profile.name} must have the speed of {', '.join(lacking)} products, but has only: "
-            f"{', '.join(sorted(profile.matmul_flops))}; measure it or choose another precision."
-        )
-    computing = tape.operator_flops / speed
-    moving = tape.operator_bytes / (profile.bandwidth_bytes_per_second * share)
-    limited = computing > moving
-    return np.where(limited, computing, 0.0), np.where(limited, 0.0, moving)
+def weight_bytes(tape: Tape) -> int:
+    """Return the bytes of the model's weights, packed ones and adapters among them."""
+    return int(tape.block_bytes[np.isin(tape.block_category, _HELD)].sum())
 
 
-def _speed(profile: HardwareProfile, dtype: str) -> float:
-    for name in (dtype, *_SLOWER.get(dtype, ())):
-        if name in profile.matmul_flops:
-            return profile.matmul_flops[name]
-    return float("nan")
+def _token_seconds(tape: Tape, profile: HardwareProfile, work: Work, micro_batches: int) -> float:
+    """Return the time of one more token: the operators of a forward pass, and all weights read once."""
+    host = float(work.host[work.phase == Phase.FORWARD].sum()) / micro_batches
+    reading = weight_bytes(tape) / memory_speed(profile)
+    return max(host, reading) if tape.target == "cuda" else host + reading
 
 
-def _duration(work: _Work, *, overlaps: bool) -> float:
-    return max(work.device, work.dispatch) if overlaps else work.device + work.dispatch
+_Segment = tuple[Span, slice, slice]
 
 
-def _bound(total: _Work) -> Bound:
-    if total.dispatch > total.device:
+def _repeated(spans: list[_Segment], traced: int, wanted: int) -> list[_Segment]:
+    """Return the spans of a step of `wanted` micro-batches: the last traced one stands for the rest."""
+    found: list[_Segment] = []
+    for micro_batch in range(wanted):
+        copied = min(micro_batch, traced - 1)
+        found += [each for each in spans if each[0].phase < Phase.OPTIMIZER and each[0].micro_batch == copied]
+    return found + [each for each in spans if each[0].phase is Phase.OPTIMIZER]
+
+
+def _device(tape: Tape, profile: HardwareProfile) -> tuple[_Seconds, NDArray[np.bool_]]:
+    """Return each operator's seconds on the device, and whether it computes most of them."""
+    seconds, computes = np.zeros(len(tape.operators)), np.zeros(len(tape.operators), dtype=bool)
+    code = (tape.operators.astype(np.int64) << 16) | (tape.operator_kind.astype(np.int64) << 8)
+    code |= tape.operator_dtype.astype(np.int64)
+    kinds, places = np.unique(code, return_inverse=True)
+    sorts = [sort_of(tape.names[kind >> 16], int(kind >> 8 & 0xFF)) for kind in kinds.tolist()]
+    for place, (kind, sort) in enumerate(zip(kinds.tolist(), sorts, strict=True)):
+        chosen = places == place
+        name, moved = tape.names[kind >> 16], tape.operator_bytes[chosen]
+        speed = speeds(profile, sort, tape.dtypes[kind & 0xFF], name)
+        seconds[chosen], computes[chosen] = device_seconds(speed, tape.operator_flops[chosen], moved)
+        if sort is Sort.DECOMPOSITION and tape.target == "cuda":
+            seconds[chosen] += column_seconds(name, moved)
+    return seconds, computes
+
+
+def _by_phase(work: Work, *, overlaps: bool) -> dict[Phase, float]:
+    """Return what each phase adds to the time of the step."""
+    phases = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+    if not overlaps:
+        each = work.device + work.host
+        return {phase: float(each[work.phase == phase].sum()) for phase in phases}
+    if not len(work.device):
+        return dict.fromkeys(phases, 0.0)
+    done = np.cumsum(work.device)
+    waited = np.maximum.accumulate(np.cumsum(work.host) - (done - work.device))
+    added = np.diff(done + waited, prepend=0.0)
+    return {phase: float(added[work.phase == phase].sum()) for phase in phases}
+
+
+def _bound(work: Work) -> Bound:
+    device = float(work.device.sum())
+    if float(work.host.sum()) > device:
         return "dispatch"
-    return "compute" if total.compute > total.bandwidth else "bandwidth"
+    return "compute" if float(work.device[work.computes].sum()) > device / 2 else "bandwidth"

@@ -18,11 +18,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-TAPE_FORMAT = 1
+TAPE_FORMAT = 2
 
 Target = Literal["cpu", "cuda"]
-# What numpy, zipfile and json raise on bytes that are no tape, beside ValueError.
-_DAMAGE = (OSError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Category(IntEnum):
@@ -36,6 +34,7 @@ class Category(IntEnum):
     TEMPORARY = 5  # born and dead within one phase
     LOGITS = 6  # as large as the model's output: logits, their copies and gradients
     OTHER = 7  # batches, and what the building of the model left behind
+    QUANTIZATION = 8  # scales and tables of quantised weights
 
 
 class Phase(IntEnum):

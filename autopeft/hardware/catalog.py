@@ -64,6 +64,28 @@ def save_profile(profile: HardwareProfile, path: Path) -> Path:
     return write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
 
+def with_published(measured: HardwareProfile) -> HardwareProfile:
+    """Add what nobody measures but a datasheet says, where just one shipped profile is of the same device."""
+    known = [each for each in list_profiles((shipped("profiles"),)) if _same_device(each, measured)]
+    if len(known) != 1:
+        return measured
+    (paper,) = known
+    added = {
+        name: getattr(paper, name)
+        for name in ("power_watts", "link_bytes_per_second")
+        if getattr(measured, name) is None and getattr(paper, name) is not None
+    }
+    if not added:
+        return measured
+    source = f"{measured.provenance.source}; {' and '.join(added)} as published of {paper.name}"
+    provenance = measured.provenance.model_copy(update={"source": source})
+    return measured.model_copy(update=added | {"provenance": provenance})
+
+
+def _same_device(one: HardwareProfile, other: HardwareProfile) -> bool:
+    return (one.device, one.device_name) == (other.device, other.device_name)
+
+
 def _files(folders: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
@@ -94,11 +116,16 @@ def _mapping(file: Path) -> dict[Any, Any]:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file} cannot be read: it is not UTF-8 text.") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is no profile: its lists and mappings are nested too deep.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise ConfigError(f"{file} is no valid YAML{where}: {problem}.") from None
+    except ValueError as error:
+        # A date with a 13th month, a number of too many digits.
+        raise ConfigError(f"{file} is no valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold the fields of one device, but holds {type(content).__name__}.")
     return content

@@ -8,27 +8,39 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft.errors import InputError
+from autopeft.files import THIS_MACHINE
+from autopeft.hardware.catalog import with_published
 from autopeft.hardware.footprint import cpu_context_bytes, cuda_context_bytes
 from autopeft.hardware.limits import core_limit, memory_limits
-from autopeft.hardware.profile import DeviceKind, HardwareProfile, Provenance
+from autopeft.hardware.profile import (
+    DeviceKind,
+    HardwareProfile,
+    HostSpeed,
+    OperatorSpeed,
+    Provenance,
+    name_fault,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from autopeft.hardware.speed import Reading
+    from autopeft.hardware.timing import Reading
 
 _BUSY_SPREAD = 0.25
+_LITTLE_FREE = 0.25
+_NO_DTYPES = ("bandwidth", "dispatch", "read", "write", "copy", "host-to-device")
 _PACKAGES = ("torch", "transformers", "peft")
 
 
 def probe(
     *,
-    name: str = "this-machine",
-    seconds: float = 4.0,
+    name: str = THIS_MACHINE,
+    seconds: float = 8.0,
     threads: int | None = None,
     context_bytes: int | None = None,
 ) -> HardwareProfile:
@@ -44,7 +56,7 @@ def probe(
             None measures it in a fresh process, which takes several seconds more.
 
     Raises:
-        InputError: `seconds`, `threads` or `context_bytes` is out of range.
+        InputError: the name is none, or `seconds`, `threads` or `context_bytes` is out of range.
         UnsupportedError: a training process cannot start here.
     """
     if not seconds > 0 or (threads is not None and threads < 1) or (context_bytes or 0) < 0:
@@ -52,10 +64,13 @@ def probe(
             "`seconds > 0`, `threads >= 1` and `context_bytes >= 0` must hold, "
             f"but got ({seconds=}, {threads=}, {context_bytes=})."
         )
+    fault = name_fault(name)
+    if fault:
+        raise InputError(f"{fault}.")
     import torch
 
     if torch.cuda.is_available():
-        return _probe_cuda(name, seconds, context_bytes)
+        return with_published(_probe_cuda(name, seconds, context_bytes))
     return _probe_cpu(name, seconds, threads, context_bytes)
 
 
@@ -91,6 +106,8 @@ def _probe_cuda(name: str, seconds: float, context_bytes: int | None) -> Hardwar
 
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     free, total = torch.cuda.mem_get_info()
+    # What torch holds of the device at that moment is free for a training too.
+    usable = free + torch.cuda.memory_reserved()
     if context_bytes is None:
         context_bytes = cuda_context_bytes()
     dtypes = ["float32", "float16"]
@@ -105,28 +122,77 @@ def _probe_cuda(name: str, seconds: float, context_bytes: int | None) -> Hardwar
         device_name=properties.name,
         total=total,
         # This process has a context of its own, which goes when it ends.
-        usable=min(free + torch.cuda.memory_reserved() + context_bytes, total),
+        usable=min(usable + context_bytes, total),
         context=context_bytes,
         cores=0,
         remark=f"{seconds:g} s; usable memory is what was free",
+        devices=torch.cuda.device_count(),
     )
 
 
-def _measure(device: torch.device, dtypes: tuple[str, ...], seconds: float, free: int) -> dict[str, Reading]:
-    """Measure everything in `seconds`, each quantity for an equal share."""
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured: single quantities, and the tables of operators."""
+
+    readings: dict[str, Reading]
+    operators: dict[str, OperatorSpeed]
+    spreads: dict[str, float]
+    host: HostSpeed | None = None
+
+
+def _measure(device: torch.device, dtypes: tuple[str, ...], seconds: float, free: int) -> Measured:
+    """Measure everything in `seconds`, a share for each part."""
     import torch
 
     from autopeft.hardware import speed
+    from autopeft.hardware.host import host_speed
 
-    share = seconds / (len(dtypes) + 2)
-    readings = {name: speed.matmul_flops(device, getattr(torch, name), share) for name in dtypes}
+    share = seconds / 16
+    readings = {name: speed.matmul_flops(device, getattr(torch, name), share, free // 4) for name in dtypes}
     readings["bandwidth"] = speed.bandwidth(device, share, free // 4)
     readings["dispatch"] = speed.dispatch_seconds(device, share)
-    return readings
+    readings |= speed.directions(device, share, free // 4)
+    if device.type == "cuda":
+        readings["host-to-device"] = speed.host_copy(device, share, free // 4)
+    host, spread = host_speed(device, 2 * share)
+    operators, spreads = _operators(device, dtypes, 8 * share, free // 4)
+    spreads |= {name: reading.spread for name, reading in readings.items()} | {"host": spread}
+    return Measured(readings, operators, spreads, host)
+
+
+def _operators(
+    device: torch.device, dtypes: tuple[str, ...], seconds: float, most_bytes: int
+) -> tuple[dict[str, OperatorSpeed], dict[str, float]]:
+    """Measure the tables of operators; return them and how far their repeats differ."""
+    import torch
+
+    from autopeft.hardware import operators as table
+    from autopeft.hardware.timing import time_all
+
+    moved = table.pointwise_table(device, seconds * 0.4, most_bytes // 4)
+    # What the smallest operator takes is the host's work, which is counted apart.
+    floor = min(each.readings[0].value for each in moved.values())
+    found = {name: table.moving_speed(each, floor) for name, each in moved.items()}
+    spreads = {name: each.spread for name, each in moved.items()}
+    share = seconds * 0.6 / len(dtypes)
+    for name in dtypes:
+        dtype = getattr(torch, name)
+        products = table.matmul_table(device, dtype, share * 0.7, most_bytes)
+        ahead, back = table.attention_tables(device, dtype, share * 0.3, most_bytes)
+        for sort, each in (("matmul", products), ("attention", ahead), ("attention-backward", back)):
+            found[f"{sort}.{name}"] = table.computing_speed(each, floor)
+            spreads[f"{sort}.{name}"] = each.spread
+    unpacking = table.dequantising(device)
+    if unpacking is not None:
+        (reading,) = time_all([unpacking.call], share / 10, device)
+        rate = unpacking.moved / max(reading.value - floor, reading.value / 10)
+        found["dequantise"] = OperatorSpeed(bytes_per_second=rate)
+        spreads["dequantise"] = reading.spread
+    return found, spreads
 
 
 def _profile(
-    readings: dict[str, Reading],
+    measured: Measured,
     *,
     name: str,
     device: DeviceKind,
@@ -136,9 +202,12 @@ def _profile(
     context: int,
     cores: int,
     remark: str,
+    devices: int = 1,
 ) -> HardwareProfile:
+    readings = measured.readings
     spread = max(reading.spread for reading in readings.values())
     busy = f"; machine busy: repeats differ by {spread:.0%}" if spread > _BUSY_SPREAD else ""
+    copied = readings.get("host-to-device")
     return HardwareProfile(
         name=name,
         device=device,
@@ -146,16 +215,51 @@ def _profile(
         total_bytes=total,
         usable_bytes=usable,
         context_bytes=context,
-        matmul_flops={key: r.value for key, r in readings.items() if key not in ("bandwidth", "dispatch")},
+        matmul_flops={key: r.value for key, r in readings.items() if key not in _NO_DTYPES},
         bandwidth_bytes_per_second=readings["bandwidth"].value,
         dispatch_seconds=readings["dispatch"].value,
         cores=cores,
+        host_to_device_bytes_per_second=copied.value if copied else None,
+        host=measured.host,
+        operators=measured.operators,
+        bandwidths={key: readings[key].value for key in ("read", "write", "copy") if key in readings},
+        spreads={key: round(value, 3) for key, value in measured.spreads.items()},
+        warnings=_warnings(measured, usable, total) + _unmeasured(device_name, devices),
         provenance=Provenance(
             kind="measured",
             source=f"autopeft probe, {remark}{busy}",
             date=dt.datetime.now(dt.UTC).date().isoformat(),
         ),
         versions=_versions(),
+    )
+
+
+def _warnings(measured: Measured, usable: int, total: int) -> tuple[str, ...]:
+    """Say what makes the numbers doubtful."""
+    found = []
+    every = measured.spreads | {name: reading.spread for name, reading in measured.readings.items()}
+    wide = sorted(((spread, name) for name, spread in every.items() if spread > _BUSY_SPREAD), reverse=True)
+    if wide:
+        spread, name = wide[0]
+        found.append(
+            f"repeats of {len(wide)} of {len(every)} quantities differ by more than {_BUSY_SPREAD:.0%} "
+            f"({name} by {spread:.0%}): other work slows this machine; profile it again when it is idle"
+        )
+    if usable < total * _LITTLE_FREE:
+        found.append(
+            f"only {usable / total:.0%} of the memory was free: plans will use no more than that; "
+            "profile again when others have left, or pass --gpu-mem"
+        )
+    return tuple(found)
+
+
+def _unmeasured(device_name: str, devices: int) -> tuple[str, ...]:
+    """Say that a machine has more devices than the one that was measured."""
+    if devices < 2:
+        return ()
+    return (
+        f"this machine has {devices} devices, of which only the current one, {device_name}, was measured: "
+        "choose another by CUDA_VISIBLE_DEVICES",
     )
 
 
@@ -174,8 +278,11 @@ def _driver() -> str | None:
     if tool is None:
         return None
     query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    # A fixed question to the driver's own tool.
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    try:
+        # A fixed question to the driver's own tool.
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    except (subprocess.TimeoutExpired, OSError):
+        return None
     return answer.stdout.splitlines()[0].strip() if answer.returncode == 0 and answer.stdout else None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.profile import HardwareProfile, Provenance
+from autopeft.methods.heads import default_task
 from autopeft.methods.registry import DEFAULT, METHODS, find_method
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate, Scalar
@@ -19,6 +20,7 @@ from autopeft.workload.dataset import Dataset, Lengths, Task, Workload
 from autopeft.workload.models import find_model
 
 ASSUMED_LENGTH = 512
+ASSUMED_WITH_IMAGE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,11 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
         InputError: something is missing, unknown or malformed.
     """
     base, dataset = _model_and_data(request)
-    task: Task = dataset.task if dataset else request.task or _usual_task(base)
+    task: Task = (
+        dataset.task
+        if dataset
+        else request.task or default_task(base.family, base.config.get("model_type", ""))
+    )
     space = load_space(request.space)
     for method in space.methods:
         find_method(method)
@@ -55,6 +61,10 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
         if name.startswith("training.")
     }
     training = DEFAULT.training.model_copy(update=fixed)
+    assumed = assumed_length(base)
+    if base.family == "multimodal" and assumed > training.max_length and request.seq_len is None:
+        training = training.model_copy(update={"max_length": assumed})
+        space = fix(space, {"training.max_length": assumed})
     if base.max_length is not None and training.max_length > base.max_length:
         if request.seq_len is not None:
             raise InputError(
@@ -82,6 +92,11 @@ def settings_of(request: Request, profile: HardwareProfile, space: SearchSpace) 
         "precision": None if "training.precision" in said else usual,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def assumed_length(base: BaseModel) -> int:
+    """Return to how many tokens rows are taken to be cut where nobody says so; an image takes hundreds."""
+    return ASSUMED_WITH_IMAGE if base.family == "multimodal" else ASSUMED_LENGTH
 
 
 def target_profile(request: Request, this_machine: HardwareProfile | None) -> HardwareProfile:
@@ -161,16 +176,12 @@ def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
     )
 
 
-def _usual_task(base: BaseModel) -> Task:
-    return "sft" if base.family == "decoder" else "classification"
-
-
 def _workload(
     task: Task, base: BaseModel, dataset: Dataset | None, request: Request, max_length: int
 ) -> Workload:
     if dataset is None:
-        longest = request.seq_len or min(ASSUMED_LENGTH, base.max_length or ASSUMED_LENGTH)
-        return Workload(task=task, lengths=Lengths.constant(longest))
+        longest = request.seq_len or min(assumed_length(base), base.max_length or assumed_length(base))
+        return Workload(task=task, lengths=Lengths.constant(longest), rows=request.examples or 0)
     from autopeft.workload.tokens import measure_lengths
 
     return Workload(

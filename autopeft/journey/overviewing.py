@@ -1,24 +1,36 @@
-"""The overview: which models of the catalogue can be adapted within a budget."""
+"""The overview: which models of the catalogue can be adapted within a budget, how, and how far."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 
 from autopeft.hardware.profile import HardwareProfile
-from autopeft.journey.inputs import load_inputs
+from autopeft.journey.inputs import ASSUMED_LENGTH, load_inputs
 from autopeft.methods.registry import METHODS
 from autopeft.plan.cost_model import CostModel
-from autopeft.plan.overview import ModelRow
-from autopeft.plan.plan import Rejected
+from autopeft.plan.largest_batch import largest_batch
+from autopeft.plan.overview import ModelRow, Option
+from autopeft.plan.plan import Rejected, Verdict
 from autopeft.plan.planner import Planner
 from autopeft.request import Request
-from autopeft.units import format_bytes
+from autopeft.space.candidate import Candidate
+from autopeft.units import format_bytes, format_limit
 from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import Lengths
 from autopeft.workload.models import list_models
+from autopeft.workload.usual import USUAL
 
 SIDE_BY_SIDE = 2
-_BYTES_A_WEIGHT = {"fp32": 4, "bf16": 2}
+TOKENS = 128
+"""Lengths of single rows are told in steps of so many tokens."""
+
+_NO_LIMIT = 2**31
+_BYTES_A_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+_PACKED = 0.5
+_TRAINED = 4
+"""A trained weight comes with its gradient and two states of AdamW, each at least as large."""
 
 
 def judge_catalogue(
@@ -26,14 +38,25 @@ def judge_catalogue(
     profile: HardwareProfile,
     cost_model: CostModel,
     progress: Callable[[str, int, int], None],
+    *,
+    all_models: bool = False,
 ) -> tuple[ModelRow, ...]:
-    """Judge the default configuration on every model of the catalogue, smallest model first.
+    """Judge full fine-tuning, LoRA and QLoRA on models of the catalogue, smallest model first.
 
-    A model whose weights alone exceed the limit is refused without tracing it.
+    What exceeds the limit by its weights alone is refused without tracing it.
+
+    Args:
+        request: budget, length, batch.
+        profile: the device.
+        cost_model: predicts.
+        progress: told how many models are done.
+        all_models: take the whole catalogue, not only `USUAL`.
     """
-    models = sorted(list_models(), key=lambda base: base.parameters or 0)
+    models = [base for base in list_models() if all_models or base.name in USUAL]
     models = [base for base in models if base.family in METHODS["lora"].families]
+    models.sort(key=lambda base: base.parameters or 0)
     rows: dict[str, ModelRow] = {}
+    progress("costing models", 0, len(models))
     with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
         running = [threads.submit(_judge, base, request, profile, cost_model) for base in models]
         for done in as_completed(running):
@@ -43,15 +66,9 @@ def judge_catalogue(
     return tuple(rows[base.name] for base in models)
 
 
-def _shortened(length: int | None, base: BaseModel) -> int | None:
-    return min(length, base.max_length) if length and base.max_length else length
-
-
 def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_model: CostModel) -> ModelRow:
-    inputs = load_inputs(
-        request.model_copy(update={"model": base.name, "seq_len": _shortened(request.seq_len, base)}), profile
-    )
-    candidate = inputs.baseline
+    length = min(request.seq_len or ASSUMED_LENGTH, base.max_length or _NO_LIMIT)
+    inputs = load_inputs(request.model_copy(update={"model": base.name, "seq_len": length}), profile)
     planner = Planner(
         base=inputs.base,
         workload=inputs.workload,
@@ -59,13 +76,103 @@ def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_mod
         budget=request.budget,
         cost_model=cost_model,
     )
-    weights = (base.parameters or 0) * _BYTES_A_WEIGHT[candidate.training.precision]
-    if weights + profile.context_bytes > planner.memory_limit:
-        verdict = Rejected(
-            candidate=candidate,
-            reason=f"its weights alone take {format_bytes(weights)} in {candidate.training.precision}, "
-            f"the limit is {format_bytes(planner.memory_limit)}",
-            way_out="a smaller model fits",
+    full = Candidate(method="full", training=inputs.baseline.training)
+    packed = inputs.baseline.model_copy(update={"quantization": "nf4-dq"})
+    fixed = request.batch_size is not None
+    return ModelRow(
+        model=base.name,
+        parameters=base.parameters,
+        length=inputs.workload.lengths.longest,
+        options=tuple(
+            _option(planner, candidate, fixed_batch=fixed) for candidate in (full, inputs.baseline, packed)
+        ),
+    )
+
+
+def _option(planner: Planner, candidate: Candidate, *, fixed_batch: bool) -> Option:
+    """Judge one way to train a model, and find how far it goes."""
+    refusal = _too_heavy(planner, candidate)
+    if refusal is not None:
+        return Option(verdict=refusal, largest_batch=0, longest_row=0)
+    verdict = planner.judge(candidate)
+    if verdict.estimate is None:
+        return Option(verdict=verdict)
+    batch = candidate.training.batch_size
+    largest = _largest(planner, batch, verdict, lambda rows: planner.judge(_with(candidate, batch_size=rows)))
+    if largest and largest < batch and not fixed_batch:
+        verdict = planner.judge(_with(candidate, batch_size=largest))
+    return Option(
+        verdict=verdict,
+        largest_batch=largest,
+        longest_row=0 if largest == 0 else _longest_row(planner, candidate),
+    )
+
+
+def _longest_row(planner: Planner, candidate: Candidate) -> int | None:
+    """Find how many tokens a single row may have, at most those that the model can take."""
+    most = planner.base.max_length
+
+    def judge(tokens: int) -> Verdict:
+        rows = replace(
+            planner, workload=planner.workload.model_copy(update={"lengths": Lengths.constant(tokens)})
         )
-        return ModelRow(model=base.name, parameters=base.parameters, verdict=verdict)
-    return ModelRow(model=base.name, parameters=base.parameters, verdict=planner.judge(candidate))
+        return rows.judge(_with(candidate, batch_size=1, max_length=tokens))
+
+    if most is not None:
+        at_most = judge(most)
+        if at_most.estimate is not None and at_most.estimate.memory.high_bytes <= planner.memory_limit:
+            return most
+    steps = (most - 1) // TOKENS if most is not None else None
+    first = max(1, min(planner.workload.lengths.longest // TOKENS, steps or 1))
+
+    def judge_steps(count: int) -> Verdict | None:
+        return None if steps is not None and count > steps else judge(count * TOKENS)
+
+    found = _largest(planner, first, judge(first * TOKENS), judge_steps)
+    return None if found is None else found * TOKENS
+
+
+def _largest(
+    planner: Planner, size: int, verdict: Verdict, judge: Callable[[int], Verdict | None]
+) -> int | None:
+    """Find the largest size whose upper end of the band is within the limit; what is no size is too large."""
+    if verdict.estimate is None:
+        return None
+    limit = planner.memory_limit
+    search = largest_batch(size, verdict.estimate.memory.high_bytes, limit)
+    try:
+        asked = next(search)
+        while True:
+            found = judge(asked)
+            if found is None:
+                needed: int | None = limit + 1
+            else:
+                needed = None if found.estimate is None else found.estimate.memory.high_bytes
+            asked = search.send(needed)
+    except StopIteration as end:
+        return None if end.value is None else int(end.value)
+
+
+def _too_heavy(planner: Planner, candidate: Candidate) -> Rejected | None:
+    """Refuse what its weights alone make too large."""
+    each = _BYTES_A_WEIGHT[candidate.training.precision]
+    if candidate.quantization != "none":
+        each, what = _PACKED, f"packed weights ({candidate.quantization})"
+    elif candidate.method == "full":
+        each, what = each * _TRAINED, "weights, gradients and optimizer state"
+    else:
+        what = f"weights in {candidate.training.precision}"
+    needed = int((planner.base.parameters or 0) * each)
+    if needed + planner.profile.context_bytes <= planner.memory_limit:
+        return None
+    limit = format_limit(planner.memory_limit)
+    return Rejected(
+        candidate=candidate,
+        reason=f"its {what} alone take {format_bytes(needed)}, the limit is {limit}",
+        way_out="a smaller model fits",
+    )
+
+
+def _with(candidate: Candidate, **settings: int) -> Candidate:
+    training = candidate.training.model_copy(update=settings)
+    return candidate.model_copy(update={"training": training})

@@ -11,6 +11,8 @@ from autopeft.errors import DoesNotFitError, InputError
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
+from autopeft.journey.planning import Progress, plan_space
+from autopeft.journey.spending import cost_as_time, usd_per_hour
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, study_folder
 from autopeft.plan.cost_model import CostModel
@@ -26,10 +28,9 @@ from autopeft.search.schedule import make_schedule, most_side_by_side, share_of,
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
 from autopeft.space.candidate import Candidate
-from autopeft.space.search_space import footprints, warm_start
+from autopeft.space.search_space import warm_start
 from autopeft.workload.dataset import Dataset
 
-Progress = Callable[[str, int, int], None]
 _PLACES = ("model", "data", "test_data")
 _OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget"))
 
@@ -71,6 +72,7 @@ def run_search(
         progress("measuring this machine", 0, 1)
         with stages.timed("profile"):
             profile = measure(request)
+        request = cost_as_time(request, profile)
         progress("loading model and data", 0, 1)
         with stages.timed("data"):
             inputs = load_inputs(request, profile)
@@ -82,6 +84,7 @@ def run_search(
             profile=share_of(profile, most_side_by_side(profile)),
             budget=request.budget,
             cost_model=cost_model,
+            usd_per_hour=usd_per_hour(request, profile),
         )
         if not store.exists():
             with stages.timed("plan"):
@@ -98,15 +101,6 @@ def run_search(
         progress("starting the search", 1, 1)
         with stages.timed("search"):
             return _search(request, inputs, planner, store, folder, observers, began)
-
-
-def plan_space(planner: Planner, inputs: Inputs, limit: int, progress: Progress) -> Plan:
-    """Judge the configurations of the space that cost differently, at most `limit`, and the default."""
-    rest = [c for c in footprints(inputs.space, limit) if c.footprint != inputs.baseline.footprint]
-    candidates = [inputs.baseline, *rest]
-    return planner.plan(
-        inputs.space.name, candidates, lambda done: progress("costing configurations", done, len(candidates))
-    )
 
 
 def open_study(request: Request) -> tuple[StudyFolder, Request]:

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from autopeft.methods.placement import resolve_targets, shorten
+from autopeft.methods.registry import number_of
 from autopeft.space.candidate import Candidate
 
 PEFT_TYPE = "BOTTLENECK"
@@ -121,7 +122,9 @@ class BottleneckModel(BaseTuner):
 def configure(model: PreTrainedModel, candidate: Candidate) -> BottleneckConfig:
     """Configure bottleneck adapters for a candidate."""
     names = resolve_targets(model, candidate.targets or "output+down", candidate.layers)
-    return BottleneckConfig(size=int(candidate.knobs["size"]), target_modules=shorten(model, names))
+    return BottleneckConfig(
+        size=int(number_of(candidate, "size", least=1)), target_modules=shorten(model, names)
+    )
 
 
 def register() -> None:

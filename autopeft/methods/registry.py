@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
-from autopeft.methods.spec import Knob, MethodSpec
+from autopeft.methods.heads import head_family
+from autopeft.methods.peft_types import PEFT_METHODS
+from autopeft.methods.quantization.schemes import find_quantization
+from autopeft.methods.spec import EVERY_FAMILY, TEXT_FAMILIES, Knob, MethodSpec
 from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Task
@@ -23,6 +26,9 @@ _SPECS = (
         default_targets="query+value",
         knobs={"alpha_ratio": _ALPHA},
         mergeable=True,
+        peft_type="LORA",
+        rank_field="r",
+        families=EVERY_FAMILY,
     ),
     MethodSpec(
         name="rslora",
@@ -35,6 +41,9 @@ _SPECS = (
         default_targets="query+value",
         knobs={"alpha_ratio": _ALPHA},
         mergeable=True,
+        peft_type="LORA",
+        rank_field="r",
+        families=EVERY_FAMILY,
     ),
     MethodSpec(
         name="dora",
@@ -47,6 +56,9 @@ _SPECS = (
         default_targets="query+value",
         knobs={"alpha_ratio": _ALPHA},
         mergeable=True,
+        peft_type="LORA",
+        rank_field="r",
+        families=EVERY_FAMILY,
     ),
     MethodSpec(
         name="ia3",
@@ -56,6 +68,8 @@ _SPECS = (
         placeable=True,
         default_targets="key+value+down",
         mergeable=True,
+        peft_type="IA3",
+        families=EVERY_FAMILY,
     ),
     MethodSpec(
         name="prompt_tuning",
@@ -63,6 +77,8 @@ _SPECS = (
         paper="Lester et al. 2021, arXiv:2104.08691",
         trains="virtual tokens put before the input embeddings",
         knobs={"virtual_tokens": _TOKENS},
+        peft_type="PROMPT_TUNING",
+        families=TEXT_FAMILIES,
     ),
     MethodSpec(
         name="prefix_tuning",
@@ -70,6 +86,9 @@ _SPECS = (
         paper="Li and Liang 2021, arXiv:2101.00190",
         trains="virtual keys and values in every layer",
         knobs={"virtual_tokens": _TOKENS},
+        peft_type="PREFIX_TUNING",
+        checkpointing=False,
+        families=TEXT_FAMILIES,
     ),
     MethodSpec(
         name="ln_tuning",
@@ -79,6 +98,8 @@ _SPECS = (
         placeable=True,
         default_targets="norms",
         mergeable=True,
+        peft_type="LN_TUNING",
+        families=EVERY_FAMILY,
     ),
     MethodSpec(
         name="bottleneck",
@@ -89,6 +110,7 @@ _SPECS = (
         default_targets="output+down",
         knobs={"size": Knob(default=32, choices=(8, 16, 32, 64), meaning="width of the bottleneck")},
         exports="autopeft",
+        families=EVERY_FAMILY,
     ),
     MethodSpec(
         name="full",
@@ -96,6 +118,7 @@ _SPECS = (
         paper="the upper end of every comparison",
         trains="all weights",
         exports="model",
+        families=EVERY_FAMILY,
     ),
     MethodSpec(
         name="probe",
@@ -104,10 +127,19 @@ _SPECS = (
         trains="the classification head only",
         exports="model",
         tasks=("classification",),
+        families=EVERY_FAMILY,
+    ),
+    MethodSpec(
+        name="bitfit",
+        family="selective",
+        paper="Ben Zaken et al. 2021, arXiv:2106.10199",
+        trains="the biases that the model has",
+        exports="model",
+        families=EVERY_FAMILY,
     ),
 )
 
-METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in _SPECS}
+METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*_SPECS, *PEFT_METHODS)}
 
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
@@ -127,6 +159,9 @@ def find_method(name: str) -> MethodSpec:
 def complete(candidate: Candidate) -> Candidate:
     """Fill in what a candidate leaves to its method: rank, targets and knobs.
 
+    What the method leaves to peft stays open. Knobs of methods that peft has are checked when a model
+    is adapted, since only peft knows them.
+
     Raises:
         InputError: it sets something that its method does not have.
     """
@@ -139,7 +174,7 @@ def complete(candidate: Candidate) -> Candidate:
             f"layers={candidate.layers!r}; leave them out."
         )
     unknown = sorted(set(candidate.knobs) - set(spec.knobs))
-    if unknown:
+    if unknown and spec.peft_type is None:
         have = ", ".join(spec.knobs) or "none"
         raise InputError(f"{spec.name} has no knob {', '.join(unknown)}; it has: {have}.")
     return candidate.model_copy(
@@ -149,6 +184,29 @@ def complete(candidate: Candidate) -> Candidate:
             "knobs": {name: knob.default for name, knob in spec.knobs.items()} | candidate.knobs,
         }
     )
+
+
+def number_of(candidate: Candidate, knob: str, *, least: float = 0) -> float:
+    """Return a knob that is a number.
+
+    Raises:
+        InputError: it is none, or below `least`.
+    """
+    value = candidate.knobs[knob]
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+        raise InputError(
+            f"{candidate.method}'s knob {knob} must be a number from {least:g}, but got {value!r}."
+        )
+    return value
+
+
+def virtual_tokens(candidate: Candidate) -> int:
+    """Return how many virtual tokens a complete candidate puts before those of every row."""
+    given = candidate.knobs.get("cpt_token_ids")
+    if isinstance(given, list):
+        return len(given)
+    found = candidate.knobs.get("virtual_tokens", candidate.knobs.get("num_virtual_tokens", 0))
+    return int(found) if isinstance(found, int | float) else 0
 
 
 def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
@@ -163,11 +221,12 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
         raise UnsupportedError(f"{spec.name} works on {allowed} models; {base.name} is {base.family}.")
     if task not in spec.tasks:
         raise UnsupportedError(f"{spec.name} is for {' and '.join(spec.tasks)}, not for {task}.")
-    if task == "sft" and base.family != "decoder":
-        raise UnsupportedError(f"sft needs a decoder model; {base.name} is {base.family}.")
-    if candidate.quantization != "none":
+    kind = head_family(base.family, base.config.get("model_type", ""))
+    if task == "sft" and kind in ("encoder", "vision"):
         raise UnsupportedError(
-            f"quantization {candidate.quantization!r} cannot be planned or trained yet; use none."
+            f"sft needs a decoder or another model that writes; {base.name} is {kind}: "
+            "use task classification."
         )
-    if candidate.method == "prefix_tuning" and candidate.training.gradient_checkpointing:
-        raise UnsupportedError("prefix_tuning does not work with gradient checkpointing.")
+    find_quantization(candidate.quantization)
+    if candidate.training.gradient_checkpointing and not spec.checkpointing:
+        raise UnsupportedError(f"{spec.name} does not work with gradient checkpointing.")

@@ -11,6 +11,8 @@ from autopeft.workload.dataset import Task
 
 MethodFamily = Literal["reparameterised", "additive", "selective", "baseline"]
 Ability = Literal["peft", "autopeft", "model"]
+EVERY_FAMILY: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder", "vision", "speech", "multimodal")
+TEXT_FAMILIES: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder")
 
 
 class Knob(Message):
@@ -28,7 +30,10 @@ class MethodSpec(Message):
         trains: what is trained, in words.
         has_rank: whether `Candidate.rank` means something; `default_rank` is used where it is left out.
         placeable: whether `Candidate.targets` and `layers` mean something.
-        default_targets: role used where `targets` is left out.
+        default_targets: role used where `targets` is left out; None takes peft's for the architecture.
+        peft_type: name of the `PeftType` that does it; every field of its config may be given as a knob.
+        rank_field: field of that config which is the rank.
+        checkpointing: whether it works with gradient checkpointing.
         mergeable: whether the update folds into the base weights.
         exports: "peft" (loads with peft alone), "autopeft" (peft plus `import autopeft.adapters`),
             "model" (a whole model), "none".
@@ -43,6 +48,9 @@ class MethodSpec(Message):
     default_rank: int | None = None
     placeable: bool = False
     default_targets: str | None = None
+    peft_type: str | None = None
+    rank_field: str | None = None
+    checkpointing: bool = True
     knobs: dict[str, Knob] = {}
     mergeable: bool = False
     exports: Ability = "peft"

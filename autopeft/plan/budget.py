@@ -7,14 +7,16 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from autopeft.message import Message
-from autopeft.units import parse_bytes, parse_seconds
+from autopeft.units import parse_bytes, parse_seconds, parse_share, parse_usd
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+Usd = Annotated[float, BeforeValidator(parse_usd)]
+Share = Annotated[float, BeforeValidator(parse_share)]
 
 
 class Budget(Message):
-    """Limits on a study; None means no limit. Text such as "16GB" or "2h" is read with its unit.
+    """Limits on a study; None means no limit. Text ("16GB", "2h", "20usd", "1%") is read with its unit.
 
     Attributes:
         gpu_mem: memory of the device, all trials that run on it together; on a machine without
@@ -22,9 +24,13 @@ class Budget(Message):
         time: wall time of the whole search, final training included.
         trials: number of candidates tried.
         params: largest trainable share of all parameters.
+        cost: dollars; of a plan those of one training, of a search those of all of it.
+        adapter_size: bytes of the exported adapter.
     """
 
     gpu_mem: Bytes | None = None
     time: Seconds | None = None
     trials: int | None = Field(default=None, ge=1)
-    params: float | None = Field(default=None, gt=0, le=1)
+    params: Share | None = None
+    cost: Usd | None = None
+    adapter_size: Bytes | None = None

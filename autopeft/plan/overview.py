@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 from autopeft.message import Message
-from autopeft.plan.plan import Verdict
+from autopeft.plan.plan import Fits, Rejected, Verdict
+
+
+class Option(Message):
+    """One way to train a model within a budget.
+
+    Attributes:
+        verdict: at the batch asked for; where none was, at the usual one or the largest that fits.
+        largest_batch: rows of the usual length that fit at once; None where it could not be told.
+        longest_row: tokens of a single row that fit; None where it could not be told.
+    """
+
+    verdict: Verdict
+    largest_batch: int | None = None
+    longest_row: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The method, and the quantisation where there is one."""
+        candidate = self.verdict.candidate
+        scheme = "" if candidate.quantization == "none" else f" {candidate.quantization}"
+        return f"{candidate.method}{scheme}"
 
 
 class ModelRow(Message):
@@ -11,9 +32,22 @@ class ModelRow(Message):
 
     Attributes:
         parameters: number of weights, where published.
-        verdict: on the cheapest of the usual configurations.
+        length: tokens of the rows that batches are made of.
+        options: full fine-tuning, LoRA, and LoRA on a base in four bits.
     """
 
     model: str
     parameters: int | None = None
-    verdict: Verdict
+    length: int
+    options: tuple[Option, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether some option fits."""
+        return any(isinstance(option.verdict, Fits) for option in self.options)
+
+    @property
+    def refusal(self) -> Rejected | None:
+        """Why not even the smallest option fits."""
+        verdict = self.options[-1].verdict
+        return None if self.fits or isinstance(verdict, Fits) else verdict

@@ -12,22 +12,65 @@ from autopeft.space.candidate import Candidate
 from autopeft.workload.dataset import Workload
 
 
+class Prior(Message):
+    """What published comparisons make one expect of a configuration's quality; no prediction.
+
+    Attributes:
+        score: the published score, of `metric`, with what placement and quantisation changed elsewhere.
+        spread: one standard deviation.
+        basis: the published numbers that it is made of.   sources: where they were published.
+    """
+
+    score: float
+    spread: float
+    metric: str
+    basis: str
+    sources: tuple[str, ...]
+
+
 class Fits(Message):
-    """A candidate that the budget allows."""
+    """A candidate that the budget allows.
+
+    Attributes:
+        prior: None where nothing is published about such a configuration.
+        on_front: nothing else that fits is expected to be as good with less memory and fewer trained
+            parameters.
+    """
 
     verdict: Literal["fits"] = "fits"
     candidate: Candidate
     estimate: CostEstimate
+    prior: Prior | None = None
+    on_front: bool = False
+
+
+class WayOut(Message):
+    """A change that makes a rejected candidate fit, as its own estimate shows.
+
+    Attributes:
+        change: in words.   candidate: the changed one.
+        spare_bytes: what is left of the limit at the upper end of its band.
+    """
+
+    change: str
+    candidate: Candidate
+    estimate: CostEstimate
+    spare_bytes: int
 
 
 class Rejected(Message):
-    """A candidate that the budget or the method forbids, with the reason and the nearest way out."""
+    """A candidate that the budget or the method forbids, with the reason and the nearest way out.
+
+    Attributes:
+        ways_out: changes that were estimated and fit; looked for at the nearest misses only.
+    """
 
     verdict: Literal["rejected"] = "rejected"
     candidate: Candidate
     reason: str
     way_out: str = ""
     estimate: CostEstimate | None = None
+    ways_out: tuple[WayOut, ...] = ()
 
 
 Verdict = Fits | Rejected
@@ -38,7 +81,8 @@ class Plan(Message):
 
     Attributes:
         model: name of the base model.  space: name of the search space.
-        fits: ordered by trainable parameters, most first.
+        fits: ordered by prior, the best first and the unknown last; then by time a row.
+        rejected: the nearest misses first.
     """
 
     model: str

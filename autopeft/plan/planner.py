@@ -10,22 +10,29 @@ from autopeft.errors import AutopeftError
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.budget import Budget
 from autopeft.plan.cost_model import CostModel
-from autopeft.plan.plan import Fits, Plan, Rejected, Verdict
+from autopeft.plan.misses import nearest, with_ways_out
+from autopeft.plan.pareto import front
+from autopeft.plan.plan import Fits, Plan, Prior, Rejected, Verdict
+from autopeft.plan.prior import prior_of
 from autopeft.space.candidate import Candidate
-from autopeft.units import format_bytes, format_seconds
+from autopeft.units import SECONDS_AN_HOUR, format_bytes, format_limit, format_seconds, format_usd
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Judges candidates for one model, workload, device and budget."""
+    """Judges candidates for one model, workload, device and budget.
+
+    `usd_per_hour` is what all devices of one training cost; None where nobody limits the cost.
+    """
 
     base: BaseModel
     workload: Workload
     profile: HardwareProfile
     budget: Budget
     cost_model: CostModel
+    usd_per_hour: float | None = None
 
     @property
     def memory_limit(self) -> int:
@@ -41,29 +48,87 @@ class Planner:
         return self._hold(candidate, estimate)
 
     def plan(
-        self, space: str, candidates: Sequence[Candidate], on_done: Callable[[int], None] | None = None
+        self,
+        space: str,
+        candidates: Sequence[Candidate],
+        on_done: Callable[[int], None] | None = None,
+        *,
+        misses: int = 0,
     ) -> Plan:
-        """Judge all candidates of a space."""
-        estimates = self.cost_model.estimate_many(self.base, candidates, self.workload, self.profile, on_done)
+        """Judge all candidates of a space.
+
+        Args:
+            space: its name.
+            candidates: what to judge.
+            on_done: told how many are costed.
+            misses: for how many of the nearest misses to look for changes that make them fit.
+        """
+        estimates = self._costs(candidates, on_done)
         verdicts = [
             Rejected(candidate=candidate, reason=str(estimate))
             if isinstance(estimate, AutopeftError)
             else self._hold(candidate, estimate)
             for candidate, estimate in zip(candidates, estimates, strict=True)
         ]
-        fits = [verdict for verdict in verdicts if isinstance(verdict, Fits)]
-        fits.sort(key=lambda verdict: (-verdict.estimate.trainable_params, verdict.candidate.label))
         rejected = [verdict for verdict in verdicts if isinstance(verdict, Rejected)]
         rejected.sort(key=_excess)
+        if misses:
+            known = {
+                candidate.footprint: estimate
+                for candidate, estimate in zip(candidates, estimates, strict=True)
+                if isinstance(estimate, CostEstimate)
+            }
+            places = nearest(rejected, misses)
+            rejected = with_ways_out(rejected, places, known, self._costs, self._spare)
         return Plan(
             model=self.base.name,
             space=space,
             workload=self.workload,
             budget=self.budget,
             profile=self.profile,
-            fits=tuple(fits),
+            fits=tuple(self._ranked([verdict for verdict in verdicts if isinstance(verdict, Fits)])),
             rejected=tuple(rejected),
         )
+
+    def _costs(
+        self, candidates: Sequence[Candidate], on_done: Callable[[int], None] | None = None
+    ) -> list[CostEstimate | AutopeftError]:
+        return self.cost_model.estimate_many(self.base, candidates, self.workload, self.profile, on_done)
+
+    def _ranked(self, fits: Sequence[Fits]) -> list[Fits]:
+        """Order what fits by its prior, then by its time a row, and mark the Pareto front."""
+        known: dict[tuple[object, ...], Prior | None] = {}
+        priors = []
+        for each in fits:
+            one = each.candidate
+            key = one.method, one.rank, one.targets, one.layers, one.quantization
+            if key not in known:
+                known[key] = prior_of(one, self.base.family)
+            priors.append(known[key])
+        unknown = -1.0 if any(priors) else 0.0
+        points = [
+            (
+                prior.score if prior else unknown,
+                each.estimate.memory.device_peak_bytes,
+                each.estimate.trainable_params,
+            )
+            for each, prior in zip(fits, priors, strict=True)
+        ]
+        # What is not known cannot be better than what is, unless nothing is known.
+        on_front = [
+            best and (prior is not None or unknown == 0)
+            for best, prior in zip(front(points), priors, strict=True)
+        ]
+        ranked = [
+            Fits(candidate=each.candidate, estimate=each.estimate, prior=prior, on_front=best)
+            for each, prior, best in zip(fits, priors, on_front, strict=True)
+        ]
+        return sorted(ranked, key=_rank)
+
+    def _spare(self, estimate: CostEstimate) -> int | None:
+        """Return what an estimate leaves of the memory limit; None where some limit is exceeded."""
+        left = self.memory_limit - estimate.memory.high_bytes
+        return left if left >= 0 and self._other_limit(estimate) is None else None
 
     def _hold(self, candidate: Candidate, estimate: CostEstimate) -> Verdict:
         """Compare an estimate with each limit; the upper end of the memory band must fit."""
@@ -76,39 +141,77 @@ class Planner:
                 f"(up to {format_bytes(memory.high_bytes)}) is above the limit of {format_bytes(limit)}",
                 way_out=_less_memory(candidate, estimate, limit),
             )
+        other = self._other_limit(estimate)
+        if other is not None:
+            reason, way_out = other
+            return Rejected(candidate=candidate, estimate=estimate, reason=reason, way_out=way_out)
+        return Fits(candidate=candidate, estimate=estimate)
+
+    def _other_limit(self, estimate: CostEstimate) -> tuple[str, str] | None:
+        """Return which limit other than memory an estimate exceeds, and a way out."""
         share = estimate.trainable_params / estimate.total_params
         if self.budget.params is not None and share > self.budget.params:
-            return Rejected(
-                candidate=candidate,
-                estimate=estimate,
-                reason=f"it trains {share:.2%} of the parameters, the limit is {self.budget.params:.2%}",
-                way_out="a smaller rank or fewer targets train less",
+            return (
+                f"it trains {share:.2%} of the parameters, the limit is {self.budget.params:.2%}",
+                "a smaller rank or fewer targets train less",
             )
-        run, time = estimate.run_seconds, self.budget.time
+        run, time = estimate.wall_seconds, self.budget.time
         if time is not None and run is not None and run > time:
-            epochs = candidate.training.epochs * time / run
-            return Rejected(
-                candidate=candidate,
-                estimate=estimate,
-                reason=f"one training takes {format_seconds(run)}, the limit is {format_seconds(time)}",
-                way_out=f"at most {epochs:.2g} epochs or as many times fewer rows fit",
+            return (
+                f"one training takes {format_seconds(run)}, the limit is {format_seconds(time)}",
+                f"at most {time / run:.2g} times the epochs or rows fit",
             )
-        return Fits(candidate=candidate, estimate=estimate)
+        return self._size_limit(estimate) or self._cost_limit(run)
+
+    def _size_limit(self, estimate: CostEstimate) -> tuple[str, str] | None:
+        size, most = estimate.adapter_file_bytes, self.budget.adapter_size
+        if most is None or size <= most:
+            return None
+        return (
+            f"its adapter takes {format_bytes(size)}, the limit is {format_limit(most)}",
+            "a smaller rank or fewer targets make a smaller file",
+        )
+
+    def _cost_limit(self, run: float | None) -> tuple[str, str] | None:
+        most = self.budget.cost
+        if most is None or run is None or self.usd_per_hour is None:
+            return None
+        usd = run / SECONDS_AN_HOUR * self.usd_per_hour
+        if usd <= most:
+            return None
+        return (
+            f"one training costs {format_usd(usd)} at {format_usd(self.usd_per_hour)} an hour, "
+            f"the limit is {format_usd(most)}",
+            f"at most {most / usd:.2g} times the epochs or rows fit",
+        )
 
 
 def _less_memory(candidate: Candidate, estimate: CostEstimate, limit: int) -> str:
-    """Name the smallest change that would fit: activations shrink with the batch, weights do not."""
-    memory = estimate.memory
-    margin = memory.high_bytes / memory.device_peak_bytes
-    context = memory.device_peak_bytes - memory.reserved_peak_bytes
-    room = limit / margin - context - (memory.allocated_peak_bytes - memory.parts.activations)
-    batch = int(candidate.training.batch_size * room / max(1, memory.parts.activations))
-    if 1 <= batch < candidate.training.batch_size:
-        return f"a batch of about {batch} rows fits"
-    if room > 0:
-        return "even one row is too much at this length: a shorter limit or gradient checkpointing may fit"
-    return "its weights and optimizer state alone are too much: a smaller model or trainable share may fit"
+    """Name the smallest change that may fit: what passes through the model shrinks with the batch."""
+    memory, parts = estimate.memory, estimate.memory.parts
+    passing = parts.activations + parts.logits + parts.temporary + parts.kept
+    room = limit * memory.device_peak_bytes / memory.high_bytes - (memory.device_peak_bytes - passing)
+    batch = int(candidate.training.batch_size * room / max(1, passing))
+    if batch >= 1:
+        return f"a batch of about {batch} {'row' if batch == 1 else 'rows'} may fit"
+    lasting = parts.weights + parts.quantization + parts.adapter + parts.gradients + parts.optimizer
+    if lasting + memory.device_peak_bytes - memory.reserved_peak_bytes > limit:
+        return (
+            "its weights and optimizer state alone are too much: a smaller model or trainable share may fit"
+        )
+    if candidate.training.gradient_checkpointing:
+        return "even one row is too much at this length: a shorter limit or a smaller model may fit"
+    return "even one row is too much at this length: a shorter limit or gradient checkpointing may fit"
 
 
 def _excess(verdict: Rejected) -> float:
     return verdict.estimate.memory.high_bytes if verdict.estimate else float("inf")
+
+
+def _rank(fit: Fits) -> tuple[bool, float, float, float, str]:
+    """Best expected quality first, the unknown last; of equals the fastest a row, then the smallest."""
+    training, time = fit.candidate.training, fit.estimate.time
+    row_seconds = time.step_seconds / (training.batch_size * training.grad_accum)
+    score = fit.prior.score if fit.prior else 0.0
+    trained = fit.estimate.trainable_params
+    return fit.prior is None, -score, row_seconds if fit.prior else -trained, trained, fit.candidate.label

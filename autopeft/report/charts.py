@@ -27,7 +27,7 @@ from autopeft.search.study import Trial
 from autopeft.units import GIB, MIB, format_bytes, format_count, format_limit, format_seconds
 
 BLUE, ORANGE, GREEN, GREY, RED = "#3b82f6", "#d97706", "#059669", "#8a94a3", "#dc4c4c"
-_PART_COLOURS = ("#64748b", "#3b82f6", "#8b5cf6", "#d97706", "#059669", "#c2559d", "#a3a046", "#9aa5b4")
+PART_COLOURS = ("#64748b", "#3b82f6", "#8b5cf6", "#d97706", "#059669", "#c2559d", "#a3a046", "#9aa5b4")
 
 # Above this many trials lines and bands would run together: they are drawn fainter, bands not at all.
 _MANY = 60
@@ -68,7 +68,7 @@ def _learning(facts: StudyFacts) -> Chart | None:
         "default": {"color": ORANGE, "width": 2.4},
         "winner": {"color": BLUE, "width": 3},
     }
-    figure = _figure("training rows seen", f"validation {facts.data.metric.name}")
+    figure = figure_of("training rows seen", f"validation {facts.data.metric.name}")
     for name, members in groups.items():
         if members:
             figure.add_trace(_joined(name, members, looks[name]))
@@ -87,7 +87,7 @@ def _joined(name: str, members: list[Curve], line: dict[str, Any]) -> go.Scatter
     for curve in members:
         across += [*curve.samples, None]
         up += [*curve.scores, None]
-        texts += [_safe(f"{curve.number}: {curve.label}")] * (len(curve.samples) + 1)
+        texts += [safe(f"{curve.number}: {curve.label}")] * (len(curve.samples) + 1)
     size = 5 if len(members) == 1 else 3 if len(members) <= _MANY else 1
     return go.Scatter(
         x=across, y=up, text=texts, name=name, mode="lines+markers", line=line, marker={"size": size},
@@ -102,7 +102,7 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
         return None
     best = facts.study.best
     chosen = best.number if best else -1
-    figure = _figure("trained parameters", f"validation {facts.data.metric.name}")
+    figure = figure_of("trained parameters", f"validation {facts.data.metric.name}")
     figure.update_xaxes(type="log", dtick=1, exponentformat="SI")
     band = noise(facts)
     if band:
@@ -131,7 +131,7 @@ def _dots(name: str, points: list[TradeOff], colour: str, symbol: str, size: int
     return go.Scatter(
         x=[point.params for point in points],
         y=[point.score for point in points],
-        text=[_safe(f"{point.number}: {point.label}") for point in points],
+        text=[safe(f"{point.number}: {point.label}") for point in points],
         name=name,
         mode="markers",
         showlegend=bool(points),
@@ -146,8 +146,8 @@ def _memory(facts: StudyFacts) -> Chart | None:
     if not points:
         return None
     most = max(max(point.measured, point.high) for point in points)
-    unit, word = _unit(most)
-    figure = _figure(f"measured peak, {word}", f"predicted peak, {word}")
+    unit, word = unit_of(most)
+    figure = figure_of(f"measured peak, {word}", f"predicted peak, {word}")
     inside = [point for point in points if point.inside]
     outside = [point for point in points if not point.inside]
     ends = [min(min(point.measured, point.low) for point in points) - 0.02 * most, 1.02 * most]
@@ -181,7 +181,7 @@ def _banded(name: str, points: list[MemoryPoint], colour: str, unit: int) -> go.
             "width": 3,
         },
         text=[
-            f"{_safe(f'{point.number}: {point.label}')}<br>predicted {format_bytes(point.predicted)}, "
+            f"{safe(f'{point.number}: {point.label}')}<br>predicted {format_bytes(point.predicted)}, "
             f"measured {format_bytes(point.measured)}"
             for point in points
         ],
@@ -201,10 +201,10 @@ def _parts(facts: StudyFacts) -> Chart | None:
     if base is not None and base.number != best.number and base.predicted is not None:
         bars = {"default": base, "winner": best}
     split = {name: memory_parts(trial) for name, trial in bars.items()}
-    unit, word = _unit(max(sum(parts.values()) for parts in split.values()))
-    figure = _figure(f"predicted at the peak, {word}", "", height=230 + 50 * len(bars))
+    unit, word = unit_of(max(sum(parts.values()) for parts in split.values()))
+    figure = figure_of(f"predicted at the peak, {word}", "", height=230 + 50 * len(bars))
     words = list(dict.fromkeys(part for parts in split.values() for part in parts))
-    for part, colour in zip(words, _PART_COLOURS, strict=False):
+    for part, colour in zip(words, PART_COLOURS, strict=False):
         sizes = [parts.get(part, 0) for parts in split.values()]
         figure.add_trace(
             go.Bar(
@@ -227,10 +227,10 @@ def _stages(facts: StudyFacts) -> Chart | None:
         return None
     names, spans = list(facts.seconds), list(facts.seconds.values())
     unit, word = (60.0, "minutes") if max(spans) > 180 else (1.0, "seconds")
-    figure = _figure(word, "", height=90 + 30 * len(names))
+    figure = figure_of(word, "", height=90 + 30 * len(names))
     figure.add_trace(
         go.Bar(
-            y=[_safe(name) for name in names], x=[span / unit for span in spans], orientation="h",
+            y=[safe(name) for name in names], x=[span / unit for span in spans], orientation="h",
             marker={"color": BLUE}, text=[format_seconds(span) for span in spans], textposition="outside",
             cliponaxis=False, hoverinfo="skip",
         )
@@ -246,7 +246,8 @@ def _stages(facts: StudyFacts) -> Chart | None:
     return Chart("stages", "Where the time went", finding, figure)
 
 
-def _figure(across: str, up: str, height: int = 360) -> go.Figure:
+def figure_of(across: str, up: str, height: int = 360) -> go.Figure:
+    """Return an empty figure in the house's style with the titles of its axes."""
     figure = go.Figure()
     figure.update_layout(
         template="none",
@@ -269,10 +270,11 @@ def _figure(across: str, up: str, height: int = 360) -> go.Figure:
     return figure
 
 
-def _unit(largest: int) -> tuple[int, str]:
+def unit_of(largest: int) -> tuple[int, str]:
+    """Return the unit that suits the largest of some sizes, with its name."""
     return (GIB, "GiB") if largest >= 2 * GIB else (MIB, "MiB")
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Keep plotly, which reads some HTML in labels, from reading any."""
     return html.escape(text, quote=False)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autopeft.files import write_atomically
 from autopeft.report.facts import StudyFacts
 from autopeft.report.rows import budget_rows, refused, score_rows, score_scale, trial_rows
+
+if TYPE_CHECKING:
+    import jinja2
+    import markupsafe
 
 _HERE = Path(__file__).parent
 
@@ -23,38 +28,51 @@ def write_report(facts: StudyFacts, path: Path) -> Path:
 
 def render(facts: StudyFacts) -> str:
     """Return the page as text."""
-    import jinja2
     import markupsafe
     import plotly.offline
 
     from autopeft.report.charts import charts
 
-    def inside(name: str) -> markupsafe.Markup:
-        return markupsafe.Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
-
     drawn = charts(facts)
-    environment = jinja2.Environment(
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            facts=facts,
+            scores=score_rows(facts),
+            scale=score_scale(facts),
+            budget=budget_rows(facts),
+            trials=trial_rows(facts),
+            refused=refused(facts),
+            charts=[(chart, script_of(chart.figure.to_json())) for chart in drawn],
+            style=inside("report.css"),
+            script=inside("report.js"),
+            plotly=markupsafe.Markup(plotly.offline.get_plotlyjs()) if drawn else "",  # noqa: S704 - a library
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment of the pages' templates."""
+    import jinja2
+
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
-        facts=facts,
-        scores=score_rows(facts),
-        scale=score_scale(facts),
-        budget=budget_rows(facts),
-        trials=trial_rows(facts),
-        refused=refused(facts),
-        charts=[(chart, _script(chart.figure.to_json())) for chart in drawn],
-        style=inside("report.css"),
-        script=inside("report.js"),
-        plotly=markupsafe.Markup(plotly.offline.get_plotlyjs()) if drawn else "",  # noqa: S704 - a library
-    )
 
 
-def _script(figure: str) -> str:
+def inside(name: str) -> markupsafe.Markup:
+    """Return a file of this folder, to stand in a page as it is."""
+    import markupsafe
+
+    return markupsafe.Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
+
+
+def script_of(figure: str) -> str:
     """Keep JSON from closing the script element it stands in."""
     import markupsafe
 

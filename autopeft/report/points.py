@@ -13,10 +13,14 @@ from autopeft.workload.dataset import Metric
 
 PARTS = {
     "weights": "frozen weights",
+    "quantization": "scales of quantised weights",
     "adapter": "adapter",
     "gradients": "gradients",
     "optimizer": "optimizer state",
-    "activations": "activations",
+    "activations": "saved activations",
+    "logits": "logits and loss",
+    "temporary": "working tensors",
+    "kept": "outputs of the step before",
     "other": "batch and other",
 }
 

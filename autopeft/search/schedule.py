@@ -43,8 +43,10 @@ def share_of(profile: HardwareProfile, trials: int) -> HardwareProfile:
     """Return what one of several trials side by side gets of a CPU: its share of speed and bandwidth."""
     return profile.model_copy(
         update={
+            "share_of": profile.digest,
             "matmul_flops": {dtype: flops / trials for dtype, flops in profile.matmul_flops.items()},
             "bandwidth_bytes_per_second": profile.bandwidth_bytes_per_second / trials,
+            "operators": {name: speed.shared(trials) for name, speed in profile.operators.items()},
         }
     )
 

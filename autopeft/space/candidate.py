@@ -6,12 +6,14 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from autopeft.message import Message
 
 Scalar = bool | int | float | str
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Attention = Literal["sdpa", "eager", "flash"]
+Loss = Literal["standard", "chunked", "fused"]
 Schedule = Literal["linear", "constant", "cosine"]
 
 
@@ -27,6 +29,11 @@ class Training(Message):
         warmup_share: share of the optimizer steps in which the learning rate rises linearly.
         dropout: rate inside the base model; 0 doubles the speed on a CPU.
         precision: dtype of the frozen weights; adapters are trained in fp32.
+        optimizer: name of an optimizer (`train/optimizers.py`).
+        attention: which kernels attend.
+        loss: how the loss of a language model is taken: from all logits at once, in chunks of them,
+            or by a kernel that never holds them.
+        packing: rows are packed to `max_length`, so that batches hold no padding.
     """
 
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
@@ -41,6 +48,10 @@ class Training(Message):
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Precision = "fp32"
     gradient_checkpointing: bool = False
+    optimizer: str = "adamw"
+    attention: Attention = "sdpa"
+    loss: Loss = "standard"
+    packing: bool = False
 
 
 class Candidate(Message):
@@ -53,7 +64,7 @@ class Candidate(Message):
             None for methods that choose their own place.
         layers: which layers are adapted: "all", "first-half", "last-half", "last-quarter",
             a range "4-20" (both ends included, counted from 0), or a list of layers.
-        knobs: the method's own knobs, by name (see its `MethodSpec`).
+        knobs: the method's own knobs, by name (see its `MethodSpec`), lists and objects of JSON included.
     """
 
     method: str
@@ -61,7 +72,7 @@ class Candidate(Message):
     targets: str | tuple[str, ...] | None = None
     layers: str | tuple[int, ...] = "all"
     quantization: str = "none"
-    knobs: dict[str, Scalar] = {}
+    knobs: dict[str, JsonValue] = {}
     training: Training = Training()
 
     @property

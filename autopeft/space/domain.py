@@ -205,6 +205,7 @@ def value_of(candidate: Candidate, field: str) -> Scalar | None:
     """Return the value a candidate has in a field; None where it has none or a list."""
     room, _, name = field.partition(".")
     if room == "knobs":
-        return candidate.knobs.get(name)
-    value = getattr(candidate.training, name) if name else getattr(candidate, field)
+        value = candidate.knobs.get(name)
+    else:
+        value = getattr(candidate.training, name) if name else getattr(candidate, field)
     return value if isinstance(value, bool | int | float | str) else None

@@ -41,6 +41,7 @@ class MlflowRuns:
         self._runs: dict[int, str] = {}
         self._steps: dict[int, set[int]] = {}
         self._closed: set[int] = set()
+        self._described: set[int] = set()
         self._refused: list[tuple[str, str, str]] = []
 
     @property
@@ -61,12 +62,14 @@ class MlflowRuns:
         if self._parent:
             self._client.update_run(self._parent, status="RUNNING")
             self._recall()
+            described = bool(self._client.get_run(self._parent).data.params)
         else:
             tags = {STUDY_TAG: study.name, "mlflow.runName": study.name, **self._tags}
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
-            self._log(self._parent, params=_study_params(study, plan))
+            described = False
+        if not described:
             expected = {"expected_trials": expected_trials, "expected_seconds": expected_seconds}
-            self._log(self._parent, metrics=expected)
+            self._describe(self._parent, expected, _study_params(study, plan))
             self._log_refused()
         self._catch_up(study)
 
@@ -163,6 +166,8 @@ class MlflowRuns:
             for run in page:
                 number = int(run.data.tags[TRIAL_TAG])
                 self._runs[number] = run.info.run_id
+                if run.data.params:
+                    self._described.add(number)
                 if run.data.tags.get(STATE_TAG) in _STATUS:
                     self._closed.add(number)
             token = page.token
@@ -188,8 +193,16 @@ class MlflowRuns:
             run = self._client.create_run(self._experiment, tags=tags).info.run_id
             self._runs[trial.number] = run
             self._steps[trial.number] = set()
-            self._log(run, params=candidate_params(trial.candidate), metrics=self._predicted(trial))
+        if trial.number not in self._described:
+            described = self._predicted(trial), candidate_params(trial.candidate)
+            self._describe(self._runs[trial.number], *described)
+            self._described.add(trial.number)
         return self._runs[trial.number]
+
+    def _describe(self, run: str, metrics: Mapping[str, float], params: Mapping[str, object]) -> None:
+        """Log what a run begins with, parameters last: without them it was cut off and is described again."""
+        self._log(run, metrics=metrics)
+        self._log(run, params=params)
 
     def _predicted(self, trial: Trial) -> dict[str, float]:
         if trial.predicted is None:
@@ -200,6 +213,7 @@ class MlflowRuns:
             "predicted_peak_bytes": expected,
             "predicted_high_bytes": high,
             "predicted_step_seconds": trial.predicted.time.step_seconds,
+            "predicted_correction": trial.predicted.time.correction,
             "predicted_trainable_params": trial.predicted.trainable_params,
         }
         if trial.predicted.run_seconds is not None:

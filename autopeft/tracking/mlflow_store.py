@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from autopeft.errors import StorageError
+from autopeft.errors import InputError, StorageError
 from autopeft.files import make_folder
 
 if TYPE_CHECKING:
@@ -39,6 +41,36 @@ def open_client(tracking_uri: str) -> MlflowClient:
     if database is not None:
         make_folder(database.parent)
     return MlflowClient(tracking_uri=tracking_uri)
+
+
+def open_existing(tracking_uri: str) -> MlflowClient:
+    """Return a client of a store that is there already; nothing is made.
+
+    Raises:
+        InputError: there is no such store, or it is none of MLflow's.
+        StorageError: no server listens at a server's address.
+    """
+    scheme = urlparse(tracking_uri).scheme
+    if scheme not in ("http", "https", "sqlite"):
+        raise InputError(
+            "an MLflow store must be sqlite:///FILE or the http address of a server, "
+            f"but got {tracking_uri!r}."
+        )
+    database = _database(tracking_uri)
+    if scheme == "sqlite" and (database is None or not _holds_experiments(database)):
+        raise InputError(f"a database of MLflow must be at {tracking_uri}, but there is none.")
+    return open_client(tracking_uri)
+
+
+def _holds_experiments(database: Path) -> bool:
+    if not database.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT 1 FROM experiments LIMIT 1")
+    except sqlite3.Error:
+        return False
+    return True
 
 
 def open_experiment(client: MlflowClient, name: str, tracking_uri: str) -> str:

@@ -10,14 +10,18 @@ from torch import nn
 
 from autopeft.methods.adapt import trainable
 from autopeft.space.candidate import Training
+from autopeft.train.losses import loss_of
+from autopeft.train.optimizers import make_optimizer, off_device
+
+__all__ = ["Batch", "Phase", "forward_loss", "make_optimizer", "off_device", "training_step"]
 
 Batch = Mapping[str, torch.Tensor]
 Phase = Literal["forward", "backward", "optimizer"]
 
 
-def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Make AdamW (arXiv:1711.05101) over the parameters that train."""
-    return torch.optim.AdamW(trainable(model), lr=training.learning_rate, weight_decay=training.weight_decay)
+def forward_loss(model: nn.Module, batch: Batch, training: Training) -> torch.Tensor:
+    """Return what one micro-batch adds to the loss of its step, shape ()."""
+    return loss_of(model, batch, training) / training.grad_accum
 
 
 def training_step(
@@ -40,9 +44,9 @@ def training_step(
     total: torch.Tensor | None = None
     for batch in batches:
         announce("forward")
-        loss = model(**batch).loss / training.grad_accum
+        loss = forward_loss(model, batch, training)
         announce("backward")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total = loss.detach() if total is None else total + loss.detach()
         del loss
     if total is None:

@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from autopeft.errors import StorageError, TrialError
+from autopeft.errors import StorageError, TrialError, UnsupportedError
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
 from autopeft.methods.backbone import build_backbone
@@ -22,6 +22,7 @@ from autopeft.space.candidate import Candidate, Training
 from autopeft.train.batches import Row, collate, tokenize
 from autopeft.train.evaluate import Evaluation, evaluate
 from autopeft.train.meter import Meter
+from autopeft.train.optimizer_state import pack_state, unpack_state
 from autopeft.train.result import Report
 from autopeft.train.step import Batch, make_optimizer, training_step
 from autopeft.workload.base_model import BaseModel
@@ -51,7 +52,13 @@ class Trainer:
     def __init__(
         self, base: BaseModel, dataset: Dataset, candidate: Candidate, *, seed: int, device: str = "cpu"
     ) -> None:
-        """Load, adapt and tokenise; nothing is trained yet."""
+        """Load, adapt and tokenise; nothing is trained yet.
+
+        Raises:
+            UnsupportedError: the candidate asks for packed rows, which are costed but not trained here.
+        """
+        if candidate.training.packing:
+            raise UnsupportedError("rows are not packed in training here yet: leave out packing.")
         torch.manual_seed(seed)
         self.dataset, self.candidate, self.seed = dataset, candidate, seed
         self.training: Training = candidate.training
@@ -109,11 +116,7 @@ class Trainer:
         """Write the adapter, and what it takes to go on, into `folder`."""
         make_folder(folder)
         weights = {f"weight/{name}": p.detach().contiguous() for name, p in self._trained()}
-        moments = {
-            f"optimizer/{index}/{name}": value
-            for index, entry in self.optimizer.state_dict()["state"].items()
-            for name, value in entry.items()
-        }
+        moments = {f"optimizer/{name}": value for name, value in pack_state(self.optimizer).items()}
         try:
             save_file({**weights, **moments, "rng": torch.get_rng_state()}, folder / _STATE)
         except SafetensorError as error:
@@ -135,13 +138,10 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self._trained():
                 parameter.copy_(state[f"weight/{name}"])
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in state.items():
-            if key.startswith("optimizer/"):
-                _, index, name = key.split("/", 2)
-                moments.setdefault(int(index), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        moments = {
+            key.removeprefix("optimizer/"): v for key, v in state.items() if key.startswith("optimizer/")
+        }
+        unpack_state(self.optimizer, moments)
         torch.set_rng_state(state["rng"])
         progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
         self.samples, self.step = progress["samples"], progress["step"]

@@ -41,10 +41,6 @@ def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list
 def mean_padded_length(lengths: Lengths, batch_size: int, rows: int = 0) -> float:
     """Return the expected length of a batch of `bucketed_batches`, padded to its longest row.
 
-    Derivation: batch k of a bucket of n rows ends with the bucket's ((k + 1) batch_size)-th row, and
-    the j-th of n rows drawn from N has the expected rank j (N + 1) / (n + 1) among all. Left out: the
-    curvature of the quantile function between two percentiles.
-
     Args:
         lengths: token counts of the rows.
         batch_size: rows of a batch.
@@ -52,17 +48,26 @@ def mean_padded_length(lengths: Lengths, batch_size: int, rows: int = 0) -> floa
     """
     bucket = batch_size * BATCHES_PER_BUCKET
     total = rows or 10**9
-    padded = [
-        [
-            _expected(lengths, min(end, size), size, total)
-            for end in range(batch_size, size + batch_size, batch_size)
-        ]
-        for size in (min(bucket, total), total % bucket)
-    ]
+    full = padded_lengths(lengths, batch_size, rows)
+    rest = _padded(lengths, batch_size, total % bucket, total) if rows > bucket else []
     full_buckets = total // bucket if rows > bucket else 1
-    rest = padded[1] if rows > bucket else []
-    batches = len(padded[0]) * full_buckets + len(rest)
-    return (sum(padded[0]) * full_buckets + sum(rest)) / batches
+    return (sum(full) * full_buckets + sum(rest)) / (len(full) * full_buckets + len(rest))
+
+
+def padded_lengths(lengths: Lengths, batch_size: int, rows: int = 0) -> list[float]:
+    """Return the expected lengths of the batches of one bucket of `bucketed_batches`, shortest first.
+
+    Derivation: batch k of a bucket of n rows ends with the bucket's ((k + 1) batch_size)-th row, and
+    the j-th of n rows drawn from N has the expected rank j (N + 1) / (n + 1) among all. Left out: the
+    curvature of the quantile function between two percentiles.
+    """
+    total = rows or 10**9
+    return _padded(lengths, batch_size, min(batch_size * BATCHES_PER_BUCKET, total), total)
+
+
+def _padded(lengths: Lengths, batch_size: int, size: int, total: int) -> list[float]:
+    ends = range(batch_size, size + batch_size, batch_size)
+    return [_expected(lengths, min(end, size), size, total) for end in ends]
 
 
 def truncate(lengths: Lengths, limit: int) -> Lengths:

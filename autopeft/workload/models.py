@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from pathlib import Path
@@ -10,39 +9,13 @@ from typing import Any
 
 from autopeft.errors import InputError, UnknownNameError
 from autopeft.workload import hub
-from autopeft.workload.base_model import BaseModel, Family
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.catalogued import find_alike, find_exactly, list_models, list_names
+from autopeft.workload.families import family_of
 
-_CATALOGUE = Path(__file__).parent / "catalogue"
+__all__ = ["find_model", "list_models"]
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-_MODEL_TYPES: dict[Family, str] = {
-    "decoder": "bloom cohere cohere2 deepseek_v3 falcon gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode"
-    " gpt_neo gpt_neox gptj granite llama mistral mixtral mpt olmo olmo2 opt phi phi3 qwen2 qwen2_moe qwen3"
-    " qwen3_moe smollm3 stablelm starcoder2",
-    "encoder": "albert bert camembert deberta deberta-v2 distilbert electra ernie longformer modernbert mpnet"
-    " roberta xlm-roberta xlm-roberta-xl",
-    "encoder-decoder": "bart blenderbot led longt5 m2m_100 marian mbart mt5 pegasus t5 umt5",
-    "vision": "beit convnext convnextv2 deit dinov2 segformer swin swinv2 vit vit_mae",
-    "speech": "hubert wav2vec2 wav2vec2-bert wavlm whisper",
-    "multimodal": "blip blip-2 clip gemma3 idefics3 llava llava_next mllama paligemma qwen2_5_vl qwen2_vl"
-    " siglip smolvlm",
-}
-_FAMILY_OF: dict[str, Family] = {
-    model_type: family for family, names in _MODEL_TYPES.items() for model_type in names.split()
-}
-_FAMILY_OF_HEAD: dict[str, Family] = {
-    "ForCausalLM": "decoder",
-    "LMHeadModel": "decoder",
-    "ForMaskedLM": "encoder",
-    "ForSequenceClassification": "encoder",
-    "ForTokenClassification": "encoder",
-    "ForSeq2SeqLM": "encoder-decoder",
-    "ForConditionalGeneration": "encoder-decoder",
-    "ForImageClassification": "vision",
-    "ForCTC": "speech",
-    "ForSpeechSeq2Seq": "speech",
-    "ForImageTextToText": "multimodal",
-}
 
 _LARGEST = {
     "num_hidden_layers": 10_000,
@@ -64,63 +37,31 @@ _LARGEST = {
 def find_model(name: str) -> BaseModel:
     """Find a model by catalogue name, local directory or config.json, or hub id, in this order.
 
+    A name in none of these may be a catalogue name spelled otherwise, or a hub id of a variant or mirror of
+    a catalogued architecture ("llama 2 7b", "Qwen/Qwen2.5-7B-Instruct"); only then is the hub asked.
+
     Raises:
         UnknownNameError: nothing of that name; the message lists the nearest ones of the catalogue.
         InputError: what is there is no usable configuration, or the hub cannot be reached.
     """
-    listed = _by_name().get(name.strip().lower())
+    listed = find_exactly(name)
     if listed is not None:
         return listed
     place = Path(name)
     if name.strip() and _exists(place):
         return _local(place)
-    if _HUB_ID.fullmatch(name) and not name.startswith(".") and not name.endswith(".json"):
+    is_hub_id = _HUB_ID.fullmatch(name) and not name.startswith(".") and not name.endswith(".json")
+    if is_hub_id or "/" not in name:
+        alike = find_alike(name)
+        if alike is not None:
+            return alike
+    if is_hub_id:
         return _from_hub(name)
     raise UnknownNameError(
         "model",
         name,
-        [model.name for model in list_models()],
+        list_names(),
         "Or name a directory with config.json, or a hub id (org/name).",
-    )
-
-
-@functools.cache
-def list_models() -> tuple[BaseModel, ...]:
-    """Return the catalogue: well-known architectures, by name."""
-    return tuple(sorted((model for model, _ in _entries()), key=lambda model: model.name.lower()))
-
-
-def family_of(config: dict[str, Any], source: str) -> Family:
-    """Say which kind of transformer a configuration describes.
-
-    The model type decides; where the table does not know it but transformers does, the head named in
-    `architectures`.
-
-    Raises:
-        InputError: there is no model type, transformers does not know it, or its kind is unclear.
-    """
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not model_type:
-        raise InputError(
-            f"{source} has no model_type: it must be the config.json of a Hugging Face transformers model."
-        )
-    if model_type in _FAMILY_OF:
-        return _FAMILY_OF[model_type]
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    if model_type not in CONFIG_MAPPING:
-        raise InputError(
-            f"{source} has model_type {model_type!r}, which the installed transformers does not know: "
-            "upgrade transformers, or name another model (`autopeft models`); code of a model is never run."
-        )
-    heads = config.get("architectures") or []
-    for head in heads if isinstance(heads, list) else []:
-        for suffix, family in _FAMILY_OF_HEAD.items():
-            if str(head).endswith(suffix):
-                return family
-    raise InputError(
-        f"{source} has model_type {model_type!r}, and its architectures {heads} do not say which kind of "
-        f"model that is: they must end in one of {', '.join(_FAMILY_OF_HEAD)}."
     )
 
 
@@ -172,28 +113,3 @@ def _read_config(file: Path) -> dict[str, Any]:
         if size is not None and not (type(size) is int and 1 <= size <= largest):
             raise InputError(f"`1 <= {key} <= {largest}` must hold in {file}, but got {size!r}.")
     return config
-
-
-@functools.cache
-def _by_name() -> dict[str, BaseModel]:
-    return {name.lower(): model for model, names in _entries() for name in names}
-
-
-@functools.cache
-def _entries() -> tuple[tuple[BaseModel, tuple[str, ...]], ...]:
-    """Read the catalogue: each model with every name it answers to."""
-    import yaml
-
-    entries = []
-    for file in sorted(_CATALOGUE.glob("*.yaml")):
-        for entry in yaml.safe_load(file.read_text(encoding="utf-8")):
-            model = BaseModel(
-                name=entry["name"],
-                family=family_of(entry["config"], file.name),
-                config=entry["config"],
-                path=entry["hub"],
-                parameters=entry["parameters"],
-                source=entry["source"],
-            )
-            entries.append((model, (entry["name"], entry["hub"], *entry["aliases"])))
-    return tuple(entries)

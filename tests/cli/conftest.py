@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from autopeft.cli.app import main
+
+# The linear cost model is the journey's.
+sys.path.insert(0, str(Path(__file__).parents[1] / "journey"))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ FILES: dict[str, bytes] = {
     "unknown_field.yaml": b"modell: all-MiniLM-L6-v2\n",
     "budget_number.yaml": b"budget: 5\n",
     "bad_budget.yaml": b"budget: {gpu_mem: lots}\n",
+    "bad_profile.yaml": b"name: x\nmatmul_flops: {float32: -1}\n",
+    "bad_date.yaml": b"date: 2023-13-01\n",
     "bad_space.yaml": b"domain:\n  method: [lora]\n",
     "bad_method.yaml": b"domains:\n  method: [lora, lorra]\n",
 }
@@ -52,6 +54,27 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown model": (("plan", "--model", "all-MiniLM-L6-v3", "--gpu", "t4"), ("all-MiniLM-L6-v2",)),
     "unknown method": (("estimate", "all-MiniLM-L6-v2", "--method", "loro", "--gpu", "t4"), ("loro", "lora")),
     "unknown device": (("plan", "--model", "all-MiniLM-L6-v2", "--gpu", "l40z"), ("l40z", "l40s")),
+    "a profile that goes backwards": (
+        ("estimate", "gpt2", "--gpu", "bad_profile.yaml"),
+        ("bad_profile.yaml", "matmul_flops.float32", "-1"),
+    ),
+    "a profile of the 13th month": (
+        ("estimate", "gpt2", "--gpu", "bad_date.yaml"),
+        ("bad_date.yaml", "month"),
+    ),
+    "a profile's name that leaves the workspace": (("profile", "--name", "../../esc"), ("../../esc",)),
+    "an unknown device to calibrate": (
+        ("calibrate", "--device", "NOSUCH", "--runs", "good.csv"),
+        ("NOSUCH",),
+    ),
+    "runs without times": (
+        ("calibrate", "--device", "l4", "--runs", "good.csv"),
+        ("predicted_step_seconds", "measured_step_seconds", "text, label"),
+    ),
+    "runs from nowhere": (
+        ("calibrate", "--device", "l4", "--mlflow", "sqlite:///nowhere/x.db"),
+        ("nowhere/x.db",),
+    ),
     "unknown space": (("plan", *MODEL, "--space", "quik"), ("quik", "quick")),
     "unknown target": (
         ("estimate", "all-MiniLM-L6-v2", "--targets", "attentoin", "--gpu", "t4"),
@@ -73,6 +96,20 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("estimate", "all-MiniLM-L6-v2", "--quantization", "nf5", "--gpu", "t4"),
         ("nf5",),
     ),
+    "a rank of none": (("estimate", "all-MiniLM-L6-v2", "--rank", "0", "--gpu", "t4"), ("rank", "0")),
+    "unknown optimizer": (("estimate", "gpt2", "--optimizer", "adamv", "--gpu", "t4"), ("adamv", "adamw")),
+    "unknown loop": (("estimate", "gpt2", "--loop", "trianer", "--gpu", "t4"), ("trianer", "trainer")),
+    "unknown detail": (("estimate", "gpt2", "--detail", "clip=1", "--gpu", "t4"), ("clip", "clips")),
+    "unknown precision": (("estimate", "gpt2", "--precision", "bf17", "--gpu", "t4"), ("bf17", "bf16")),
+    "a batch in words": (("estimate", "gpt2", "--batch-size", "many"), ("--batch-size", "integer")),
+    "lengths in words": (("estimate", "gpt2", "--lengths", "long"), ("long", "50:180")),
+    "an estimate longer than the model": (("estimate", "gpt2", "--seq-len", "4096"), ("4096", "1024")),
+    "a configuration that lies": (("estimate", "lies/config.json"), ("num_hidden_layers", "10000")),
+    "a configuration that is none": (("estimate", "bad.yaml"), ("bad.yaml", "JSON")),
+    "a directory without a model": (("estimate", "lies/empty"), ("config.json",)),
+    "no file of questions": (("estimate", "--from", "nowhere.jsonl"), ("nowhere.jsonl",)),
+    "a directory of questions": (("estimate", "--from", "."), (".", "JSON lines")),
+    "a model beside a file of questions": (("estimate", "gpt2", "--from", "good.csv"), ("--from", "MODEL")),
     "unknown task": (("plan", *MODEL, "--task", "translate"), ("translate", "classification")),
     "unknown demo": (("run", "--demo", "vision"), ("vision", "sft")),
     "a kind without the demo": (("run", "sft"), ("sft", "--demo")),
@@ -119,6 +156,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def in_a_folder_of_bad_files(tmp_path: Path) -> None:
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "lies" / "empty").mkdir(parents=True)
+    (tmp_path / "lies" / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 999999999}')
 
 
 @pytest.mark.usefixtures("in_a_folder_of_bad_files")
@@ -153,7 +192,7 @@ def test_a_full_disk_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
     def allow_files_of_64_bytes() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
 
-    done = run_process("profile", cwd=tmp_path, preexec_fn=allow_files_of_64_bytes)
+    done = run_process("profile", "--seconds", "1", cwd=tmp_path, preexec_fn=allow_files_of_64_bytes)
     assert done.returncode == 2, done
     assert_one_line(done.stderr)
     assert "cannot be written" in done.stderr
@@ -162,7 +201,7 @@ def test_a_full_disk_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
 
 def test_a_workspace_that_cannot_be_made_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = run_process("profile", "--workspace", "file/workspace", cwd=tmp_path)
+    done = run_process("profile", "--seconds", "1", "--workspace", "file/workspace", cwd=tmp_path)
     assert done.returncode == 2, done
     assert_one_line(done.stderr)
     assert "file/workspace" in done.stderr

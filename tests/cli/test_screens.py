@@ -11,8 +11,8 @@ from autopeft.cli import summary, tables, verdicts
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
-from autopeft.plan.overview import ModelRow
-from autopeft.plan.plan import Fits, Plan, Rejected
+from autopeft.plan.overview import ModelRow, Option
+from autopeft.plan.plan import Fits, Plan, Prior, Rejected
 from autopeft.report.facts import Compared, DataFacts, StudyFacts, TestScore
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate, Training
@@ -71,13 +71,18 @@ def estimate(activations: int = 160 * MIB) -> CostEstimate:
     )
 
 
+PRIOR = Prior(
+    score=0.478, spread=0.019, metric="accuracy somewhere", basis="lora 0.478", sources=("a table",)
+)
+
+
 def too_big(activations: int, candidate: Candidate = FULL) -> Rejected:
     peak = estimate(activations).memory.device_peak_bytes / GIB
     return Rejected(
         candidate=candidate,
         estimate=estimate(activations),
         reason=f"peak memory {peak:.2f} GiB is above the limit of 4 GB",
-        way_out="a batch of about 8 rows fits",
+        way_out="a batch of about 8 rows may fit",
     )
 
 
@@ -89,7 +94,15 @@ def plan() -> Plan:
         workload=Workload(task="classification", lengths=Lengths.constant(27), rows=2000),
         budget=Budget(gpu_mem="4GB", time="5min", params=0.5),
         profile=PROFILE,
-        fits=(Fits(candidate=LORA, estimate=estimate()),) * 25,
+        fits=tuple(
+            Fits(
+                candidate=LORA.model_copy(update={"rank": rank}),
+                estimate=estimate(),
+                prior=PRIOR if rank <= 2 else None,
+                on_front=rank in (1, 2),
+            )
+            for rank in range(1, 26)
+        ),
         rejected=(
             too_big(5 * GIB),
             too_big(6 * GIB),
@@ -160,33 +173,15 @@ def shown(what: RenderableType, width: int = 80) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def test_an_estimate_shows_components_peaks_headroom_and_the_verdict() -> None:
-    text = shown(verdicts.verdict(Fits(candidate=LORA, estimate=estimate()), "all-MiniLM-L6-v2", 4 * 10**9))
-    assert "activations             160.0    64 %" in text
-    assert "allocated at the peak   251.0   100 %   in backward" in text
-    assert "reserved peak   261 MiB" in text
-    assert "90 % band 631-701 MiB" in text
-    assert "3.04 GiB left" in text
-    assert "assumed       the fused kernel allocates nothing" in text
-    assert text.endswith("It fits.")
-
-
-def test_a_refusal_says_why_and_the_way_out() -> None:
-    text = shown(verdicts.verdict(too_big(5 * GIB), "all-MiniLM-L6-v2", 4 * 10**9))
-    assert "too much" in text
-    assert "It does not fit: peak memory 5.49 GiB is above the limit of 4 GB." in text
-    assert "Way out: a batch of about 8 rows fits." in text
-
-
-def test_a_refusal_without_an_estimate_is_no_statement_about_memory() -> None:
-    text = shown(verdicts.verdict(Rejected(candidate=LORA, reason="nf4 needs a CUDA device"), "m", None))
-    assert "It cannot be told: nf4 needs a CUDA device." in text
-
-
 def test_a_plan_ranks_what_fits_and_sums_up_the_rest_by_reason_with_the_nearest_miss(plan: Plan) -> None:
     text = shown(verdicts.plan(plan), 100)
     assert "25 of 28 configurations fit" in text
-    assert "... 5 more (--json has all)" in text
+    assert "... 4 more (--json has all)" in text
+    assert "lora r=1-2 attention" in text
+    assert "Pareto front of prior, memory and trained parameters" in text
+    assert "0.48 ±0.02" in text
+    assert "unknown" in text
+    assert "published, not predicted: accuracy somewhere" in text
     assert (
         "2 x nearest: full: peak memory 5.49 GiB is above the limit of 4 GB; a batch of about 8 rows" in text
     )
@@ -203,13 +198,31 @@ def test_batches_are_named_only_where_they_differ() -> None:
     assert verdicts.namer(both)(other) == "lora r=16 attention, batch 4x4 checkpointing"
 
 
-def test_an_overview_counts_the_models_that_fit() -> None:
+def test_of_each_configuration_one_way_to_feed_it_is_shown(plan: Plan) -> None:
+    slow = LORA.model_copy(update={"training": Training(batch_size=2)})
+    fits = [Fits(candidate=one, estimate=estimate()) for one in (LORA, slow)]
+    text = shown(verdicts.plan(plan.model_copy(update={"fits": tuple(fits), "rejected": ()})), 100)
+    assert text.count("lora r=16 attention, batch 16") == 1
+    assert "batch 2" not in text
+    assert "no prior" in text
+
+
+def test_an_overview_says_how_far_each_way_to_train_goes_and_what_is_too_big() -> None:
+    fits = Option(verdict=Fits(candidate=LORA, estimate=estimate()), largest_batch=12, longest_row=8192)
+    not_told = Option(verdict=Fits(candidate=LORA, estimate=estimate()))
+    no = Option(verdict=too_big(9 * GIB), largest_batch=0, longest_row=0)
     rows = [
-        ModelRow(model="small", parameters=22_700_000, verdict=Fits(candidate=LORA, estimate=estimate())),
-        ModelRow(model="large", verdict=too_big(9 * GIB, LORA)),
+        ModelRow(model="small", parameters=22_700_000, length=512, options=(no, fits, not_told)),
+        ModelRow(model="large", length=512, options=(no,)),
+        ModelRow(model="larger", length=512, options=(no,)),
     ]
     text = shown(verdicts.overview(rows, Budget(gpu_mem="4GB")))
-    assert "1 of 2 known models fit 4 GB of memory, with lora r=16 attention, batch 16" in text
+    assert "1 of 3 known models fit 4 GB of memory" in text
+    assert "largest batch of 512 tokens" in text
+    assert "12 / 8,192" in text
+    assert "? / ?" in text
+    assert "large does not fit: peak memory 9.49 GiB is above" in text
+    assert "nor do larger." in text.replace("\n", " ")
     assert "autopeft plan --model NAME --gpu-mem 4GB" in text
 
 

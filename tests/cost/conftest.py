@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -22,6 +25,20 @@ CPU = HardwareProfile(
     cores=2,
     provenance=Provenance(kind="measured", source="made for tests", date="2026-01-01"),
 )
+
+
+@pytest.fixture(scope="module")
+def spared() -> Iterator[None]:
+    """Spare the collector what is already there: every recorded step runs it, torch alone makes it slow."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

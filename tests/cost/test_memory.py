@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autopeft.cost.memory import allocated_peak, estimate_memory, reserved_peak
+from autopeft.cost.loops import LOOPS
+from autopeft.cost.memory import allocated_peak, estimate_memory, replayed
 from autopeft.cost.tape import Category, Phase, Tape
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.units import MIB
@@ -30,7 +31,7 @@ def test_working_copies_of_the_optimizer_count_as_optimizer(tape: Tape):
 
 
 def test_what_is_reserved_covers_what_is_allocated_and_the_workspaces(tape: Tape):
-    reserved = reserved_peak(tape, workspace_bytes=20 * MIB)
+    reserved = replayed(tape, workspace_bytes=20 * MIB).peak_reserved_bytes
     assert reserved >= allocated_peak(tape).allocated_bytes + 2 * 20 * MIB
 
 
@@ -68,6 +69,19 @@ def test_every_category_has_a_part(tape: Tape):
 
 def test_without_fragmentation_a_gpu_needs_no_more(tape: Tape, gpu: HardwareProfile):
     cuda = replace(tape, target="cuda")
-    assert reserved_peak(cuda, unfragmented=True) <= reserved_peak(cuda)
-    memory = estimate_memory(cuda, gpu)
-    assert memory.low_bytes <= gpu.context_bytes + reserved_peak(cuda, unfragmented=True)
+    plain = replayed(cuda, unfragmented=True).peak_reserved_bytes
+    assert plain <= replayed(cuda).peak_reserved_bytes
+    assert estimate_memory(cuda, gpu).low_bytes <= gpu.context_bytes + plain
+
+
+def test_parts_sum_to_the_peak_that_the_allocator_holds(tape: Tape, gpu: HardwareProfile):
+    memory = estimate_memory(replace(tape, target="cuda"), gpu)
+    assert memory.parts.total == memory.allocated_peak_bytes <= memory.reserved_peak_bytes
+
+
+def test_a_loop_that_is_less_known_has_a_wider_band(tape: Tape, gpu: HardwareProfile):
+    def width(loop: str) -> int:
+        memory = estimate_memory(replace(tape, target="cuda"), gpu, LOOPS[loop])
+        return memory.high_bytes - memory.low_bytes
+
+    assert width("autopeft") < width("trl") < width("trainer-2023")

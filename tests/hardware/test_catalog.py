@@ -9,6 +9,7 @@ from autopeft.errors import ConfigError, InputError, UnknownNameError
 from autopeft.files import shipped
 from autopeft.hardware.catalog import list_profiles, load_profile, profile_folders, save_profile
 from autopeft.hardware.profile import HardwareProfile
+from autopeft.search.schedule import share_of
 
 SHIPPED = (shipped("profiles"),)
 DTYPES = {"float32", "tfloat32", "float16", "bfloat16", "int8"}
@@ -31,6 +32,8 @@ def test_a_shipped_profile_is_plausible_and_says_where_it_comes_from(file: Path)
     assert all(1e12 < speed < 1e16 for speed in profile.matmul_flops.values())
     assert 1e11 < profile.bandwidth_bytes_per_second < 1e13
     assert 1e-6 < profile.dispatch_seconds < 1e-3
+    assert profile.device == "mps" or 50 < (profile.power_watts or 0) < 2000
+    assert profile.device == "mps" or 1e10 < (profile.link_bytes_per_second or 0) < 1e12
     assert profile.provenance.kind == "datasheet"
     assert "Usable memory:" in profile.provenance.source
     assert re.fullmatch(r"20\d\d(-\d\d){0,2}", profile.provenance.date)
@@ -97,6 +100,12 @@ def test_a_strange_name_is_unknown_and_leaves_the_folders(name: str) -> None:
         ("name: x\nmatmul_flops: {float32: fast}\n", r"matmul_flops\.float32: .*'fast'"),
         ("name: x\n1: 2\n", "bandwidth_bytes_per_second: Field required"),
         ("!!python/object/apply:os.getcwd []\n", "is no valid YAML"),
+        ("date: 2023-13-01\n", r"is no valid YAML: month must be in 1\.\.12"),
+        ("name: " + "[" * 5000, "nested too deep|no valid YAML"),
+        ("name: ../../x\n", r"name: a profile's name must be .* got '\.\./\.\./x'"),
+        ("matmul_flops: {float32: 0}\n", r"matmul_flops\.float32: .*greater than 0"),
+        ("matmul_flops: {float32: .inf}\n", r"matmul_flops\.float32: .*finite"),
+        ("bandwidth_bytes_per_second: .nan\n", "bandwidth_bytes_per_second: .*"),
     ],
 )
 def test_a_malformed_file_is_one_line_that_names_it(tmp_path: Path, content: str, complaint: str) -> None:
@@ -108,6 +117,26 @@ def test_a_malformed_file_is_one_line_that_names_it(tmp_path: Path, content: str
 
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_no_more_memory_is_usable_than_there_is(tmp_path: Path) -> None:
+    file = tmp_path / "t4.yaml"
+    content = (SHIPPED[0] / "t4.yaml").read_text()
+    file.write_text(re.sub("usable_bytes: .*", "usable_bytes: 99999999999999", content))
+
+    with pytest.raises(ConfigError, match=r"`usable_bytes <= total_bytes` must hold, but got \(9{14}, "):
+        load_profile(str(file))
+
+
+def test_a_digest_tells_speeds_apart_and_a_share_keeps_that_of_the_whole(tmp_path: Path) -> None:
+    profile = load_profile("t4", SHIPPED)
+    renamed = profile.model_copy(update={"name": "mine", "usable_bytes": 1, "warnings": ("busy",)})
+    faster = profile.model_copy(update={"dispatch_seconds": 1e-6})
+
+    assert load_profile(str(save_profile(profile, tmp_path / "t4.yaml"))).digest == profile.digest
+    assert renamed.digest == profile.digest
+    assert faster.digest != profile.digest
+    assert share_of(profile, 2).digest == profile.digest
 
 
 def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:

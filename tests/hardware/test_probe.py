@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from autopeft.errors import InputError, UnsupportedError
-from autopeft.hardware import footprint
+from autopeft.hardware import footprint, operators, speed
 from autopeft.hardware import probe as probe_module
-from autopeft.hardware.catalog import load_profile, save_profile
+from autopeft.hardware.catalog import load_profile, save_profile, with_published
 from autopeft.hardware.probe import probe
 from autopeft.hardware.profile import HardwareProfile
-from autopeft.hardware.speed import Reading, compute_threads
+from autopeft.hardware.speed import compute_threads
+from autopeft.hardware.timing import Reading, fitting, layer_bytes
 from autopeft.units import GIB, MIB
 
 CONTEXT = 400 * MIB
@@ -37,6 +40,90 @@ def test_a_measured_cpu_is_within_what_cpus_can_be(profile: HardwareProfile) -> 
     assert all(1e7 < speed < 1e14 for speed in profile.matmul_flops.values())
     assert 1e7 < profile.bandwidth_bytes_per_second < 1e13
     assert 1e-8 < profile.dispatch_seconds < 1e-1
+
+
+@on_cpu
+def test_a_measured_profile_has_tables_of_operators_and_of_the_host(profile: HardwareProfile) -> None:
+    assert {"matmul.float32", "attention.float32", "pointwise", "function", "gather"} <= set(
+        profile.operators
+    )
+    assert profile.host is not None
+    assert 1e-7 < profile.host.forward < 1e-1
+    assert set(profile.bandwidths) == {"read", "write", "copy"}
+
+
+def test_a_device_with_little_free_memory_is_warned_of() -> None:
+    measured = probe_module.Measured({"bandwidth": Reading(1.0, 0.0)}, {}, {})
+
+    (warning,) = probe_module._warnings(measured, usable=1, total=10)
+
+    assert "only 10% of the memory was free" in warning
+
+
+def test_further_devices_are_said_to_be_unmeasured() -> None:
+    assert not probe_module._unmeasured("NVIDIA L4", 1)
+    (warning,) = probe_module._unmeasured("NVIDIA L4", 4)
+    assert "4 devices, of which only the current one, NVIDIA L4" in warning
+
+
+def test_a_driver_that_does_not_answer_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(query: list[str], **options: object) -> None:
+        raise subprocess.TimeoutExpired(query, 30)
+
+    monkeypatch.setattr(shutil, "which", lambda _: "nvidia-smi")
+    monkeypatch.setattr(subprocess, "run", hang)
+
+    assert probe_module._driver() is None
+
+
+def test_what_is_measured_fits_into_little_free_memory() -> None:
+    shapes = ((8, 8, 8), (2, 2, 2), (4, 4, 4))
+
+    assert fitting(shapes, layer_bytes, 1e9) == shapes
+    assert fitting(shapes, layer_bytes, 300) == ((2, 2, 2), (4, 4, 4))
+    assert fitting(shapes, layer_bytes, 0) == ((2, 2, 2),)
+
+
+def test_with_no_memory_left_the_smallest_of_each_is_measured() -> None:
+    cpu, fp32 = torch.device("cpu"), torch.float32
+
+    moved = operators.pointwise_table(cpu, 1e-6, 0)
+    products = operators.matmul_table(cpu, fp32, 1e-6, 0)
+
+    assert {len(each.calls) for each in moved.values()} == {1}
+    assert len(products.calls) == 2
+    assert speed.matmul_flops(cpu, fp32, 1e-6, 0).value > 0
+
+
+@pytest.mark.parametrize(("device_name", "watts"), [("NVIDIA L4", 72.0), ("nobody's", None)])
+def test_a_measured_device_takes_its_power_and_link_from_its_datasheet(
+    profile: HardwareProfile, device_name: str, watts: float | None
+) -> None:
+    measured = profile.model_copy(update={"device": "cuda", "device_name": device_name})
+
+    completed = with_published(measured)
+
+    assert completed.power_watts == watts
+    assert (completed.link_bytes_per_second is None) is (watts is None)
+    assert completed.matmul_flops == measured.matmul_flops
+    assert ("as published of l4" in completed.provenance.source) is (watts is not None)
+
+
+def test_a_measured_number_stays_and_two_devices_of_a_name_give_nothing(profile: HardwareProfile) -> None:
+    measured = profile.model_copy(
+        update={
+            "device": "cuda",
+            "device_name": "NVIDIA L4",
+            "power_watts": 1.0,
+            "link_bytes_per_second": 2.0,
+        }
+    )
+    twice = profile.model_copy(
+        update={"device": "mps", "device_name": load_profile("m2-max-32gb").device_name}
+    )
+
+    assert with_published(measured) == measured
+    assert with_published(twice) == twice
 
 
 def test_a_measured_profile_says_how_when_and_with_what(profile: HardwareProfile) -> None:
@@ -82,7 +169,7 @@ def test_repeats_that_disagree_are_said(spread: float, said: bool) -> None:
     }
 
     profile = probe_module._profile(
-        readings,
+        probe_module.Measured(readings, {}, {"host": spread}),
         name="x",
         device="cpu",
         device_name="x",
@@ -94,6 +181,7 @@ def test_repeats_that_disagree_are_said(spread: float, said: bool) -> None:
     )
 
     assert ("machine busy: repeats differ by 40%" in profile.provenance.source) is said
+    assert any("profile it again when it is idle" in each for each in profile.warnings) is said
 
 
 @pytest.mark.parametrize(
@@ -102,6 +190,12 @@ def test_repeats_that_disagree_are_said(spread: float, said: bool) -> None:
 def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match="must hold"):
         probe(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../esc", "a/b", "x\n"])
+def test_a_name_that_leaves_the_folder_is_refused_before_measuring(name: str) -> None:
+    with pytest.raises(InputError, match="a profile's name must be"):
+        probe(name=name)
 
 
 @pytest.mark.parametrize("program", ["raise ImportError('no peft here')", "print('not a number')"])

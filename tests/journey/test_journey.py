@@ -16,6 +16,9 @@ import pytest
 
 from autopeft.search.store import StudyStore
 
+# Each journey profiles, plans, trains and exports in several processes, some of them side by side.
+pytestmark = pytest.mark.timeout(900)
+
 BIN = [sys.executable, "-m", "autopeft"]
 
 
@@ -44,7 +47,7 @@ def before(place: Path, encoder_with_weights) -> dict[int, str]:
     )
     store = place / ".autopeft" / "studies" / "killed" / "study.db"
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 480
         while not (done := finished(store)) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
     finally:
@@ -77,7 +80,7 @@ def finished(store: Path) -> dict[int, str]:
 
 def autopeft(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*BIN, *arguments], cwd=place, capture_output=True, text=True, check=False, timeout=280
+        [*BIN, *arguments], cwd=place, capture_output=True, text=True, check=False, timeout=600
     )
 
 

@@ -152,6 +152,24 @@ def test_a_resumed_study_goes_on_with_its_runs_and_doubles_nothing(
     assert [point.step for point in history] == [500, 1000, 1500]
 
 
+def test_a_run_cut_off_before_it_was_described_is_described_when_the_study_goes_on(
+    observer: MlflowObserver, client: MlflowClient, play: Play, uri: str, request: pytest.FixtureRequest
+) -> None:
+    play(observer, stop=1)
+    observer.close()
+    experiment = client.get_experiment_by_name(request.node.name).experiment_id
+    tags = {"mlflow.parentRunId": observer.parent_run_id, "autopeft.trial": "2"}
+    client.create_run(experiment, tags=tags)
+    later = MlflowObserver(uri, request.node.name)
+    study = play(later, known=1)
+    later.close()
+    run = children(client, later)[2]
+    predicted = study.trials[2].predicted
+    assert predicted is not None
+    assert run.data.metrics["predicted_peak_bytes"] == predicted.memory.reported("cpu")[1]
+    assert run.data.params["method"] == study.trials[2].candidate.method
+
+
 def test_a_report_told_twice_after_a_crash_is_logged_once(
     observer: MlflowObserver, client: MlflowClient, play: Play, uri: str, request: pytest.FixtureRequest
 ) -> None:

@@ -37,7 +37,18 @@ def test_a_supervised_fine_tuning_lowers_the_held_out_loss(decoder_with_weights,
     assert after.extra["token_accuracy"] >= before.extra["token_accuracy"]
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+# At peft's defaults these do not suit a BERT of 32 columns; tests/methods trains them with smaller knobs.
+UNSUITED = {"adaption_prompt", "c3a", "llama-adapter", "miss", "road", "shadow", "shira", "vblora", "waveft"}
+TRAINED = [
+    pytest.param(
+        method, marks=[pytest.mark.slow] if spec.peft_type and method not in ("lora", "prompt_tuning") else []
+    )
+    for method, spec in sorted(METHODS.items())
+    if method not in UNSUITED
+]
+
+
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_run_cut_in_two_ends_as_the_run_in_one(
     method, encoder_with_weights, sentiment, tmp_path: Path
 ) -> None:
@@ -57,10 +68,11 @@ def test_a_run_cut_in_two_ends_as_the_run_in_one(
     assert resumed.step_seconds > 0
 
 
-def test_dropout_goes_on_with_the_same_dice_after_a_restore(
-    encoder_with_weights, sentiment, tmp_path: Path
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "adamw-8bit"])
+def test_dropout_and_any_optimizer_go_on_as_they_were_after_a_restore(
+    optimizer, encoder_with_weights, sentiment, tmp_path: Path
 ) -> None:
-    training = TRAINING.model_copy(update={"dropout": 0.3})
+    training = TRAINING.model_copy(update={"dropout": 0.3, "optimizer": optimizer})
     whole = trainer(encoder_with_weights, sentiment, training=training)
     whole.advance(120)
     whole.save(tmp_path)

@@ -14,6 +14,7 @@ from autopeft.cost.tape import Kind
 
 _aten = torch.ops.aten
 
+_LIBRARIES = ("aten::", "bitsandbytes::", "autopeft::")
 # These return without starting a kernel, though their schema does not say so.
 _FREE = frozenset(
     (
@@ -44,9 +45,12 @@ _GATHERS = frozenset(
 
 
 def tensors_in(values: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors of an operator's arguments or results, lists included."""
+    """Yield the tensors of an operator's arguments or results: items of lists, parts of sparse ones."""
     if isinstance(values, torch.Tensor):
-        yield values
+        if values.layout is torch.sparse_coo:
+            yield from (values._indices(), values._values())
+        else:
+            yield values
     elif isinstance(values, list | tuple):
         for value in values:
             yield from tensors_in(value)
@@ -59,7 +63,7 @@ def runs(func: torch._ops.OpOverload) -> bool:
     """Say whether an operator does work, other than making a view or reading a header."""
     schema = func._schema
     views = any(out.alias_info is not None and not out.alias_info.is_write for out in schema.returns)
-    return not views and schema.name not in _FREE and schema.name.startswith(("aten::", "bitsandbytes::"))
+    return not views and schema.name not in _FREE and schema.name.startswith(_LIBRARIES)
 
 
 @cache

@@ -16,39 +16,60 @@ import torch._meta_registrations
 import torch.nn.functional
 import transformers.masking_utils
 from torch import nn
-from torch._subclasses import FakeTensor
+from torch._subclasses import FakeTensor, fake_tensor
 
 from autopeft.cost.tape import Target
 
 _aten = torch.ops.aten
+_MOST_KEPT = 1 << 20
+"""Elements of the largest tensor whose values are kept where the model reads them."""
 
 
 @contextmanager
-def traced_as(target: Target, *, padded: bool) -> Iterator[None]:
+def traced_as(
+    target: Target,
+    *,
+    padded: bool,
+    packed: bool = False,
+    causal_padded: bool | None = None,
+    reads_values: bool = False,
+) -> Iterator[None]:
     """Make fake tensors behave as real ones on `target`.
 
     Args:
         target: the kind of device that is traced.
         padded: whether batches hold padding, so that attention gets a mask; transformers looks into
             real masks to find out, and cannot look into fake ones.
+        packed: whether rows hold several documents that must not see each other.
+        causal_padded: whether causal attention meets padding; None where it does as all attention does.
+            Targets of encoder-decoders have none, whatever their sources have.
+        reads_values: keep the values of small tensors made from lists, which the model looks into.
     """
+    causal = padded if causal_padded is None else causal_padded
     with ExitStack() as stack:
-        for where, name, value in _replacements(target, padded=padded):
+        for where, name, value in _replacements(target, padded=padded, packed=packed, causal_padded=causal):
             stack.callback(setattr, where, name, getattr(where, name))
             setattr(where, name, value)
+        if reads_values:
+            stack.callback(setattr, fake_tensor, "CONSTANT_NUMEL_LIMIT", fake_tensor.CONSTANT_NUMEL_LIMIT)
+            fake_tensor.CONSTANT_NUMEL_LIMIT = _MOST_KEPT
         yield
 
 
-def _replacements(target: Target, *, padded: bool) -> Iterator[tuple[Any, str, Any]]:
+def _replacements(
+    target: Target, *, padded: bool, packed: bool, causal_padded: bool
+) -> Iterator[tuple[Any, str, Any]]:
     # By name: torch.optim hides its module of this name behind the class.
     foreach, optimizer = map(import_module, ("torch.utils._foreach_utils", "torch.optim.optimizer"))
     yield nn.Module, "_apply", _apply
+    yield nn.init, "_no_grad_trunc_normal_", _as_it_is  # which draws until values suit it
     # The foreach ways ask for exact types; a fake tensor stands for a plain one.
     for module in (foreach, optimizer):
         yield module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor]
     masks = transformers.masking_utils
     yield masks, "is_tracing", _never
-    yield masks, "fast_all", _looking(masks.fast_all, finds=not padded)
+    yield masks, "fast_all", _looking(masks.fast_all, finds=not causal_padded)
+    yield masks, "find_packed_sequence_indices", _finding_packed(packed=packed)
     bidirectional = masks._ignore_bidirectional_mask_sdpa
     yield masks, "_ignore_bidirectional_mask_sdpa", _deciding(bidirectional, padded=padded)
     if target == "cuda":
@@ -84,6 +105,24 @@ def _never(tensor: object = None) -> bool:
     """Say that nothing is traced: transformers would otherwise skip what it does in training."""
     del tensor
     return False
+
+
+def _as_it_is(tensor: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+    """Initialise nothing: fake tensors have no values."""
+    del args, kwargs
+    return tensor
+
+
+def _finding_packed(*, packed: bool) -> Callable[[torch.Tensor], torch.Tensor | None]:
+    """Number the documents of each row by its positions, as transformers does, and find what is known."""
+
+    def found(position_ids: torch.Tensor) -> torch.Tensor | None:
+        steps = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1)
+        numbers = (steps != 1).cumsum(-1)
+        (numbers[:, -1] == 0).all()
+        return numbers if packed else None
+
+    return found
 
 
 def _looking(look: Callable[[Any], Any], *, finds: bool) -> Callable[[torch.Tensor], bool]:

@@ -1,53 +1,134 @@
-"""Trace: run the very functions that train a candidate, on fake tensors, and return the tape."""
+"""Trace: a request in, its pattern out, by recording a few layers at a few shapes on fake tensors."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Self
 
-import torch
-from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from autopeft.cost.tape import Category, Phase, Tape
-from autopeft.cost.tracing.recorder import Recorder
-from autopeft.cost.tracing.request import TraceRequest, versions
+from autopeft.cost.expand import NotAlikeError
+from autopeft.cost.pattern import Pattern
+from autopeft.cost.tracing.depth import FEWEST, Run, shorten
+from autopeft.cost.tracing.fit import Takes, fit
+from autopeft.cost.tracing.initialisers import initialised_on_fakes
+from autopeft.cost.tracing.record import record
+from autopeft.cost.tracing.request import TraceRequest, added_tokens
 from autopeft.cost.tracing.shims import traced_as
+from autopeft.cost.tracing.take import Job, Take
 from autopeft.errors import UnsupportedError
-from autopeft.methods.adapt import adapt, trainable
-from autopeft.methods.backbone import build_backbone
-from autopeft.methods.registry import find_method, require_support
-from autopeft.train.step import Batch, make_optimizer, training_step
-from autopeft.train.step import Phase as PhaseName
+from autopeft.methods.registry import require_support
+from autopeft.space.candidate import Candidate
+from autopeft.workload.base_model import BaseModel
 
-# The first micro-batch finds no gradients and every later one adds to them, so two show all.
-_MOST_MICRO_BATCHES = 2
-_PHASES = {"forward": Phase.FORWARD, "backward": Phase.BACKWARD, "optimizer": Phase.OPTIMIZER}
 # What the model's own code raises where it cannot run on fake tensors, or not at all.
 _UNTRACEABLE = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError)
 _FAILURES = (*_UNTRACEABLE, NotImplementedError, RuntimeError, TypeError, ValueError)
+# Rows and lengths that tell every formula from every other: the lengths leave different remainders of 8,
+# 32, 64 and 128, so that no rounding is a constant more. They are counted from the interval's lower end,
+# multiples of 8 where the length is one and that matters.
+_ROWS = (2, 3, 2, 5)
+_UNALIGNED = (67, 133, 202, 143)
+_ALIGNED = (72, 144, 216, 160)
+_OTHER_RANK = 3
 
 
-def trace(request: TraceRequest) -> Tape:
-    """Trace one candidate at full depth: a step at each of the request's lengths.
+def trace(request: TraceRequest) -> Pattern:
+    """Trace one request.
 
-    Nothing but weights and optimizer state outlives a step, as in autopeft's trainer.
+    Where shapes differ in more than sizes, the pattern is not general: it serves this very shape.
 
     Raises:
         InputError: the candidate does not suit the model.
         UnsupportedError: the model's or method's code cannot run on fake tensors, or not at all.
     """
     require_support(request.candidate, request.base, request.task)
-    with _FakeMode(allow_non_fake_inputs=True), traced_as(request.target, padded=request.padded):
+    shapes = _shapes(request)
+    if shapes is None:
+        return trace(request.exact)
+    short = shorten(request.base, request.candidate)
+    if short is not None:
         try:
-            return record(request)
+            return _fit(request, shapes, *short)
+        except NotAlikeError:
+            pass
+    try:
+        return _fit(request, shapes, request.base, request.candidate, None)
+    except NotAlikeError as reason:
+        if request.general:
+            return trace(request.exact)
+        raise UnsupportedError(
+            f"{request.candidate.method} on {request.base.name} cannot be traced: {reason}."
+        ) from None
+
+
+def _fit(
+    request: TraceRequest,
+    shapes: tuple[tuple[int, int], ...],
+    base: BaseModel,
+    candidate: Candidate,
+    runs: tuple[tuple[Run, ...], ...] | None,
+) -> Pattern:
+    shallow = _take(request, base, candidate, shapes)
+    deeper = ranked = None
+    few = (shapes[0], shapes[0])
+    if runs is not None:
+        longer = shorten(request.base, request.candidate, FEWEST + 1)
+        if longer is None:
+            raise NotAlikeError("there is no other depth to compare with")
+        deeper = _take(request, longer[0], longer[1], few)
+    if request.ranks:
+        rank = (candidate.rank or 1) + _OTHER_RANK
+        ranked = _take(request, base, candidate.model_copy(update={"rank": rank}), few)
+    return fit(Takes(shallow, deeper, ranked, runs), general=request.general)
+
+
+def _shapes(request: TraceRequest) -> tuple[tuple[int, int], ...] | None:
+    """Return the rows and lengths of the steps to record; None where too few are possible."""
+    if not request.general:
+        return ((request.rows, request.length),) * 3
+    below, longest = request.interval
+    if request.candidate.training.packing and request.rows > 1:
+        return None  # masks of all rows in one: squares of rows, of which no formula is known
+    chosen = _ALIGNED if request.aligned else _UNALIGNED
+    # With what the method adds, lengths leave the remainders of 8 that were chosen.
+    shift = below // 8 * 8 + -added_tokens(request.candidate) % 8
+    lengths = [shift + length for length in chosen]
+    if max(lengths) > longest:
+        return None
+    rows = (1,) * len(_ROWS) if request.rows == 1 else _ROWS
+    first, *others = zip(rows, lengths, strict=True)
+    return (first, first, *others)
+
+
+def _take(
+    request: TraceRequest, base: BaseModel, candidate: Candidate, shapes: tuple[tuple[int, int], ...]
+) -> Take:
+    longest = max(length for _, length in shapes)
+    training = candidate.training.model_copy(update={"max_length": longest})
+    job = Job(
+        base=base,
+        candidate=candidate.model_copy(update={"training": training}),
+        task=request.task,
+        labels=request.labels,
+        target=request.target,
+        padded=request.padded,
+        loop=request.loop,
+        shapes=shapes,
+    )
+    shims = traced_as(
+        request.target,
+        padded=request.padded,
+        packed=job.packed,
+        causal_padded=request.padded and job.kind not in ("encoder-decoder", "speech"),
+        reads_values=job.reads_values,
+    )
+    with _FakeMode(allow_non_fake_inputs=True), shims, initialised_on_fakes():
+        try:
+            return record(job)
         except _FAILURES as error:
             reason = str(error).strip().partition("\n")[0] or "no message"
             raise UnsupportedError(
-                f"{request.candidate.method} on {request.base.name} cannot be traced: "
-                f"{type(error).__name__}: {reason}"
+                f"{candidate.method} on {base.name} cannot be traced: {type(error).__name__}: {reason}"
             ) from error
 
 
@@ -62,115 +143,3 @@ class _FakeMode(FakeTensorMode):  # type: ignore[no-untyped-call]
         """Return the mode itself."""
         del memo
         return self
-
-
-def record(request: TraceRequest) -> Tape:
-    """Build, adapt and train on whatever tensors the active mode makes, real ones without a mode."""
-    training = request.candidate.training
-    recorder = Recorder()
-    with _no_collector(), recorder:
-        backbone = build_backbone(request.base, request.task, request.labels, training, weights=False)
-        model = adapt(backbone, request.candidate, request.task)
-        del backbone
-        model.train()
-        optimizer = make_optimizer(model, training)
-        _assign_model(recorder, model)
-        watch = model.register_forward_hook(_note_logits(recorder))
-        for step, length in enumerate(request.lengths):
-            gc.collect()
-            _record_step(recorder, request, model, optimizer, step, length)
-        watch.remove()
-        return _finish(recorder, request, model)
-
-
-def _record_step(
-    recorder: Recorder,
-    request: TraceRequest,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    length: int,
-) -> None:
-    parameters = trainable(model)
-    micro_batch = -1
-
-    def enter(name: PhaseName) -> None:
-        recorder.assign((p.grad for p in parameters if p.grad is not None), Category.GRADIENTS)
-        recorder.enter(step, micro_batch, _PHASES[name])
-
-    def batches() -> Iterator[Batch]:
-        nonlocal micro_batch
-        for _ in range(_micro_batches(request)):
-            micro_batch += 1
-            enter("forward")
-            with recorder.without_operators():
-                batch = _batch(request, length)
-            recorder.assign(batch.values(), Category.OTHER)
-            yield batch
-
-    training_step(model, batches(), optimizer, request.candidate.training, enter)
-    for state in optimizer.state.values():
-        tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-        if request.target == "cuda" and "step" in tensors:
-            recorder.forget([tensors.pop("step")])  # AdamW counts its steps on the host
-        recorder.assign(tensors.values(), Category.OPTIMIZER)
-
-
-def _batch(request: TraceRequest, length: int) -> Batch:
-    """Make a batch of the shape that the trainer makes."""
-    ids = torch.ones((request.rows, length), dtype=torch.int64)
-    mask = torch.ones_like(ids)
-    if request.padded:
-        mask[0, -1] = 0
-    labels = ids.clone() if request.task == "sft" else torch.zeros(request.rows, dtype=torch.int64)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def _assign_model(recorder: Recorder, model: nn.Module) -> None:
-    recorder.assign(model.buffers(), Category.WEIGHTS)
-    recorder.assign((p for p in model.parameters() if not p.requires_grad), Category.WEIGHTS)
-    recorder.assign(trainable(model), Category.ADAPTER)
-
-
-def _note_logits(recorder: Recorder) -> Any:
-    def hook(module: nn.Module, args: object, output: Any) -> None:
-        del module, args
-        logits = getattr(output, "logits", None)
-        if isinstance(logits, torch.Tensor):
-            recorder.logits_sizes.add(logits.numel())
-
-    return hook
-
-
-def _finish(recorder: Recorder, request: TraceRequest, model: nn.Module) -> Tape:
-    recorder.relabel_logits()
-    parameters = list(model.parameters())
-    whole = find_method(request.candidate.method).exports == "model"
-    return Tape(
-        target=request.target,
-        rows=request.rows,
-        lengths=request.lengths,
-        micro_batches=_micro_batches(request),
-        trainable_params=sum(p.numel() for p in trainable(model)),
-        total_params=sum(p.numel() for p in parameters),
-        adapter_bytes=sum(p.numel() * p.element_size() for p in (parameters if whole else trainable(model))),
-        versions=versions(),
-        **recorder.arrays(),
-    )
-
-
-def _micro_batches(request: TraceRequest) -> int:
-    return min(_MOST_MICRO_BATCHES, request.candidate.training.grad_accum)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Keep the cycle collector from freeing tensors at moments that depend on what ran before."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -1,7 +1,7 @@
-"""The tracing process: `python -m autopeft.cost.tracing.worker` answers requests on stdin with tapes.
+"""The tracing process: `python -m autopeft.cost.tracing.worker` answers requests on stdin with patterns.
 
 A frame is its length (8 bytes, big endian) and its body. A request's body is a `TraceRequest` as JSON;
-an answer's is one byte, `TAPE`, `INPUT` or `UNSUPPORTED`, and then a tape or a message.
+an answer's is one byte, `PATTERN`, `INPUT` or `UNSUPPORTED`, and then a pattern or a message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 import sys
 from typing import BinaryIO
 
-TAPE, INPUT, UNSUPPORTED = b"T", b"I", b"U"
+PATTERN, INPUT, UNSUPPORTED = b"T", b"I", b"U"
 _LENGTH = struct.Struct(">Q")
 
 
@@ -50,7 +50,7 @@ def answer(request: bytes) -> bytes:
     from autopeft.errors import InputError, UnsupportedError
 
     try:
-        return TAPE + trace(TraceRequest.model_validate_json(request)).to_bytes()
+        return PATTERN + trace(TraceRequest.model_validate_json(request)).to_bytes()
     except InputError as error:
         return INPUT + str(error).encode()
     except UnsupportedError as error:
@@ -63,6 +63,8 @@ def _import() -> None:
 
     import torch
 
+    # Nothing is compiled here, and functions that are decorated to be would load the compiler: a second.
+    torch.compile = lambda model=None, **_: model if model is not None else (lambda function: function)  # type: ignore[assignment]
     from autopeft.cost.tracing import trace
 
     warnings.simplefilter("ignore")

@@ -16,13 +16,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from autopeft.cost.tape import Tape
+from autopeft.cost.pattern import Pattern
 from autopeft.cost.tracing.request import TraceRequest
-from autopeft.cost.tracing.worker import INPUT, TAPE, write_frame
+from autopeft.cost.tracing.worker import INPUT, PATTERN, write_frame
 from autopeft.errors import AutopeftError, InputError, UnsupportedError
 
 _STARTING_SECONDS = 180.0  # importing torch and transformers from a cold disk on a busy machine
@@ -71,13 +72,13 @@ class TracePool:
                 self._all.append(worker)
                 self._idle.put(worker)
 
-    def trace_many(self, requests: Sequence[TraceRequest]) -> Iterator[tuple[int, Tape | AutopeftError]]:
-        """Yield the index of each request with its tape, or with why there is none, as they are done."""
+    def trace_many(self, requests: Sequence[TraceRequest]) -> Iterator[tuple[int, Pattern | AutopeftError]]:
+        """Yield the index of each request with its pattern, or with why there is none, as they are done."""
         if not requests:
             return
         self.warm_up(len(requests))
         threads = ThreadPoolExecutor(len(self._all), thread_name_prefix="tracing")
-        futures: dict[Future[Tape | AutopeftError], int] = {}
+        futures: dict[Future[Pattern | AutopeftError], int] = {}
         try:
             futures = {threads.submit(self._trace, request): at for at, request in enumerate(requests)}
             for future in as_completed(futures):
@@ -95,9 +96,11 @@ class TracePool:
             for worker in self._all:
                 worker.end()
             self._all.clear()
-            self._idle = queue.SimpleQueue()
+            # Drained, not replaced: another thread may be waiting for a worker of this very queue.
+            while not self._idle.empty():
+                self._idle.get_nowait()
 
-    def _trace(self, request: TraceRequest) -> Tape | AutopeftError:
+    def _trace(self, request: TraceRequest) -> Pattern | AutopeftError:
         worker = self._idle.get()
         try:
             return worker.trace(request, self.seconds)
@@ -117,7 +120,7 @@ class _Worker:
         self._ended = False
         self._start()
 
-    def trace(self, request: TraceRequest, seconds: float) -> Tape:
+    def trace(self, request: TraceRequest, seconds: float) -> Pattern:
         """Have one request traced.
 
         Raises:
@@ -144,8 +147,8 @@ class _Worker:
             self.end(for_good=False)
             raise UnsupportedError(f"{what} ended the tracing process: {reason}")
         self._answered = True
-        if answer[:1] == TAPE:
-            return Tape.from_bytes(answer[1:])
+        if answer[:1] == PATTERN:
+            return Pattern.from_bytes(answer[1:])
         raise (InputError if answer[:1] == INPUT else UnsupportedError)(answer[1:].decode())
 
     def end(self, *, for_good: bool = True) -> None:
@@ -155,7 +158,10 @@ class _Worker:
         if process is None:
             return
         process.kill()
-        process.wait(_ENDING_SECONDS)
+        with suppress(
+            subprocess.TimeoutExpired
+        ):  # a killed process may take its time to give back its memory
+            process.wait(_ENDING_SECONDS)
         for stream in (process.stdin, process.stdout, self._complaints):
             if stream is not None:
                 _close(stream)
@@ -197,7 +203,12 @@ class _Worker:
         return data[_HEAD_BYTES:]
 
     def _last_words(self) -> str:
-        code = self._process.wait(_ENDING_SECONDS) if self._process else None
+        code: int | str | None = None
+        if self._process is not None:
+            try:
+                code = self._process.wait(_ENDING_SECONDS)
+            except subprocess.TimeoutExpired:
+                code = "unknown"
         text = b""
         if self._complaints is not None:
             self._complaints.seek(0)

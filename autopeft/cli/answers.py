@@ -1,0 +1,215 @@
+"""Answers as tables: pure functions, made to be read at 80 to 100 columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.cli.tables import band, heading, table
+from autopeft.cost.money import Cost
+from autopeft.cost.spread import SpreadEstimate
+from autopeft.plan.answer import Answer, Explanation, Memory
+from autopeft.plan.question import USUAL_EPOCHS, Question
+from autopeft.units import MIB, format_bytes, format_count, format_limit, format_seconds, format_usd
+
+if TYPE_CHECKING:
+    from autopeft.cost.estimate import RunTime, TimeEstimate
+
+BAR = 24
+
+
+def answer(question: Question, given: Answer) -> Group:
+    """Show one answer: memory by component, peaks, headroom, cost, verdict."""
+    parts: list[RenderableType] = [heading(f"{question.model}: {_setting(question)}")]
+    if given.memory is not None:
+        parts += [_components(given.memory), Text(), _peaks(given), Text(), _costs(question, given), Text()]
+    parts.append(_judgement(question, given))
+    return Group(*parts)
+
+
+def explanation(made: Explanation) -> Group:
+    """Show an answer, and below it what each switch would save or cost."""
+    shown = table("switch", "peak memory", "change", "", "verdict", right=("peak memory", "change", ""))
+    peak = made.answer.memory.device_peak_bytes if made.answer.memory else 1
+    ranked = sorted(made.switches, key=lambda one: -_or_least(one.saved_bytes))
+    without_effect: list[str] = []
+    untold: dict[str, list[str]] = {}
+    for switch in ranked:
+        memory, saved = switch.answer.memory, switch.saved_bytes
+        if memory is None or saved is None:
+            untold.setdefault(str(switch.answer.reason), []).append(switch.name)
+        elif abs(saved) < MIB:
+            without_effect.append(switch.name)
+        else:
+            amount = f"{'-' if saved > 0 else '+'}{format_bytes(abs(saved))}"
+            share = f"{-100 * saved / peak:+.0f} %"
+            shown.add_row(
+                switch.name, format_bytes(memory.device_peak_bytes), amount, share, _fit(switch.answer)
+            )
+    parts: list[RenderableType] = [answer(made.question, made.answer)]
+    if made.switches:
+        parts += [Text(), heading("What each switch would do to the peak on the device"), shown]
+    if without_effect:
+        parts.append(Text(f"Less than 1 MiB: {', '.join(without_effect)}.", style="dim"))
+    parts += [Text(f"{', '.join(names)}: {why}", style="dim") for why, names in untold.items()]
+    return Group(*parts)
+
+
+def _or_least(amount: int | None) -> float:
+    return float("-inf") if amount is None else amount
+
+
+def _fit(given: Answer) -> Text:
+    words = {True: ("fits", "green"), False: ("does not fit", "red"), None: ("", "")}
+    word, style = words[given.fits]
+    return Text(word, style=style)
+
+
+def _setting(question: Question) -> str:
+    """Name a configuration as it was asked: what was left out is not shown."""
+    parts = [question.method]
+    if question.rank is not None:
+        parts.append(f"r={question.rank}")
+    if question.targets is not None:
+        parts.append(question.targets if isinstance(question.targets, str) else ",".join(question.targets))
+    if question.layers != "all":
+        layers = question.layers
+        parts.append(f"layers={layers if isinstance(layers, str) else ','.join(map(str, layers))}")
+    if question.quantization != "none":
+        parts.append(question.quantization)
+    parts += [f"{name}={value}" for name, value in sorted(question.knobs.items())]
+    rows = f"{question.batch_size} row{'s' if question.batch_size > 1 else ''}"
+    settings = [" ".join(parts), rows + (f" x {question.grad_accum}" if question.grad_accum > 1 else "")]
+    if question.seq_len is not None:
+        settings.append(f"at most {question.seq_len} tokens")
+    settings += [word for word in (question.precision, question.optimizer) if word is not None]
+    if question.gradient_checkpointing:
+        settings.append("gradient checkpointing")
+    usual = Question.model_fields
+    for field in ("attention", "loss", "loop"):
+        word = getattr(question, field)
+        settings += [] if word == usual[field].default else [f"{field} {word}"]
+    return ", ".join([*settings, "packed"] if question.packing else settings)
+
+
+def _components(memory: Memory) -> Table:
+    made = table("component", "MiB", "share", "", right=("MiB", "share"))
+    total = max(1, memory.allocated_peak_bytes)
+    for part, amount in memory.parts.items():
+        if amount == 0:
+            continue
+        bar = "█" * round(BAR * amount / total)
+        made.add_row(part, f"{amount / MIB:,.1f}", f"{100 * amount / total:.0f} %", Text(bar, style="cyan"))
+    made.add_section()
+    made.add_row(
+        "allocated at the peak",
+        f"{memory.allocated_peak_bytes / MIB:,.1f}",
+        "100 %",
+        f"in {memory.peak_phase}",
+    )
+    return made
+
+
+def _peaks(given: Answer) -> Table:
+    memory, limit = given.memory, given.limit_bytes
+    made = Table.grid(padding=(0, 2))
+    if memory is None:
+        return made
+    made.add_row("allocated peak", format_bytes(memory.allocated_peak_bytes), "held by tensors")
+    reserved = f"taken by the allocator; 90 % band {band(memory.low_bytes, memory.high_bytes)}"
+    made.add_row("reserved peak", format_bytes(memory.reserved_peak_bytes), reserved)
+    context = f"with {format_bytes(memory.context_bytes)} of context"
+    made.add_row("device peak", format_bytes(memory.device_peak_bytes), context)
+    if limit is not None:
+        room = limit - memory.high_bytes - memory.context_bytes
+        words = f"{format_bytes(abs(room))} {'left' if room >= 0 else 'too much'}"
+        made.add_row("headroom", words, f"from the band's upper end to {format_limit(limit)}")
+    return made
+
+
+def _costs(question: Question, given: Answer) -> Table:
+    made = Table.grid(padding=(0, 2))
+    trained, total = given.trainable_params or 0, max(1, given.total_params or 1)
+    made.add_row("trained", f"{format_count(trained)} parameters, {100 * trained / total:.2f} % of all")
+    made.add_row("adapter file", format_bytes(given.adapter_file_bytes or 0))
+    if given.time is not None:
+        made.add_row("a step", _step(given.time))
+        made.add_row("tokens a second", f"{given.time.tokens_per_second:,.0f}, padding among them")
+    if given.run is not None:
+        made.add_row("a run", _run(question, given.run))
+    if given.spread is not None:
+        made.add_row("devices", _spread(given.spread))
+    if given.cost is not None:
+        made.add_row("cost", _money(given.cost))
+        if given.cost.kwh is not None:
+            made.add_row("energy", _energy(given.cost))
+    elif given.time is not None and given.cost_reason is not None:
+        made.add_row("cost", given.cost_reason)
+    if given.provenance is not None:
+        for guess in given.provenance.guesses:
+            made.add_row("assumed", guess)
+    return made
+
+
+def _run(question: Question, run: RunTime) -> str:
+    epochs = question.epochs or USUAL_EPOCHS
+    passes = f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'} of {question.examples or 0:,} examples"
+    steps = f"{run.steps:,} {'step' if run.steps == 1 else 'steps'}"
+    return f"{format_seconds(run.total)}: {passes}, {steps}; {format_seconds(run.load_seconds)} of it loading"
+
+
+def _spread(given: SpreadEstimate) -> str:
+    exchange = f"{format_bytes(given.exchanged_bytes)} sent by each a step"
+    words = f"{given.spread.words}; {exchange}, up to {format_seconds(given.communication_seconds)}"
+    return words + (f"; {format_bytes(given.host_bytes)} of the host's memory" if given.host_bytes else "")
+
+
+def _money(cost: Cost) -> str:
+    parts = [f"{format_usd(cost.usd_per_hour)} an hour ({cost.price.words})"]
+    if cost.usd is not None and cost.epoch_usd is not None:
+        parts.insert(0, f"{format_usd(cost.usd)} a run, {format_usd(cost.epoch_usd)} an epoch")
+    else:
+        parts.append(
+            f"{format_usd(1000 * cost.step_usd)} for 1,000 steps; --examples N says what a run costs"
+        )
+    return "; ".join(parts)
+
+
+def _energy(cost: Cost) -> str:
+    words = f"at most {cost.kwh:.3g} kWh (the boards at full power)"
+    return words if cost.co2_kg is None else f"{words}, {cost.co2_kg:.3g} kg of CO2"
+
+
+def _step(time: TimeEstimate) -> str:
+    low, high = format_seconds(time.low_seconds), format_seconds(time.high_seconds)
+    return f"{format_seconds(time.step_seconds)} (90 % band {low} to {high}), bound by {time.bound}"
+
+
+def _judgement(question: Question, given: Answer) -> Text:
+    if given.status != "ok":
+        words = Text("It cannot be told: ", style="bold red")
+    elif given.fits is None:
+        return Text("No limit was given: --gpu-mem 16GB or --gpu NAME says whether it fits.", style="bold")
+    elif given.fits:
+        words = Text("It fits.", style="bold green")
+    else:
+        words = Text("It does not fit: ", style="bold red")
+    if given.reason:
+        words.append(f"{given.reason.rstrip('.')}.", style="not bold default")
+    words.append(_batch_hint(question, given), style="not bold default")
+    return words
+
+
+def _batch_hint(question: Question, given: Answer) -> str:
+    """Say which batch would fit, where that is another one."""
+    largest, now = given.max_batch_size, question.batch_size
+    if largest is None or largest == now:
+        return ""
+    if largest > now:
+        return f" You could raise the batch to {largest}."
+    if largest:
+        return f"\nWay out: a batch of {largest} fits."
+    return "\nWay out: not even one row fits; --explain shows what each switch would save."

@@ -1,0 +1,48 @@
+"""Tests of autopeft/cost/run_time.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from autopeft.cost.run_time import mean_over_lengths, representative_lengths, run_time
+from autopeft.cost.step_time import estimate_time
+from autopeft.cost.tape import Tape
+from autopeft.hardware.profile import HardwareProfile
+from autopeft.workload.dataset import Lengths, Workload
+
+WORKLOAD = Workload(
+    task="sft", lengths=Lengths(percentiles=tuple(range(10, 111)), mean=60.0), rows=100, validation_rows=20
+)
+
+
+def test_a_run_is_its_loading_steps_batches_and_an_evaluation_an_epoch(
+    tape: Tape, cpu: HardwareProfile
+) -> None:
+    time = estimate_time(tape, cpu, 2)
+
+    run = run_time(time, WORKLOAD, cpu, epochs=3, batch_size=4, grad_accum=2, weight_bytes=2 * 10**9)
+
+    assert run.steps == 38
+    assert run.training_seconds == pytest.approx(38 * time.step_seconds)
+    assert run.evaluation_seconds == pytest.approx(60 * time.evaluation_row_seconds)
+    assert run.load_seconds == pytest.approx(2.0)
+    assert run.total > run.training_seconds + run.evaluation_seconds
+    assert 0 < run.padding_share < 0.2
+
+
+def test_few_lengths_stand_for_all_batches() -> None:
+    lengths = representative_lengths(WORKLOAD, 4)
+
+    assert lengths == sorted(lengths)
+    assert 3 <= len(lengths) <= 6
+    assert sum(lengths) / len(lengths) == pytest.approx(62, abs=4)
+
+
+def test_steps_of_several_lengths_take_their_mean(tape: Tape, cpu: HardwareProfile) -> None:
+    time = estimate_time(tape, cpu, 2)
+
+    mean = mean_over_lengths(
+        lambda length: time.model_copy(update={"step_seconds": float(length)}), [1, 2, 6]
+    )
+
+    assert mean.step_seconds == 3.0

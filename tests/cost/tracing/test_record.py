@@ -1,0 +1,257 @@
+"""Tests of autopeft/cost/tracing/record.py: what is recorded on fake tensors is what real ones do."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from autopeft.cost.loops import LOOPS
+from autopeft.cost.tape import Category, Phase
+from autopeft.cost.tracing.initialisers import initialised_on_fakes
+from autopeft.cost.tracing.record import record
+from autopeft.cost.tracing.shims import traced_as
+from autopeft.cost.tracing.take import Job, Take
+from autopeft.cost.tracing.trace import _FakeMode
+from autopeft.methods.registry import METHODS, complete
+from autopeft.space.candidate import Candidate, Training
+from autopeft.workload.base_model import BaseModel
+
+pytestmark = pytest.mark.usefixtures("spared")
+
+SHAPES = ((2, 8), (2, 16))
+# peft's defaults are for large models; these suit matrices of 64 columns.
+SMALL: dict[str, dict[str, Any]] = {
+    "adamss": {"r": 16, "num_subspaces": 4},
+    "c3a": {"block_size": 8},
+    "fourierft": {"n_frequency": 50},
+    "road": {"group_size": 8},
+    "shira": {"r": 4},
+    "unilora": {"theta_d_length": 32},
+    "vblora": {"vector_length": 16, "num_vectors": 16},
+    "waveft": {"n_frequency": 50},
+}
+# Methods that differ in temporaries or in how parameters are cut: why, and by how much the peaks differ.
+UNLIKE: dict[str, tuple[str, float]] = {
+    "adamss": ("how many rows a cluster gets depends on the weights, their sum does not", 0.0),
+    "cpt": ("how its loss is weighed depends on how many targets a row holds", 0.001),
+    "frod": ("a sparse product takes other pieces on a CPU than on a GPU, whose ways the fake takes", 0.0),
+    "loha": ("draws a number on the host for each matrix", 0.0),
+    "lokr": ("draws a number on the host for each matrix", 0.0),
+    "shira": ("a CPU turns a sparse gradient into other pieces than a GPU, whose ways the fake takes", 0.015),
+}
+# Methods whose code reads a value; the guess is told to the user and widens the band.
+GUESSING: dict[str, str] = {
+    "cpt": "how many targets a row holds",
+    "poly": "the number of the task",
+    "vblora": "whether a vector of logits holds an infinity",
+    "waveft": "which of its frequencies are in use",
+}
+ABSENT = {("llama", "bitfit"): "a Llama has no biases"}
+# Of the methods that both models have, these are quick to show on a BERT: they add in place to views.
+ON_BERT = ("lora", "full", "adalora", "c3a")
+
+
+def has(family: str, method: str) -> bool:
+    kind, task = ("encoder", "classification") if family == "bert" else ("decoder", "sft")
+    spec = METHODS[method]
+    return task in spec.tasks and kind in spec.families and (family, method) not in ABSENT
+
+
+def cases(*, unlike: bool) -> list[Any]:
+    """Return families and methods; on a BERT, those that a Llama has too are mostly slow tests."""
+    return [
+        pytest.param(
+            family,
+            method,
+            marks=[pytest.mark.slow]
+            if family == "bert" and has("llama", method) and method not in ON_BERT
+            else [],
+        )
+        for family in ("llama", "bert")
+        for method in METHODS
+        if has(family, method) and (method in UNLIKE) == unlike
+    ]
+
+
+@pytest.fixture
+def bases(tiny_bert: BaseModel, tiny_llama: BaseModel) -> dict[str, BaseModel]:
+    small = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+    return {
+        base.config["model_type"]: base.model_copy(update={"config": base.config | small})
+        for base in (tiny_bert, tiny_llama)
+    }
+
+
+def job_for(base: BaseModel, method: str = "lora", *, loop: str = "autopeft", **training: object) -> Job:
+    asked = Candidate(
+        method=method, knobs=SMALL.get(method, {}), training=Training(max_length=16, **training)
+    )
+    task = "sft" if base.family == "decoder" else "classification"
+    return Job(base, complete(asked), task, 2, "cpu", True, LOOPS[loop], SHAPES)
+
+
+def faked(job: Job) -> Take:
+    shims = traced_as(job.target, padded=job.padded)
+    with _FakeMode(allow_non_fake_inputs=True), shims, initialised_on_fakes():
+        return record(job)
+
+
+def real(job: Job) -> Take:
+    """Record real tensors.
+
+    Where something is added in place to a view (the output of a linear layer with a bias is one), autograd
+    remakes the view by strides, and by what it was only for tensors with a dispatch of their own, as fake
+    ones have. Remaking by strides takes one more temporary in backward; here both do the same.
+    """
+    with torch.autograd._force_original_view_tracking(True):
+        return record(job)
+
+
+def blocks_of(take: Take) -> np.ndarray:
+    """Return what building leaves behind and what the steps make, without what building made for a moment."""
+    first = take.spans[take.bounds(0)[0]].event
+    built = take.events[:first]
+    left = np.setdiff1d(built[built >= 0], np.invert(built[built < 0]))
+    steps = take.events[first:]
+    return np.concatenate((left, steps[steps >= 0]))
+
+
+def totals(take: Take) -> dict[str, int]:
+    """Return bytes by category and numbers of events and operators."""
+    blocks = blocks_of(take)
+    found = {
+        category.name: int(take.sizes[blocks[take.categories[blocks] == category]].sum())
+        for category in Category
+    }
+    first = take.spans[take.bounds(0)[0]]
+    return found | {"events": len(take.events) - first.event, "operators": len(take.operators)}
+
+
+def peak_of(take: Take) -> int:
+    """Return the most bytes held in a step."""
+    sizes = take.sizes[np.where(take.events >= 0, take.events, np.invert(take.events))]
+    level = np.cumsum(np.where(take.events >= 0, sizes, -sizes))
+    return int(level[take.spans[take.bounds(0)[0]].event :].max())
+
+
+def assert_same(fake: Take, true: Take) -> None:
+    assert totals(fake) == totals(true)
+    assert peak_of(fake) == peak_of(true)
+    assert [span[:3] for span in fake.spans] == [span[:3] for span in true.spans]
+    assert fake.parameters == true.parameters
+
+
+@pytest.mark.parametrize(("family", "method"), cases(unlike=False))
+def test_a_method_does_on_fake_tensors_what_it_does_on_real_ones(
+    family: str, method: str, bases: dict[str, BaseModel]
+):
+    job = job_for(bases[family], method)
+    fake = faked(job)
+    assert_same(fake, real(job))
+    assert bool(fake.guesses) == (method in GUESSING)
+
+
+@pytest.mark.parametrize(("family", "method"), cases(unlike=True))
+def test_a_method_that_differs_in_details_has_as_many_parameters_and_nearly_the_same_peak(
+    family: str, method: str, bases: dict[str, BaseModel]
+):
+    job = job_for(bases[family], method)
+    fake, true = faked(job), real(job)
+    for name in ("WEIGHTS", "ADAPTER", "GRADIENTS", "OPTIMIZER", "QUANTIZATION", "LOGITS"):
+        assert totals(fake)[name] == totals(true)[name]
+    assert peak_of(fake) == pytest.approx(peak_of(true), rel=UNLIKE[method][1])
+    for field in ("elements", "trained", "exported"):
+        mine, its = (sum(getattr(each, field) for each in take.parameters) for take in (fake, true))
+        assert mine == its
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_loop_does_on_fake_tensors_what_it_does_on_real_ones(loop: str, bases: dict[str, BaseModel]):
+    job = job_for(bases["llama"], loop=loop, precision="bf16", grad_accum=2)
+    assert_same(faked(job), real(job))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"gradient_checkpointing": True},
+        {"attention": "eager"},
+        {"dropout": 0.1},
+        {"grad_accum": 3},
+        {"loss": "chunked"},
+        {"optimizer": "sgd"},
+    ],
+    ids=str,
+)
+def test_a_setting_does_on_fake_tensors_what_it_does_on_real_ones(
+    training: dict[str, object], bases: dict[str, BaseModel]
+):
+    job = job_for(bases["llama"], **training)
+    assert_same(faked(job), real(job))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_recorded_for_cuda_too(method: str, bases: dict[str, BaseModel]):
+    take = faked(job_for(bases["llama" if has("llama", method) else "bert"], method)._replace(target="cuda"))
+    assert bool(take.guesses) == (method in GUESSING)
+    assert {span.phase for span in take.spans} == set(Phase)
+
+
+def test_the_tables_name_methods_that_there_are():
+    assert {*UNLIKE, *GUESSING, *SMALL} <= set(METHODS)
+
+
+def test_nothing_but_weights_and_optimizer_state_outlives_a_step_of_autopeft(bases: dict[str, BaseModel]):
+    take = faked(job_for(bases["llama"], "full"))
+    left = np.setdiff1d(take.events[take.events >= 0], np.invert(take.events[take.events < 0]))
+    passing = (Category.SAVED, Category.TEMPORARY, Category.LOGITS, Category.GRADIENTS)
+    assert not np.isin(take.categories[left], passing).any()
+
+
+def test_the_outputs_of_a_loop_that_keeps_them_outlive_its_step(bases: dict[str, BaseModel]):
+    take = faked(job_for(bases["llama"], loop="plain"))
+    left = np.setdiff1d(take.events[take.events >= 0], np.invert(take.events[take.events < 0]))
+    assert Category.LOGITS in take.categories[left]
+
+
+def test_every_block_dies_once_and_after_its_birth(bases: dict[str, BaseModel]):
+    take = faked(job_for(bases["bert"]))
+    alive: set[int] = set()
+    for event in take.events.tolist():
+        if event >= 0:
+            assert event not in alive
+            alive.add(event)
+        else:
+            alive.remove(~event)
+
+
+def test_a_layer_is_known_for_what_is_saved_in_it(bases: dict[str, BaseModel]):
+    take = faked(job_for(bases["llama"]))
+    counts = [
+        int(((take.block_layer == layer) & (take.categories == Category.SAVED)).sum()) for layer in (0, 1)
+    ]
+    assert min(counts) > 0
+    assert set(take.block_layer.tolist()) == {-1, 0, 1}
+
+
+def test_recording_again_gives_the_same_after_any_garbage(bases: dict[str, BaseModel]):
+    first = faked(job_for(bases["bert"]))
+    garbage = [[torch.ones(3)] for _ in range(50)]
+    garbage[0].append(garbage)  # type: ignore[arg-type]
+    del garbage
+    gc.collect()
+    again = faked(job_for(bases["bert"]))
+    assert np.array_equal(again.events, first.events)
+    assert np.array_equal(again.sizes, first.sizes)
+    assert again.operators == first.operators
+
+
+def test_shims_are_undone_after_a_recording(bases: dict[str, BaseModel]):
+    before = torch.nn.Module._apply, torch.nn.functional.scaled_dot_product_attention
+    faked(job_for(bases["bert"])._replace(target="cuda", padded=False))
+    assert before == (torch.nn.Module._apply, torch.nn.functional.scaled_dot_product_attention)

@@ -1,0 +1,79 @@
+"""The overview: which known models fit, how to train them, and how far that goes."""
+
+from __future__ import annotations
+
+import pytest
+from linear_cost import LinearCost
+
+from autopeft.journey.inputs import any_gpu
+from autopeft.journey.overviewing import USUAL, judge_catalogue
+from autopeft.plan.budget import Budget
+from autopeft.plan.overview import ModelRow
+from autopeft.plan.plan import Fits, Rejected
+from autopeft.request import Request
+from autopeft.workload.models import list_models
+
+
+def overview(
+    memory: str, *, all_models: bool = False, **fields: object
+) -> tuple[dict[str, ModelRow], LinearCost]:
+    cost = LinearCost()
+    request = Request(budget=Budget(gpu_mem=memory), **fields)
+    profile = any_gpu(request.budget.gpu_mem or 0)
+    rows = judge_catalogue(request, profile, cost, lambda *_: None, all_models=all_models)
+    return {row.model: row for row in rows}, cost
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, ModelRow]:
+    return overview("8GB")[0]
+
+
+def test_usual_models_are_in_the_catalogue_from_a_few_million_to_hundreds_of_billions() -> None:
+    known = {base.name: base.parameters or 0 for base in list_models()}
+    assert set(USUAL) <= set(known)
+    sizes = sorted(known[name] for name in USUAL)
+    assert sizes[0] < 30e6
+    assert sizes[-1] > 400e9
+
+
+def test_each_model_is_held_against_the_budget_in_full_with_lora_and_in_four_bits(rows) -> None:
+    assert set(rows) == set(USUAL)
+    assert [option.name for option in rows["Qwen3-0.6B"].options] == ["full", "lora", "lora nf4-dq"]
+    assert rows["Qwen3-0.6B"].fits
+
+
+def test_the_largest_batch_and_the_longest_row_fit_and_more_does_not(rows) -> None:
+    # The linear model: 1 GiB, 100 MiB a row of 512 tokens, and the context.
+    option = rows["Llama-3.2-1B"].options[1]
+    assert isinstance(option.verdict, Fits)
+    assert option.largest_batch
+    assert option.longest_row
+    assert option.verdict.candidate.training.batch_size <= option.largest_batch
+    assert option.longest_row % 128 == 0
+    assert abs(option.longest_row - 512 * option.largest_batch) <= 1024
+
+
+def test_a_short_model_ends_at_its_own_length(rows) -> None:
+    assert {option.longest_row for option in rows["bert-base-uncased"].options} == {512}
+
+
+def test_what_its_weights_make_too_large_is_refused_without_costing_it() -> None:
+    rows, cost = overview("8GB")
+    assert "Llama-3.1-405B" not in {name for name, _ in cost.asked}
+    refusal = rows["Llama-3.1-405B"].refusal
+    assert isinstance(refusal, Rejected)
+    assert "packed weights (nf4-dq) alone take 189 GiB, the limit is 8 GB" in refusal.reason
+    seven = rows["Mistral-7B-v0.3"]
+    assert [option.largest_batch == 0 for option in seven.options] == [True, True, False]
+
+
+def test_a_batch_that_was_asked_for_is_judged_as_it_is() -> None:
+    rows, _ = overview("8GB", batch_size=500)
+    assert not rows["Llama-3.2-1B"].fits
+    assert rows["Llama-3.2-1B"].options[1].largest_batch
+
+
+def test_all_models_means_the_catalogue() -> None:
+    rows, _ = overview("1GB", all_models=True)
+    assert len(rows) > 2 * len(USUAL)

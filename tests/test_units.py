@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from autopeft.errors import InputError
+from autopeft.units import GIB, MIB, format_bytes, format_count, format_seconds, kilowatt_hours, parse_count
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (0, "0"),
+        (999.4, "999"),
+        (999.6, "1 k"),
+        (22.7e6, "22.7 M"),
+        (999.9e6, "1 B"),
+        (8.03e9, "8.03 B"),
+        (1e16, "10,000 T"),
+    ],
+)
+def test_counts_are_rounded_into_the_next_unit_and_never_shown_with_an_exponent(amount, words) -> None:
+    assert format_count(amount) == words
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (1023, "1023 B"),
+        (1023.6, "1 KiB"),
+        (1023.99 * MIB, "1 GiB"),
+        (999.7 * GIB, "1000 GiB"),
+        (-1.5 * GIB, "-1.5 GiB"),
+    ],
+)
+def test_bytes_are_rounded_into_the_next_unit_and_never_shown_with_an_exponent(amount, words) -> None:
+    assert format_bytes(amount) == words
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (0.9996, "1.0 s"),
+        (0.85, "850 ms"),
+        (59.96, "1 min 00 s"),
+        (3599.7, "1 h 00 min"),
+        (7199, "2 h 00 min"),
+    ],
+)
+def test_times_are_rounded_into_the_next_unit(amount, words) -> None:
+    assert format_seconds(amount) == words
+
+
+def test_counts_are_read_with_their_unit() -> None:
+    assert [parse_count(text) for text in ("4", " 1.5k", "50M", "2 b")] == [4, 1500, 50_000_000, 2 * 10**9]
+    assert parse_count("1.1M") == 1_100_000
+
+
+@pytest.mark.parametrize("text", ["", "1.5", "5MB", "-4", "1e6", "nan", "4x", "M"])
+def test_what_is_no_whole_number_is_no_count(text) -> None:
+    with pytest.raises(InputError, match="a count must be"):
+        parse_count(text)
+
+
+def test_a_kilowatt_for_two_hours_is_two_kilowatt_hours() -> None:
+    assert kilowatt_hours(1000, 2) == 2
