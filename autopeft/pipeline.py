@@ -153,10 +153,18 @@ def estimate(request: Request, candidate: Candidate) -> Verdict:
         return planner.judge(candidate)
 
 
-def answer(question: Question, *, workspace: str = ".autopeft", batches: bool = True) -> Answer:
-    """Answer one question; with `batches` the largest batch that fits is looked for too."""
-    with _answering(workspace, batches=batches) as answering:
-        return answering.answers([question])[0]
+def answer(
+    question: Question,
+    progress: Progress | None = None,
+    *,
+    workspace: str = ".autopeft",
+    batches: bool = True,
+) -> Answer:
+    """Answer one question; with `batches` also say which batch is the largest and what would make it fit."""
+    from autopeft.journey import explaining
+
+    with _answering(workspace, batches=batches, progress=progress) as answering:
+        return explaining.answer(question, answering)
 
 
 def answer_many(
@@ -171,12 +179,19 @@ def answer_many(
         yield from answering.stream(rows, on_done)
 
 
-def explain(question: Question, *, workspace: str = ".autopeft", batches: bool = True) -> Explanation:
-    """Answer one question and say what each switch of it would save or cost."""
+def explain(
+    question: Question,
+    progress: Progress | None = None,
+    *,
+    workspace: str = ".autopeft",
+    batches: bool = True,
+    on_answer: Callable[[Answer], None] | None = None,
+) -> Explanation:
+    """Answer one question, tell `on_answer`, and say what each switch of it would save or cost."""
     from autopeft.journey.explaining import explain
 
-    with _answering(workspace, batches=batches) as answering:
-        return explain(question, answering)
+    with _answering(workspace, batches=batches, progress=progress) as answering:
+        return explain(question, answering, on_answer)
 
 
 def described_rows(request: Request) -> dict[str, Any]:
@@ -305,7 +320,7 @@ def _planning(request: Request, *, brief: bool = False) -> Iterator[tuple[Planne
 
 
 @contextlib.contextmanager
-def _answering(workspace: str, *, batches: bool) -> Iterator[Answering]:
+def _answering(workspace: str, *, batches: bool, progress: Progress | None = None) -> Iterator[Answering]:
     from autopeft.cost.model import TracedCostModel
     from autopeft.journey import calibrating
     from autopeft.journey.answering import Answering
@@ -313,7 +328,7 @@ def _answering(workspace: str, *, batches: bool) -> Iterator[Answering]:
 
     with TracedCostModel(calibrations=calibrating.known(Path(workspace))) as cost_model:
         poser = Poser(Path(workspace), lambda: known_profile(Request(workspace=workspace)))
-        yield Answering(poser=poser, cost_model=cost_model, batches=batches)
+        yield Answering(poser=poser, cost_model=cost_model, batches=batches, progress=progress or _ignore)
 
 
 def _calibrations(request: Request) -> dict[str, Calibration]:

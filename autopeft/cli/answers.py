@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autopeft.cost.estimate import RunTime, TimeEstimate
 
 BAR = 24
+_LEAST_SHOWN = MIB // 20
 
 
 def answer(question: Question, given: Answer) -> Group:
@@ -30,8 +31,8 @@ def answer(question: Question, given: Answer) -> Group:
     return Group(*parts)
 
 
-def explanation(made: Explanation) -> Group:
-    """Show an answer, and below it what each switch would save or cost."""
+def switches(made: Explanation) -> Group:
+    """Show what each switch would save or cost."""
     shown = table("switch", "peak memory", "change", "", "verdict", right=("peak memory", "change", ""))
     peak = made.answer.memory.device_peak_bytes if made.answer.memory else 1
     ranked = sorted(made.switches, key=lambda one: -_or_least(one.saved_bytes))
@@ -49,9 +50,11 @@ def explanation(made: Explanation) -> Group:
             shown.add_row(
                 switch.name, format_bytes(memory.device_peak_bytes), amount, share, _fit(switch.answer)
             )
-    parts: list[RenderableType] = [answer(made.question, made.answer)]
-    if made.switches:
-        parts += [Text(), heading("What each switch would do to the peak on the device"), shown]
+    parts: list[RenderableType] = [
+        Text(),
+        heading("What each switch would do to the peak on the device"),
+        shown,
+    ]
     if without_effect:
         parts.append(Text(f"Less than 1 MiB: {', '.join(without_effect)}.", style="dim"))
     parts += [Text(f"{', '.join(names)}: {why}", style="dim") for why, names in untold.items()]
@@ -85,13 +88,8 @@ def _setting(question: Question) -> str:
     settings = [" ".join(parts), rows + (f" x {question.grad_accum}" if question.grad_accum > 1 else "")]
     if question.seq_len is not None:
         settings.append(f"at most {question.seq_len} tokens")
-    settings += [word for word in (question.precision, question.optimizer) if word is not None]
     if question.gradient_checkpointing:
         settings.append("gradient checkpointing")
-    usual = Question.model_fields
-    for field in ("attention", "loss", "loop"):
-        word = getattr(question, field)
-        settings += [] if word == usual[field].default else [f"{field} {word}"]
     return ", ".join([*settings, "packed"] if question.packing else settings)
 
 
@@ -99,7 +97,7 @@ def _components(memory: Memory) -> Table:
     made = table("component", "MiB", "share", "", right=("MiB", "share"))
     total = max(1, memory.allocated_peak_bytes)
     for part, amount in memory.parts.items():
-        if amount == 0:
+        if amount < _LEAST_SHOWN:
             continue
         bar = "█" * round(BAR * amount / total)
         made.add_row(part, f"{amount / MIB:,.1f}", f"{100 * amount / total:.0f} %", Text(bar, style="cyan"))
@@ -125,7 +123,7 @@ def _peaks(given: Answer) -> Table:
     made.add_row("device peak", format_bytes(memory.device_peak_bytes), context)
     if limit is not None:
         room = limit - memory.high_bytes - memory.context_bytes
-        words = f"{format_bytes(abs(room))} {'left' if room >= 0 else 'too much'}"
+        words = f"{format_bytes(abs(room))} {'left' if room >= 0 else 'short'}"
         made.add_row("headroom", words, f"from the band's upper end to {format_limit(limit)}")
     return made
 
@@ -148,6 +146,8 @@ def _costs(question: Question, given: Answer) -> Table:
             made.add_row("energy", _energy(given.cost))
     elif given.time is not None and given.cost_reason is not None:
         made.add_row("cost", given.cost_reason)
+    if given.stack is not None:
+        made.add_row("trained by", given.stack)
     if given.provenance is not None:
         for guess in given.provenance.guesses:
             made.add_row("assumed", guess)
@@ -210,6 +210,8 @@ def _batch_hint(question: Question, given: Answer) -> str:
         return ""
     if largest > now:
         return f" You could raise the batch to {largest}."
-    if largest:
-        return f"\nWay out: a batch of {largest} fits."
-    return "\nWay out: not even one row fits; --explain shows what each switch would save."
+    ways = [f"a batch of {largest}"] if largest else []
+    ways += [given.way_out] if given.way_out else []
+    if ways:
+        return f"\nIt would fit with {', or with '.join(ways)}."
+    return "\nNot even one row fits; --explain shows what each switch would save."

@@ -57,7 +57,7 @@ Method = Annotated[
         autocompletion=completion(_methods),
         rich_help_panel=_PANEL,
         show_default=False,
-        help="PEFT method (`autopeft methods`). Default: lora.",
+        help="PEFT method (`autopeft methods`), or qlora: lora on nf4-dq. Default: lora.",
     ),
 ]
 Rank = Annotated[int | None, _option(metavar="N", text="Rank of the update. Default: the method's.")]
@@ -94,7 +94,7 @@ Optimizer = Annotated[
     str | None, _option(metavar="NAME", text="Optimizer: adamw, adamw-8bit, paged-adamw-8bit, lion, sgd ...")
 ]
 Precision = Annotated[
-    str | None, _option(metavar="NAME", text="bf16, fp16 or fp32. Default: bf16, on a CPU fp32.")
+    str | None, _option(metavar="NAME", text="bf16, fp16 or fp32. Default: bf16 where the device has it.")
 ]
 Packing = Annotated[
     bool | None,
@@ -222,20 +222,29 @@ def estimate(
 def _one(given: dict[str, Any], request: Request, *, explain: bool, batches: bool, as_json: bool) -> int:
     from autopeft import pipeline
     from autopeft.cli import answers, screen
-    from autopeft.plan.answer import Explanation
     from autopeft.plan.question import Question
 
     question = Question.build(**given)
-    shown: Answer | Explanation
-    with screen.clean_stdout(when=as_json):
-        ask = pipeline.explain if explain else pipeline.answer
-        shown = ask(question, workspace=request.workspace, batches=batches)
-    answer = shown.answer if isinstance(shown, Explanation) else shown
-    if answer.status != "ok" and not as_json:
-        raise InputError(str(answer.reason))
-    render = answers.explanation if explain else lambda given: answers.answer(question, given)
-    screen.show(shown, render, as_json=as_json)
-    return _exit(answer)
+    shown: list[Answer] = []
+
+    def show(answer: Answer) -> None:
+        if answer.status != "ok" and not as_json:
+            raise InputError(str(answer.reason))
+        shown.append(answer)
+        if not (explain and as_json):
+            screen.show(answer, lambda one: answers.answer(question, one), as_json=as_json)
+
+    with screen.clean_stdout(when=as_json), screen.counting() as progress:
+        how: Any = {"workspace": request.workspace, "batches": batches}
+        if explain:
+            explained = pipeline.explain(question, progress, on_answer=show, **how)
+        else:
+            answer = pipeline.answer(question, progress, **how)
+    if explain:
+        screen.show(explained, answers.switches, as_json=as_json)
+    else:
+        show(answer)
+    return _exit(shown[0])
 
 
 def _many(source: str, given: dict[str, Any], request: Request, *, batches: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 WIDEST = 100
 """Columns of the widest line; tables are made to be read at 80 to 100."""
+LOG_SECONDS = 10.0
+"""Between lines about progress where there is no terminal."""
 
 
 def stdout() -> Console:
@@ -65,10 +68,23 @@ def clean_stdout(*, when: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a callback (what, done, of all) that keeps one line on stderr up to date; off a terminal none."""
+    """Give a callback (what, done, of all) that keeps one line on stderr up to date.
+
+    Off a terminal it writes a line now and then, so that a log of something long is not silent.
+    """
     console = stderr()
     if not console.is_terminal:
-        yield lambda _what, _done, _total: None
+        start = said = time.monotonic()
+
+        def log(what: str, done: int, total: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if done < total > 1 and now - said >= LOG_SECONDS:
+                said = now
+                sys.stderr.write(f"autopeft: {what} {done}/{total}, {now - start:.0f} s\n")
+                sys.stderr.flush()
+
+        yield log
         return
     status = console.status("")
 

@@ -46,6 +46,8 @@ _PART_OF = {
 
 _PASSING = np.array((Category.SAVED, Category.TEMPORARY, Category.LOGITS, Category.OTHER))
 
+_LASTING = np.array((Category.WEIGHTS, Category.ADAPTER, Category.OPTIMIZER, Category.QUANTIZATION))
+
 _PHASE_NAMES: dict[Phase, PhaseName] = {
     Phase.BUILD: "build",
     Phase.FORWARD: "forward",
@@ -58,7 +60,8 @@ _PHASE_NAMES: dict[Phase, PhaseName] = {
 class Peak:
     """The moment at which most bytes are allocated.
 
-    `heap_bytes` are those in blocks that come from the host's heap: no weights, nothing above 32 MiB.
+    `heap_bytes` are those in blocks that come from the host's heap and go back to it in every step: no
+    weights, no states of the optimizer, nothing above 32 MiB.
     """
 
     allocated_bytes: int
@@ -99,7 +102,7 @@ def allocated_peak(tape: Tape) -> Peak:
             sizes["optimizer"] += int(size[late].sum())
             of_it &= ~late
         sizes[name] += int(size[of_it].sum())
-    from_heap = (size <= _ALWAYS_MAPPED_BYTES) & (kind != Category.WEIGHTS)
+    from_heap = (size <= _ALWAYS_MAPPED_BYTES) & ~np.isin(kind, _LASTING)
     heap_bytes = int(size[from_heap].sum())
     return Peak(int(level[at]), heap_bytes, span.phase, MemoryParts(**sizes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import Self
@@ -170,6 +170,33 @@ class TracedCostModel:
             else:
                 take(cost(self._keep(key, traced), key))
         return [each for each in answers if each is not None]
+
+    def trace_ahead(
+        self,
+        asked: Iterable[tuple[BaseModel, Candidate, Workload, HardwareProfile, Loop]],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Trace side by side what estimates of these will need and nobody has traced yet.
+
+        Args:
+            asked: candidates of any models, on any workloads, devices and loops.
+            progress: told how many of how many traces are done.
+        """
+        runs = [run_for(*each) for each in asked]
+        requests = [self._cache.resolve(run.request) for run in runs if isinstance(run, Run)]
+        missing = {
+            each.key: each
+            for each in requests
+            if each.key not in self._expansions and self._cache.get(each) is None
+        }
+        keys = list(missing)
+        if keys:
+            progress(0, len(keys))
+        for done, (index, traced) in enumerate(self._pool.trace_many(list(missing.values())), 1):
+            request = missing[keys[index]]
+            if not self._store(request, traced):
+                self._keep(request.key, traced)
+            progress(done, len(keys))
 
     def _resolved(self, waiting: _Waiting) -> _Waiting:
         """Put runs of which it is known that no general pattern serves them under their exact requests."""

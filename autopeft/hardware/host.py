@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -60,13 +59,9 @@ def host_speed(device: torch.device, seconds: float) -> tuple[HostSpeed, float]:
 
 def _step(device: torch.device) -> list[Callable[[], Any]]:
     """Return the three phases of a step as calls, to be made in turn."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # what quantisers say of kernels that this build of them lacks
-    try:
-        from peft import LoraConfig, get_peft_model
-        from transformers import LlamaConfig, LlamaForCausalLM
-    finally:
-        logging.disable(before)
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config: Any = LlamaConfig(**_TINY)
     adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     model: Any = get_peft_model(LlamaForCausalLM(config), adapter)

@@ -135,6 +135,13 @@ class HardwareProfile(_Finite):
         return self
 
     @property
+    def usual_precision(self) -> Literal["fp32", "bf16", "fp16"]:
+        """What is trained in on this device where nobody says: the best of what it computes itself."""
+        if self.device == "cpu":
+            return "fp32"
+        return "bf16" if "bfloat16" in self.matmul_flops else "fp16"
+
+    @property
     def digest(self) -> str:
         """What tells the device's speeds from others; a share of a device has that of the whole."""
         if self.share_of is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate
@@ -33,20 +35,26 @@ Row = Question | AutopeftError
 """A question, or why what was asked is none."""
 Estimated = CostEstimate | AutopeftError
 
+
 # What foreign code may raise about one strange row: it is that row's answer, and the others go on.
 _TROUBLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+
+def _ignore(_what: str, _done: int, _total: int) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
     """Answers questions with one cost model.
 
-    `batches` says whether the largest batch is looked for, which takes a few more estimates each.
+    `batches` says whether the largest batch is looked for, which takes a few more estimates each;
+    `progress` is told what is being done, how much of it is done, and of how much.
     """
 
     poser: Poser
     cost_model: TracedCostModel
     batches: bool = True
+    progress: Callable[[str, int, int], None] = _ignore
 
     def stream(self, rows: Iterable[Row], on_done: Callable[[int], None] | None = None) -> Iterator[Answer]:
         """Answer rows in their order, as soon as they are ready, together with what else has come by then."""
@@ -85,6 +93,15 @@ class Answering:
         for place, row in enumerate(rows):
             if isinstance(row, Posed):
                 groups.setdefault(_group_key(row), []).append((place, row))
+        # A row that is strange fails here too; then each is traced when its turn comes.
+        with contextlib.suppress(AutopeftError, *_TROUBLE):
+            self.cost_model.trace_ahead(
+                [
+                    (row.base, row.candidate, row.workload, row.profile, row.loop)
+                    for _, row in chain(*groups.values())
+                ],
+                lambda done, total: self.progress("tracing", done, total),
+            )
         for members in groups.values():
             for (place, row), estimate in zip(members, self._cost([row for _, row in members]), strict=True):
                 found[place] = _spread(row, estimate)
@@ -225,12 +242,29 @@ def _answer(row: Posed | AutopeftError, estimate: Estimated, largest: int | None
             words=estimate.provenance,
         ),
         limit_bytes=limit,
+        stack=_stack(row),
         total_params=estimate.total_params,
         # The speed of a device of which only the memory is known is no prediction.
         time=None if row.profile.provenance.kind == "assumed" else estimate.time,
         tokens=round(min(row.workload.lengths.mean, row.candidate.training.max_length)),
         run=None if row.profile.provenance.kind == "assumed" else estimate.run,
     )
+
+
+def _stack(row: Posed) -> str:
+    """Say what trains: what was left out of the question is decided here."""
+    training = row.candidate.training
+    parts = [
+        f"loop {row.loop.name}",
+        training.precision,
+        training.optimizer,
+        f"{training.attention} attention",
+    ]
+    if training.loss != "standard":
+        parts.append(f"{training.loss} loss")
+    if row.loop.upcasts_kbit and row.candidate.quantization != "none":
+        parts.append("norms, embeddings and head cast to fp32 (upcasts_kbit)")
+    return ", ".join(parts)
 
 
 def _memory(memory: MemoryEstimate) -> Memory:

@@ -1,29 +1,66 @@
-"""What each switch of a configuration would save or cost, by estimating the changed question."""
+"""What each switch of a configuration would change, and which would make it fit, by estimating each."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from autopeft.cost.loops import LOOPS, Loop
 from autopeft.journey.answering import Answering
 from autopeft.journey.posing import loop_of
-from autopeft.plan.answer import Explanation, Switch
+from autopeft.plan.answer import Answer, Explanation, Switch
 from autopeft.plan.question import Question
 
 Change = dict[str, object]
 
 
-def explain(question: Question, answering: Answering) -> Explanation:
-    """Answer a question and each of its changes."""
-    (answer,) = answering.answers([question])
-    if answer.memory is None:
-        return Explanation(question=question, answer=answer, switches=())
+def answer(question: Question, answering: Answering) -> Answer:
+    """Answer a question; where it does not fit and batches are looked for, say what would make it fit."""
+    (found,) = answering.answers([question])
+    if found.fits is not False or not answering.batches:
+        return found
+    changes = list(_ways_out(question))
+    plain = replace(answering, batches=False)
+    others = plain.answers([question.model_copy(update=change) for _, change in changes])
+    way_out = next((words for (words, _), other in zip(changes, others, strict=True) if other.fits), None)
+    return found.model_copy(update={"way_out": way_out})
+
+
+def _ways_out(question: Question) -> Iterator[tuple[str, Change]]:
+    """List what may make a question fit, what changes least first."""
+    recomputed: Change = {"gradient_checkpointing": True}
+    packed: Change = {"quantization": "nf4-dq"}
+    quantizable = question.quantization == "none" and question.method != "full"
+    if not question.gradient_checkpointing:
+        yield "gradient checkpointing", recomputed
+    if quantizable:
+        yield "a base in nf4-dq", packed
+        if not question.gradient_checkpointing:
+            yield "gradient checkpointing and a base in nf4-dq", {**recomputed, **packed}
+    if question.batch_size > 1:
+        small: Change = {**recomputed, "batch_size": 1}
+        yield "gradient checkpointing and a batch of 1", small
+        if quantizable:
+            yield "gradient checkpointing, a base in nf4-dq and a batch of 1", {**small, **packed}
+
+
+def explain(
+    question: Question, answering: Answering, on_answer: Callable[[Answer], None] | None = None
+) -> Explanation:
+    """Answer a question and each of its changes; `on_answer` is told the answer before the changes."""
+    found = answer(question, answering)
+    if on_answer is not None:
+        on_answer(found)
+    if found.memory is None:
+        return Explanation(question=question, answer=found, switches=())
     length = question.seq_len or answering.poser.pose(question).candidate.training.max_length
     changes = [*_settings(question, length), *_other_loops(question), *_details(question)]
     changed = [question.model_copy(update=change) for _, change in changes]
     switches = []
     for (name, change), other in zip(changes, answering.answers(changed), strict=True):
-        saved = answer.memory.device_peak_bytes - other.memory.device_peak_bytes if other.memory else None
+        saved = found.memory.device_peak_bytes - other.memory.device_peak_bytes if other.memory else None
         switches.append(Switch(name=name, change=change, saved_bytes=saved, answer=other))
-    return Explanation(question=question, answer=answer, switches=tuple(switches))
+    return Explanation(question=question, answer=found, switches=tuple(switches))
 
 
 def _settings(question: Question, length: int) -> list[tuple[str, Change]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from threading import Event
 
+from autopeft.cost.estimate import CostEstimate
+from autopeft.errors import AutopeftError
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.inputs import ASSUMED_LENGTH, load_inputs
 from autopeft.methods.registry import METHODS
@@ -18,7 +21,7 @@ from autopeft.request import Request
 from autopeft.space.candidate import Candidate
 from autopeft.units import format_bytes, format_limit
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Lengths
+from autopeft.workload.dataset import Lengths, Workload
 from autopeft.workload.models import list_models
 from autopeft.workload.usual import USUAL
 
@@ -57,13 +60,48 @@ def judge_catalogue(
     models.sort(key=lambda base: base.parameters or 0)
     rows: dict[str, ModelRow] = {}
     progress("costing models", 0, len(models))
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-        running = [threads.submit(_judge, base, request, profile, cost_model) for base in models]
+    stoppable = _Stoppable(cost_model)
+    threads = ThreadPoolExecutor(SIDE_BY_SIDE)
+    try:
+        running = [threads.submit(_judge, base, request, profile, stoppable) for base in models]
         for done in as_completed(running):
             row = done.result()
             rows[row.model] = row
             progress("costing models", len(rows), len(models))
+    finally:
+        # After an interrupt nobody waits for what is still being traced.
+        stoppable.stopped.set()
+        threads.shutdown(wait=False, cancel_futures=True)
     return tuple(rows[base.name] for base in models)
+
+
+class _Stoppable:
+    """A cost model that answers nobody once it is stopped."""
+
+    def __init__(self, cost_model: CostModel) -> None:
+        self._cost_model = cost_model
+        self.stopped = Event()
+
+    def estimate(
+        self, base: BaseModel, candidate: Candidate, workload: Workload, profile: HardwareProfile
+    ) -> CostEstimate:
+        """Cost one candidate."""
+        if self.stopped.is_set():
+            raise CancelledError
+        return self._cost_model.estimate(base, candidate, workload, profile)
+
+    def estimate_many(
+        self,
+        base: BaseModel,
+        candidates: Sequence[Candidate],
+        workload: Workload,
+        profile: HardwareProfile,
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[CostEstimate | AutopeftError]:
+        """Cost many candidates."""
+        if self.stopped.is_set():
+            raise CancelledError
+        return self._cost_model.estimate_many(base, candidates, workload, profile, on_done)
 
 
 def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_model: CostModel) -> ModelRow:

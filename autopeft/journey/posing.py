@@ -20,7 +20,7 @@ from autopeft.methods.heads import default_task
 from autopeft.methods.quantization.schemes import normalise
 from autopeft.methods.registry import METHODS, complete, find_method
 from autopeft.plan.question import USUAL_EPOCHS, Question
-from autopeft.space.candidate import Candidate
+from autopeft.space.candidate import Candidate, Precision
 from autopeft.space.optimizers import find_optimizer
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Lengths, Task, Workload
@@ -83,7 +83,7 @@ class Poser:
         lengths = _lengths(question, length)
         if question.padding is False or (question.lengths and lengths.percentiles[0] == lengths.longest):
             loop = loop.model_copy(update={"rows_padded": False})  # said, not assumed
-        candidate = _candidate(question, length, loop, on_cpu=profile.device == "cpu")
+        candidate = _candidate(question, length, loop, profile.usual_precision)
         _require_layers(candidate, base)
         return Posed(
             base=base,
@@ -199,7 +199,7 @@ def _lengths(question: Question, limit: int) -> Lengths:
     return lengths
 
 
-def _candidate(question: Question, length: int, loop: Loop, *, on_cpu: bool) -> Candidate:
+def _candidate(question: Question, length: int, loop: Loop, precision: Precision) -> Candidate:
     method = _spelled(question.method, METHODS)
     find_method(method)
     optimizer = find_optimizer(question.optimizer or loop.optimizer).name
@@ -215,7 +215,7 @@ def _candidate(question: Question, length: int, loop: Loop, *, on_cpu: bool) -> 
             "grad_accum": question.grad_accum,
             "epochs": question.epochs or USUAL_EPOCHS,
             "max_length": length,
-            "precision": question.precision or ("fp32" if on_cpu else "bf16"),
+            "precision": question.precision or precision,
             "gradient_checkpointing": question.gradient_checkpointing,
             "optimizer": optimizer,
             "attention": question.attention,

@@ -68,18 +68,20 @@ class Answer(Message):
         status: "ok"; "unsupported" for a question that is valid and cannot be answered; "error" for
             one that is not.
         reason: why it is not "ok" or does not fit; one line.
+        way_out: what would make fit what does not; None where it fits, nothing was found or it was not asked.
         max_batch_size: largest batch within the limit, 0 where not even one row fits; None where there
             is no limit or it was not asked for.
         spread: where several devices share the training: how, and what it exchanges; all else is of one.
         cost: dollars and energy; None where no price is known, as `cost_reason` says.
         tokens: of the mean row.
         time: of a step; None where only the memory of the device is known.
-        limit_bytes, total_params, run, tokens: for the table that people read; no part of the JSON.
+        limit_bytes, total_params, run, tokens, stack: for the table that people read; no part of the JSON.
     """
 
     status: Status
     reason: str | None = None
     fits: bool | None = None
+    way_out: str | None = None
     memory: Memory | None = None
     trainable_params: int | None = None
     adapter_file_bytes: int | None = None
@@ -91,6 +93,7 @@ class Answer(Message):
     limit_bytes: int | None = Field(default=None, exclude=True)
     total_params: int | None = Field(default=None, exclude=True)
     run: RunTime | None = Field(default=None, exclude=True)
+    stack: str | None = Field(default=None, exclude=True)
     tokens: int | None = Field(default=None, exclude=True)
     time: TimeEstimate | None = None
 

@@ -12,14 +12,13 @@ from autopeft.cost.spread import MOST_DEVICES, Sharding, Spread
 from autopeft.errors import InputError
 from autopeft.message import Message
 from autopeft.plan.answer import Memory
-from autopeft.plan.question import USUAL_EPOCHS
+from autopeft.plan.question import USUAL_EPOCHS, read_way
 from autopeft.units import HOURS_A_WEEK
 
 USUAL_DEVICES = (
     *("t4", "l4", "a10g", "rtx-4090", "l40s", "a100-40gb", "a100-80gb", "h100-sxm", "h200", "b200"),
 )
 USUAL_METHODS = ("lora", "qlora", "full")
-_ALIASES = {"qlora": "lora+nf4-dq"}
 
 
 class Way(Message):
@@ -33,7 +32,7 @@ class Way(Message):
     def read(cls, text: str) -> Way:  # type: ignore[override]
         """Read a way to train as people write it."""
         name = text.strip().lower()
-        method, _, quantization = _ALIASES.get(name, name).partition("+")
+        method, quantization = read_way(name)
         return cls.build(name=name, method=method, quantization=quantization or "none")
 
 

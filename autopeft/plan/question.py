@@ -22,6 +22,7 @@ USUAL_EPOCHS = 1.0
 """Passes over the examples where nobody says how many."""
 
 _LONGEST_REASON = 400
+_WAYS = {"qlora": "lora+nf4-dq"}
 _OTHER_SPELLINGS: dict[str, dict[str, str]] = {
     "precision": {
         "bfloat16": "bf16",
@@ -240,10 +241,11 @@ class Question(Message):
         targets: a role ("all-linear", "attention", "mlp", "query+value") or names of modules; None
             takes the method's usual ones.
         layers: see `Candidate.layers`.
+        method: a method, or a way to train with the quantisation of its base: "qlora", "dora+nf4".
         seq_len: rows are truncated to so many tokens; without `lengths` every row is as long. None is
             512, or the model's limit where that is less.
         optimizer: None takes the loop's.
-        precision: None is bf16, on a CPU fp32.
+        precision: None is bf16, on a CPU fp32, on a GPU that only imitates bf16 fp16.
         loop: which training loop runs the step ("autopeft", "trainer", "trl", ...).
         gpu: profile by name; its usable memory is a limit.
         gpu_mem: a limit in bytes or as text ("16GB"); without `gpu` that of any NVIDIA GPU. With both
@@ -314,12 +316,26 @@ class Question(Message):
                 raise InputError(f"{name} is given twice; leave one out.")
             if value is not None:
                 asked[name] = value
+        way = asked.get("method")
+        if isinstance(way, str):
+            asked["method"], packed = read_way(way)
+            if packed and asked.setdefault("quantization", packed) != packed:
+                raise InputError(
+                    f"method {way!r} has its base in {packed}, but quantization is "
+                    f"{asked['quantization']!r}; leave one out."
+                )
         if "model" not in asked:
             raise InputError("model is needed: a catalogue name, a directory with config.json, or a hub id.")
         try:
             return super().build(**asked)
         except InputError as error:
             raise InputError(shorten(str(error))) from None
+
+
+def read_way(text: str) -> tuple[str, str | None]:
+    """Read a way to train as people write it: "lora", "qlora", "dora+nf4": method and quantisation."""
+    method, _, quantization = _WAYS.get(text.strip().lower(), text).partition("+")
+    return method, quantization or None
 
 
 def shorten(text: str) -> str:

@@ -5,6 +5,10 @@
 Every configuration runs in a process of its own, with the functions that the trainer runs, on batches of one
 length. Weights are random: neither time nor memory depends on them. With one thread the processor time of a
 step is compared, so that what others do on the machine counts less; the wall time stands beside it.
+
+A rented core runs faster and slower by the minute. So the same piece of work (products and a GELU) is
+timed before and after the profiling and around every measurement: `steady_seconds` is what the step would
+have taken at the speed that was profiled. Errors are given for both.
 """
 
 from __future__ import annotations
@@ -87,6 +91,7 @@ def measure(configuration: Configuration, threads: int) -> dict[str, float]:
     """Run training steps; return the median of their seconds and the peak of the process."""
     import time
 
+    import ray.tune  # noqa: F401 - what trials run in is part of their memory
     import torch
 
     from autopeft.cost.tracing.batches import make_batch
@@ -111,6 +116,7 @@ def measure(configuration: Configuration, threads: int) -> dict[str, float]:
         model.config, base.family, configuration.task,
         rows=configuration.rows, length=configuration.length, padded=False, labels=2,
     )  # fmt: skip
+    before = reference_seconds()
     meter = Meter(torch.device("cpu"))
     times: list[float] = []
     worked: list[float] = []
@@ -125,9 +131,26 @@ def measure(configuration: Configuration, threads: int) -> dict[str, float]:
         # One thread's own time is what a step takes where nobody else wants the core.
         "measured_seconds": statistics.median(worked[1:]) if threads == 1 else wall,
         "wall_seconds": wall,
+        "reference_seconds": (before + reference_seconds()) / 2,
         "steps": len(times),
         "measured_bytes": meter.peak_bytes,
     }
+
+
+def reference_seconds() -> float:
+    """Time a fixed piece of work, the median of several rounds."""
+    import time
+
+    import torch
+
+    left, right = torch.randn(512, 384), torch.randn(384, 1536)
+    rounds = []
+    for _ in range(30):
+        start = time.process_time()
+        for _ in range(4):
+            torch.nn.functional.gelu(left @ right)
+        rounds.append(time.process_time() - start)
+    return statistics.median(rounds[5:])
 
 
 def predict(model: TracedCostModel, configuration: Configuration, profile: Any) -> dict[str, Any]:
@@ -157,20 +180,28 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     good = [row for row in rows if "measured_seconds" in row and row["status"] == "ok"]
     if len(good) < 3:
         return {"rows": len(good)}
-    errors = [row["predicted_seconds"] / row["measured_seconds"] - 1 for row in good]
     memory = [abs(row["predicted_bytes"] / row["measured_bytes"] - 1) for row in good]
-    pairs = [(row["predicted_seconds"], row["measured_seconds"]) for row in good]
-    inside = [row["low_seconds"] <= row["measured_seconds"] <= row["high_seconds"] for row in good]
-    return {
-        "rows": len(good),
-        "error_mean": statistics.mean(map(abs, errors)),
-        "error_median": statistics.median(map(abs, errors)),
-        "bias": statistics.mean(errors),
-        "rank_correlation": float(spearmanr(*zip(*pairs, strict=True)).statistic),
-        "band_covers": sum(inside) / len(inside),
-        "memory_error_mean": statistics.mean(memory),
-        "memory_error_median": statistics.median(memory),
-    }
+    speeds = [row["reference_seconds"] for row in good]
+    found: dict[str, Any] = {"rows": len(good), "machine_speed_varies": max(speeds) / min(speeds) - 1}
+    for name in ("measured", "steady"):
+        truths = [row[f"{name}_seconds"] for row in good]
+        errors = [row["predicted_seconds"] / truth - 1 for row, truth in zip(good, truths, strict=True)]
+        inside = [
+            row["low_seconds"] <= truth <= row["high_seconds"]
+            for row, truth in zip(good, truths, strict=True)
+        ]
+        found[name] = {
+            "error_mean": statistics.mean(map(abs, errors)),
+            "error_median": statistics.median(map(abs, errors)),
+            "bias": statistics.mean(errors),
+            "rank_correlation": float(
+                spearmanr([row["predicted_seconds"] for row in good], truths).statistic
+            ),
+            "band_covers": sum(inside) / len(inside),
+        }
+    found["memory_error_mean"] = statistics.mean(memory)
+    found["memory_error_median"] = statistics.median(memory)
+    return found
 
 
 def main() -> None:
@@ -183,19 +214,25 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10_000)
     parser.add_argument("--predict-only", action="store_true")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.reference:
+        sys.stdout.write(f"{_reference(arguments.threads)}\n")
+        return
     if arguments.measure:
         wanted = next(each for each in configurations() if each.name == arguments.measure)
         sys.stdout.write(json.dumps(measure(wanted, arguments.threads)) + "\n")
         return
-    if arguments.resume and PROFILE.exists():
-        profile = load_profile(str(PROFILE))
-    else:
-        profile = probe(name="profile", seconds=arguments.seconds, threads=arguments.threads)
-        save_profile(profile, PROFILE)
     rows: list[dict[str, Any]] = []
-    if arguments.resume and RESULTS.exists():
-        rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    if arguments.resume and PROFILE.exists() and RESULTS.exists():
+        profile = load_profile(str(PROFILE))
+        before = json.loads(RESULTS.read_text(encoding="utf-8"))
+        rows, reference = before["rows"], before["reference_seconds"]
+    else:
+        start = float(_again("--reference", threads=arguments.threads))
+        profile = probe(name="profile", seconds=arguments.seconds, threads=arguments.threads)
+        reference = (start + float(_again("--reference", threads=arguments.threads))) / 2
+        save_profile(profile, PROFILE)
     known = {row["name"]: row for row in rows}
     chosen = [each for each in configurations() if arguments.only in each.name][: arguments.limit]
     with TracedCostModel(workers=1, seconds=120) as model:
@@ -204,8 +241,11 @@ def main() -> None:
             row |= predict(model, configuration, profile)
             if not arguments.predict_only and row["status"] == "ok" and "measured_seconds" not in row:
                 row |= measured_apart(configuration, arguments.threads)
+            if "measured_seconds" in row:
+                row["steady_seconds"] = row["measured_seconds"] * reference / row["reference_seconds"]
             sys.stderr.write(f"{row}\n")
-            found = {"threads": arguments.threads, "warnings": list(profile.warnings)}
+            found: dict[str, Any] = {"threads": arguments.threads, "reference_seconds": reference}
+            found |= {"warnings": list(profile.warnings)}
             found |= {"summary": summary(list(known.values())), "rows": list(known.values())}
             write_atomically(RESULTS, (json.dumps(found, indent=1) + "\n").encode())
     print(json.dumps(summary(list(known.values())), indent=1))
@@ -213,12 +253,25 @@ def main() -> None:
 
 def measured_apart(configuration: Configuration, threads: int) -> dict[str, Any]:
     """Measure in a process of its own."""
-    command = [sys.executable, __file__, "--measure", configuration.name, "--threads", str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"status": "failed", "reason": done.stderr.strip().splitlines()[-1][:300]}
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        found: dict[str, Any] = json.loads(_again("--measure", configuration.name, threads=threads))
+    except subprocess.CalledProcessError as error:
+        return {"status": "failed", "reason": error.stderr.strip().splitlines()[-1][:300]}
     return found
+
+
+def _again(*arguments: str, threads: int) -> str:
+    """Run this script in a process of its own; return the last line that it prints."""
+    command = [sys.executable, __file__, *arguments, "--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _reference(threads: int) -> float:
+    import torch
+
+    torch.set_num_threads(threads)
+    return reference_seconds()
 
 
 if __name__ == "__main__":

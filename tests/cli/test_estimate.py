@@ -44,19 +44,34 @@ def test_what_fits_is_a_table_and_status_0(autopeft: Callable[..., object]) -> N
 def test_what_does_not_fit_is_status_1_with_the_way_out(autopeft: Callable[..., object]) -> None:
     answer = autopeft("estimate", MODEL, "--gpu-mem", "2GB", "--batch-size", "8")
     assert answer.code == 1
-    assert "too much" in answer.out
+    assert "short" in answer.out
     assert "It does not fit: peak memory" in answer.out
-    assert "Way out: a batch of 3 fits." in answer.out
+    assert "It would fit with a batch of 3, or with gradient checkpointing." in " ".join(answer.out.split())
 
 
 def test_what_can_never_fit_points_to_the_switches(autopeft: Callable[..., object]) -> None:
-    assert "not even one row fits; --explain" in autopeft("estimate", MODEL, "--gpu-mem", "1GB").out
+    assert "Not even one row fits; --explain" in autopeft("estimate", MODEL, "--gpu-mem", "600MB").out
 
 
 def test_without_a_limit_the_status_is_0_and_nothing_is_said_to_fit(autopeft: Callable[..., object]) -> None:
     answer = autopeft("estimate", MODEL)
     assert answer.code == 0
     assert "No limit was given" in answer.out
+
+
+def test_an_answer_says_what_trains(autopeft: Callable[..., object]) -> None:
+    assert "loop autopeft, bf16, adamw, sdpa attention" in autopeft("estimate", MODEL).out
+    old = autopeft("estimate", MODEL, "--gpu", "t4", "--loop", "trainer", "--quantization", "nf4").out
+    assert "loop trainer, fp16, adamw-fused" in old
+    assert "head cast to fp32" in " ".join(old.split())
+
+
+def test_a_way_to_train_names_its_quantisation(autopeft: Callable[..., object]) -> None:
+    assert "lora nf4-dq, 1 row" in autopeft("estimate", MODEL, "--method", "qlora").out
+    assert "dora nf4" in autopeft("estimate", MODEL, "--method", "dora+nf4").out
+    answer = autopeft("estimate", MODEL, "--method", "qlora", "--quantization", "int8")
+    assert answer.code == 2
+    assert "nf4-dq" in answer.err
 
 
 def test_every_flag_is_a_field(autopeft: Callable[..., object]) -> None:

@@ -38,6 +38,8 @@ class LinearCost:
         self.asked: list[tuple[str, int]] = []
         self.load_seconds = load_seconds
 
+    def trace_ahead(self, asked, progress) -> None: ...
+
     def estimate(self, base, candidate, workload, profile) -> CostEstimate:
         (answer,) = self.estimate_many(base, [candidate], workload, profile)
         if isinstance(answer, AutopeftError):
@@ -67,7 +69,7 @@ class LinearCost:
         length = min(workload.lengths.longest, training.max_length)
         share = 0.2 if training.gradient_checkpointing else 1
         parts = MemoryParts(
-            weights=GIB // (4 if candidate.quantization == "nf4" else 1),
+            weights=GIB // (4 if candidate.quantization.startswith("nf4") else 1),
             activations=int(100 * MIB * training.batch_size * length / 512 * share),
             optimizer=8 * (candidate.rank or 0),
             other=50 * MIB if loop.converts_outputs else 0,

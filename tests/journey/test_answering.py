@@ -21,6 +21,7 @@ from autopeft.plan.question import Question
 from autopeft.units import GIB, MIB
 
 KEYS = {
+    "way_out",
     *("status", "reason", "fits", "memory", "trainable_params", "adapter_file_bytes"),
     *("max_batch_size", "provenance", "spread", "cost", "cost_reason", "time"),
 }

@@ -8,6 +8,7 @@ from torch._subclasses import FakeTensorMode
 
 from autopeft.cost.expand import NotAlikeError
 from autopeft.cost.pattern import Pattern
+from autopeft.cost.tracing.beside import beside
 from autopeft.cost.tracing.depth import FEWEST, Run, shorten
 from autopeft.cost.tracing.fit import Takes, fit
 from autopeft.cost.tracing.initialisers import initialised_on_fakes
@@ -32,8 +33,8 @@ _ALIGNED = (72, 144, 216, 160)
 _OTHER_RANK = 3
 
 
-def trace(request: TraceRequest) -> Pattern:
-    """Trace one request.
+def trace(request: TraceRequest, *, alone: bool = False) -> Pattern:
+    """Trace one request; `alone` on the machine, it may take two cores.
 
     Where shapes differ in more than sizes, the pattern is not general: it serves this very shape.
 
@@ -44,18 +45,18 @@ def trace(request: TraceRequest) -> Pattern:
     require_support(request.candidate, request.base, request.task)
     shapes = _shapes(request)
     if shapes is None:
-        return trace(request.exact)
+        return trace(request.exact, alone=alone)
     short = shorten(request.base, request.candidate)
     if short is not None:
         try:
-            return _fit(request, shapes, *short)
+            return _fit(request, shapes, *short, alone=alone)
         except NotAlikeError:
             pass
     try:
-        return _fit(request, shapes, request.base, request.candidate, None)
+        return _fit(request, shapes, request.base, request.candidate, None, alone=alone)
     except NotAlikeError as reason:
         if request.general:
-            return trace(request.exact)
+            return trace(request.exact, alone=alone)
         raise UnsupportedError(
             f"{request.candidate.method} on {request.base.name} cannot be traced: {reason}."
         ) from None
@@ -67,18 +68,26 @@ def _fit(
     base: BaseModel,
     candidate: Candidate,
     runs: tuple[tuple[Run, ...], ...] | None,
+    *,
+    alone: bool = False,
 ) -> Pattern:
-    shallow = _take(request, base, candidate, shapes)
-    deeper = ranked = None
     few = (shapes[0], shapes[0])
+    others: list[tuple[BaseModel, Candidate]] = []
     if runs is not None:
         longer = shorten(request.base, request.candidate, FEWEST + 1)
         if longer is None:
             raise NotAlikeError("there is no other depth to compare with")
-        deeper = _take(request, longer[0], longer[1], few)
+        others.append(longer[:2])
     if request.ranks:
         rank = (candidate.rank or 1) + _OTHER_RANK
-        ranked = _take(request, base, candidate.model_copy(update={"rank": rank}), few)
+        others.append((base, candidate.model_copy(update={"rank": rank})))
+    with beside(
+        lambda: [_take(request, *each, few) for each in others], alone=alone and bool(others)
+    ) as wait:
+        shallow = _take(request, base, candidate, shapes)
+        taken = wait()
+    deeper = taken[0] if runs is not None else None
+    ranked = taken[-1] if request.ranks else None
     return fit(Takes(shallow, deeper, ranked, runs), general=request.general)
 
 

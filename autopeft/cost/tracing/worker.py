@@ -1,7 +1,8 @@
 """The tracing process: `python -m autopeft.cost.tracing.worker` answers requests on stdin with patterns.
 
-A frame is its length (8 bytes, big endian) and its body. A request's body is a `TraceRequest` as JSON;
-an answer's is one byte, `PATTERN`, `INPUT` or `UNSUPPORTED`, and then a pattern or a message.
+A frame is its length (8 bytes, big endian) and its body. A request's body is one byte, `ALONE` where no
+other trace wants a core, else `AMONG_OTHERS`, and then a `TraceRequest` as JSON; an answer's is one byte,
+`PATTERN`, `INPUT` or `UNSUPPORTED`, and then a pattern or a message.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from typing import BinaryIO
 
 PATTERN, INPUT, UNSUPPORTED = b"T", b"I", b"U"
+ALONE, AMONG_OTHERS = b"1", b"2"
 _LENGTH = struct.Struct(">Q")
 
 
@@ -50,7 +52,8 @@ def answer(request: bytes) -> bytes:
     from autopeft.errors import InputError, UnsupportedError
 
     try:
-        return PATTERN + trace(TraceRequest.model_validate_json(request)).to_bytes()
+        asked = TraceRequest.model_validate_json(request[1:])
+        return PATTERN + trace(asked, alone=request[:1] == ALONE).to_bytes()
     except InputError as error:
         return INPUT + str(error).encode()
     except UnsupportedError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from typing import IO, Self
 
 from autopeft.cost.pattern import Pattern
 from autopeft.cost.tracing.request import TraceRequest
-from autopeft.cost.tracing.worker import INPUT, PATTERN, write_frame
+from autopeft.cost.tracing.worker import ALONE, AMONG_OTHERS, INPUT, PATTERN, write_frame
 from autopeft.errors import AutopeftError, InputError, UnsupportedError
 
 _STARTING_SECONDS = 180.0  # importing torch and transformers from a cold disk on a busy machine
@@ -80,7 +81,10 @@ class TracePool:
         threads = ThreadPoolExecutor(len(self._all), thread_name_prefix="tracing")
         futures: dict[Future[Pattern | AutopeftError], int] = {}
         try:
-            futures = {threads.submit(self._trace, request): at for at, request in enumerate(requests)}
+            alone = len(requests) == 1 < self.workers
+            futures = {
+                threads.submit(self._trace, request, alone=alone): at for at, request in enumerate(requests)
+            }
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:
@@ -100,10 +104,10 @@ class TracePool:
             while not self._idle.empty():
                 self._idle.get_nowait()
 
-    def _trace(self, request: TraceRequest) -> Pattern | AutopeftError:
+    def _trace(self, request: TraceRequest, *, alone: bool) -> Pattern | AutopeftError:
         worker = self._idle.get()
         try:
-            return worker.trace(request, self.seconds)
+            return worker.trace(request, self.seconds, alone=alone)
         except AutopeftError as error:
             return error
         finally:
@@ -120,8 +124,8 @@ class _Worker:
         self._ended = False
         self._start()
 
-    def trace(self, request: TraceRequest, seconds: float) -> Pattern:
-        """Have one request traced.
+    def trace(self, request: TraceRequest, seconds: float, *, alone: bool) -> Pattern:
+        """Have one request traced, with two cores where it is `alone`.
 
         Raises:
             InputError: the candidate does not suit the model.
@@ -135,7 +139,8 @@ class _Worker:
             raise UnsupportedError(f"{what} was cut short: the tracing processes were closed.")
         limit = seconds if self._answered else seconds + _STARTING_SECONDS
         try:
-            write_frame(process.stdin, request.model_dump_json().encode())  # type: ignore[arg-type]
+            body = (ALONE if alone else AMONG_OTHERS) + request.model_dump_json().encode()
+            write_frame(process.stdin, body)  # type: ignore[arg-type]
             answer = self._answer(process, limit)
         except BrokenPipeError:
             answer = None
@@ -157,7 +162,8 @@ class _Worker:
         process, self._process, self._answered = self._process, None, False
         if process is None:
             return
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a session: what it forked goes with it
         with suppress(
             subprocess.TimeoutExpired
         ):  # a killed process may take its time to give back its memory
