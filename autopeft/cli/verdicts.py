@@ -213,7 +213,10 @@ def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
             size = format_count(row.parameters) if row.parameters else "-"
             made.add_row(row.model, size, *(_option(option) for option in row.options))
         parts += [
-            Text(f"the largest batch of {tokens} / the longest single row in tokens", style="dim"),
+            Text(
+                f"with gradient checkpointing: the largest batch of {tokens} / the longest single row",
+                style="dim",
+            ),
             made,
         ]
     refused = [row for row in rows if row.refusal is not None]

@@ -7,9 +7,9 @@ were built. A block's size is a polynomial of rows, length, rank and depth (see 
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
+import math
+import struct
 import zlib
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.cost.tape import TAPE_FORMAT, Target
+from autopeft.cost.tape import Target
 
+PATTERN_FORMAT = 3
+"""Rises with what patterns look like on disk."""
 OWN, BEFORE, BUILT = 0, 1, 2
 """Whose block an event names: its own score's, the step before's, or the building's."""
 NO_UNIT = -1
 UNITS = 4
 """Unit `u` of run `k` has the code `UNITS * k + u`; unit 1 stands for all units between first and last."""
 _ROUNDED = (1, 8, 32, 64, 128)
-# What numpy, zipfile and json raise on bytes that are no pattern, beside ValueError.
-_DAMAGE = (
-    *(AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+_LENGTH = struct.Struct("<I")
+# What struct, numpy, zlib and json raise on bytes that are no pattern.
+_DAMAGE = (*(ArithmeticError, AttributeError, LookupError, TypeError, ValueError), struct.error, zlib.error)
 _SCALES = tuple(product((0, 1), (0, 1)))
 
 
@@ -141,23 +141,24 @@ class Pattern:
         return values
 
     def to_bytes(self) -> bytes:
-        """Pack the pattern as a numpy archive without pickled objects."""
+        """Pack the pattern: all arrays in one compressed piece, behind a head that says what they are."""
         arrays: dict[str, NDArray[Any]] = {}
-        head: dict[str, Any] = {"format": TAPE_FORMAT}
+        head: dict[str, Any] = {"format": PATTERN_FORMAT}
         for part in fields(self):
             value = getattr(self, part.name)
             if isinstance(value, Score):
                 arrays |= {f"{part.name}.{each.name}": getattr(value, each.name) for each in fields(value)}
+                arrays[f"{part.name}.events"] = _as_distances(value.events)
             elif isinstance(value, np.ndarray):
                 arrays[part.name] = value
             elif part.name == "runs":
                 head["runs"] = [(run.units, run.copies) for run in value]
             else:
                 head[part.name] = value
-        stream = io.BytesIO()
-        packed = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-        np.savez_compressed(stream, allow_pickle=False, head=packed, **arrays)
-        return stream.getvalue()
+        head["arrays"] = [(name, each.dtype.str, each.shape) for name, each in arrays.items()]
+        words = json.dumps(head).encode()
+        pieces = [_LENGTH.pack(len(words)), words, *(each.tobytes() for each in arrays.values())]
+        return zlib.compress(b"".join(pieces), 9)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Pattern:
@@ -167,21 +168,36 @@ class Pattern:
             ValueError: the bytes hold no pattern of this format.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                head: dict[str, Any] = json.loads(archive["head"].tobytes())
-                if head.pop("format") != TAPE_FORMAT:
-                    raise ValueError("a pattern of another format")
-                head["runs"] = tuple(Run(units=units, copies=copies) for units, copies in head["runs"])
-                head["guesses"] = tuple(head["guesses"])
-                head["operator_kinds"] = tuple(
-                    (name, dtype, kind) for name, dtype, kind in head["operator_kinds"]
-                )
-                parts: dict[str, Any] = {
-                    name: Score(**{each.name: archive[f"{name}.{each.name}"] for each in fields(Score)})
-                    for name in SCORES
-                }
-                for name in ("first_of_later", "formula_terms", "formula_values", "parameters"):
-                    parts[name] = archive[name]
-            return cls(**head, **parts)
+            whole = zlib.decompress(data)
+            at = _LENGTH.size + _LENGTH.unpack_from(whole)[0]
+            head: dict[str, Any] = json.loads(whole[_LENGTH.size : at])
+            if head.pop("format") != PATTERN_FORMAT:
+                raise ValueError("a pattern of another format")
+            arrays: dict[str, NDArray[Any]] = {}
+            for name, kind, shape in head.pop("arrays"):
+                arrays[name] = np.frombuffer(whole, kind, math.prod(shape), at).reshape(shape)
+                at += arrays[name].nbytes
+            head["runs"] = tuple(Run(units=units, copies=copies) for units, copies in head["runs"])
+            head["guesses"] = tuple(head["guesses"])
+            head["operator_kinds"] = tuple((*each,) for each in head["operator_kinds"])
+            for score in SCORES:
+                parts = {each.name: arrays.pop(f"{score}.{each.name}") for each in fields(Score)}
+                head[score] = Score(**parts | {"events": _as_blocks(parts["events"])})
+            return cls(**{**head, **arrays})
         except _DAMAGE as error:
             raise ValueError(f"no pattern: {error}") from None
+
+
+def _as_distances(events: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Name each event's block by how far it is from the youngest; such numbers repeat, and pack well."""
+    births = events >= 0
+    youngest: NDArray[np.int64] = np.cumsum(births) - births
+    return (2 * (np.where(births, events, np.invert(events)) - youngest) + ~births).astype(np.int32)
+
+
+def _as_blocks(distances: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Undo `_as_distances`."""
+    births = distances % 2 == 0
+    blocks = (distances >> 1) + np.cumsum(births) - births
+    found: NDArray[np.int32] = np.where(births, blocks, np.invert(blocks)).astype(np.int32)
+    return found

@@ -54,7 +54,7 @@ class PatternCache:
         write_atomically(self._path(request.key), pattern.to_bytes())
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.npz"
+        return self.folder / f"{key}.pattern"
 
 
 def shipped_pattern(request: TraceRequest) -> Pattern | None:

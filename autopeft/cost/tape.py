@@ -6,19 +6,13 @@ only, so it can be cached and sent between processes without executing anything.
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-TAPE_FORMAT = 2
 
 Target = Literal["cpu", "cuda"]
 
@@ -114,43 +108,3 @@ class Tape:
         ends = [*self.spans[1:], Span(0, 0, Phase.BUILD, len(self.events), len(self.operators))]
         for span, end in zip(self.spans, ends, strict=True):
             yield span, slice(span.event, end.event), slice(span.operator, end.operator)
-
-    def to_bytes(self) -> bytes:
-        """Pack the tape as a numpy archive without pickled objects."""
-        arrays = {name: value for name, value in self._items() if isinstance(value, np.ndarray)}
-        rest = {name: value for name, value in self._items() if name not in arrays}
-        head = np.frombuffer(json.dumps({"format": TAPE_FORMAT, **rest}).encode(), dtype=np.uint8)
-        stream = io.BytesIO()
-        np.savez_compressed(stream, allow_pickle=False, head=head, **arrays)
-        return stream.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Tape:
-        """Unpack what `to_bytes` packed.
-
-        Raises:
-            ValueError: the bytes hold no tape of this format.
-        """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                head: dict[str, Any] = json.loads(archive["head"].tobytes())
-                if head.pop("format") != TAPE_FORMAT:
-                    raise ValueError("a tape of another format")
-                for name in ("lengths", "guesses", "names", "dtypes"):
-                    head[name] = tuple(head[name])
-                head["spans"] = tuple(Span(s, m, Phase(p), e, o) for s, m, p, e, o in head["spans"])
-                arrays = {name: archive[name] for name in archive.files if name != "head"}
-            return cls(**head, **arrays)
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            raise ValueError(f"no tape: {error}") from None
-
-    def _items(self) -> list[tuple[str, Any]]:
-        return [(part.name, getattr(self, part.name)) for part in fields(self)]

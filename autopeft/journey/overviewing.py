@@ -114,17 +114,21 @@ def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_mod
         budget=request.budget,
         cost_model=cost_model,
     )
-    full = Candidate(method="full", training=inputs.baseline.training)
-    packed = inputs.baseline.model_copy(update={"quantization": "nf4-dq"})
     fixed = request.batch_size is not None
     return ModelRow(
         model=base.name,
         parameters=base.parameters,
         length=inputs.workload.lengths.longest,
-        options=tuple(
-            _option(planner, candidate, fixed_batch=fixed) for candidate in (full, inputs.baseline, packed)
-        ),
+        options=tuple(_option(planner, candidate, fixed_batch=fixed) for candidate in ways(inputs.baseline)),
     )
+
+
+def ways(baseline: Candidate) -> tuple[Candidate, ...]:
+    """Return full fine-tuning, LoRA and QLoRA, each with checkpointing: how far a device goes."""
+    training = baseline.training.model_copy(update={"gradient_checkpointing": True})
+    lora = baseline.model_copy(update={"training": training})
+    full = Candidate(method="full", training=training)
+    return full, lora, lora.model_copy(update={"quantization": "nf4-dq"})
 
 
 def _option(planner: Planner, candidate: Candidate, *, fixed_batch: bool) -> Option:
@@ -137,8 +141,8 @@ def _option(planner: Planner, candidate: Candidate, *, fixed_batch: bool) -> Opt
         return Option(verdict=verdict)
     batch = candidate.training.batch_size
     largest = _largest(planner, batch, verdict, lambda rows: planner.judge(_with(candidate, batch_size=rows)))
-    if largest and largest < batch and not fixed_batch:
-        verdict = planner.judge(_with(candidate, batch_size=largest))
+    if largest is not None and largest < batch and not fixed_batch:
+        verdict = planner.judge(_with(candidate, batch_size=max(1, largest)))
     return Option(
         verdict=verdict,
         largest_batch=largest,

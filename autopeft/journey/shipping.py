@@ -12,7 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
-from itertools import product
+from itertools import chain, product
 
 from autopeft.cost.costing import Run
 from autopeft.cost.loops import LOOPS
@@ -23,13 +23,18 @@ from autopeft.cost.tracing.request import TraceRequest
 from autopeft.cost.tracing.workers import TracePool
 from autopeft.files import write_atomically
 from autopeft.hardware.catalog import load_profile
+from autopeft.journey.overviewing import ways
 from autopeft.methods.heads import default_task
 from autopeft.methods.registry import DEFAULT
 from autopeft.space.candidate import Candidate
+from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Lengths, Workload
 from autopeft.workload.models import find_model
+from autopeft.workload.usual import USUAL
 
 _LENGTH = 512
+_FEWEST, _MOST = 128, 8192
+_LARGEST_TRAINED = 15_000_000_000
 _ROWS = (1, 4)
 # The decoders that are asked for most.
 _MODELS = (
@@ -39,22 +44,62 @@ _MODELS = (
 
 
 def shipped_requests() -> Iterator[TraceRequest]:
-    """Yield the requests whose patterns ship: LoRA and QLoRA of decoders, as they are asked for first."""
-    profile = load_profile("l40s")
-    for name in _MODELS:
+    """Yield the requests whose patterns ship, each once.
+
+    They are what a plan without a model asks of the usual models, whatever the budget, and LoRA and QLoRA of
+    decoders without checkpointing.
+    """
+    seen: set[str] = set()
+    for request in chain(_usual(), _decoders()):
+        if request.shipped_name not in seen:
+            seen.add(request.shipped_name)
+            yield request
+
+
+def _usual() -> Iterator[TraceRequest]:
+    for name in USUAL:
         base = find_model(name)
-        workload = Workload(task=default_task(base.family), lengths=Lengths.constant(_LENGTH))
-        for candidate in _candidates():
-            run = run_for(base, candidate, workload, profile, LOOPS["autopeft"])
-            if isinstance(run, Run):
-                yield run.request
+        for way in ways(DEFAULT):
+            if way.method != "full" or (base.parameters or 0) <= _LARGEST_TRAINED:
+                yield from _intervals(base, way)
+
+
+def _decoders() -> Iterator[TraceRequest]:
+    for name, packing, rows in product(_MODELS, ("none", "nf4-dq"), _ROWS):
+        yield from _request(
+            find_model(name), DEFAULT.model_copy(update={"quantization": packing}), rows, _LENGTH
+        )
+
+
+def _intervals(base: BaseModel, candidate: Candidate) -> Iterator[TraceRequest]:
+    """Yield a batch of the usual length, and a row of each range of lengths that the model treats alike."""
+    usual = min(_LENGTH, base.max_length or _LENGTH)
+    yield from _request(base, candidate, max(_ROWS), usual)
+    length = min(_FEWEST, usual)
+    while length <= min(_MOST, base.max_length or _MOST):
+        (request,) = _request(base, candidate, 1, length)
+        yield request
+        length = request.interval[1] + _FEWEST
+
+
+def _request(base: BaseModel, candidate: Candidate, rows: int, length: int) -> Iterator[TraceRequest]:
+    """Yield the request that is made for rows of one length, in bf16 on a GPU."""
+    settings = {"precision": "bf16", "max_length": length, "batch_size": rows}
+    training = candidate.training.model_copy(update=settings)
+    workload = Workload(task=default_task(base.family), lengths=Lengths.constant(length))
+    full = candidate.model_copy(update={"training": training})
+    run = run_for(base, full, workload, load_profile("l40s"), LOOPS["autopeft"])
+    if isinstance(run, Run):
+        yield run.request
 
 
 def main() -> None:
     """Trace what the cache lacks and write the archive."""
     cache, started = PatternCache(), time.monotonic()
     requests = {request.shipped_name: request for request in shipped_requests()}
-    lacking = [each for each in requests.values() if cache.traced(each) is None]
+    lacking = [
+        each for each in requests.values() if cache.resolve(each) is each and cache.traced(each) is None
+    ]
     with TracePool(seconds=300) as pool:
         for done, (index, traced) in enumerate(pool.trace_many(lacking), 1):
             request = lacking[index]
@@ -72,14 +117,6 @@ def main() -> None:
                 # With the same time in every entry, the same patterns make the same archive.
                 archive.writestr(zipfile.ZipInfo(name), pattern.to_bytes())
     write_atomically(SHIPPED, stream.getvalue())
-
-
-def _candidates() -> Iterator[Candidate]:
-    training = DEFAULT.training.model_copy(update={"precision": "bf16", "max_length": _LENGTH})
-    for packing, checkpointing, rows in product(("none", "nf4-dq"), (False, True), _ROWS):
-        update = {"gradient_checkpointing": checkpointing, "batch_size": rows}
-        said = {"quantization": packing, "training": training.model_copy(update=update)}
-        yield DEFAULT.model_copy(update=said)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ class Option(Message):
     """One way to train a model within a budget.
 
     Attributes:
-        verdict: at the batch asked for; where none was, at the usual one or the largest that fits.
+        verdict: at the batch asked for; else at the usual one, the largest that fits, or one row.
         largest_batch: rows of the usual length that fit at once; None where it could not be told.
         longest_row: tokens of a single row that fit; None where it could not be told.
     """
@@ -33,7 +33,7 @@ class ModelRow(Message):
     Attributes:
         parameters: number of weights, where published.
         length: tokens of the rows that batches are made of.
-        options: full fine-tuning, LoRA, and LoRA on a base in four bits.
+        options: full fine-tuning, LoRA, and LoRA on a base in four bits, all with gradient checkpointing.
     """
 
     model: str

@@ -86,14 +86,14 @@ def test_many_candidates_are_answered_in_their_order_and_equal_footprints_traced
     assert probe.trainable_params < small.trainable_params < large.trainable_params
     assert isinstance(nowhere, InputError)
     assert isinstance(quantized, InputError)
-    assert list(tmp_path.glob("*.npz"))
+    assert list(tmp_path.glob("*.pattern"))
 
 
 def test_a_damaged_pattern_is_traced_again(
     model: TracedCostModel, tiny_bert: BaseModel, cpu: HardwareProfile, tmp_path: Path
 ):
     before = model.estimate(tiny_bert, _candidate(), WORKLOAD, cpu)
-    file = max(tmp_path.glob("*.npz"), key=lambda each: each.stat().st_size)
+    file = max(tmp_path.glob("*.pattern"), key=lambda each: each.stat().st_size)
     whole = file.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], whole[:200] + b"\x00" * 200 + whole[400:]):
         file.write_bytes(damaged)

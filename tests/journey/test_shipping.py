@@ -73,4 +73,4 @@ def test_the_first_answer_for_a_usual_model_traces_nothing(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "ok"
-    assert not list(tmp_path.rglob("*.npz"))
+    assert not list(tmp_path.rglob("*.pattern"))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.cost.loops import LOOPS, Loop
-from autopeft.cost.tape import TAPE_FORMAT, Target
+from autopeft.cost.pattern import PATTERN_FORMAT
+from autopeft.cost.tape import Target
 from autopeft.message import Message
 from autopeft.methods.heads import head_family
 from autopeft.methods.quantization.schemes import find_quantization
@@ -138,7 +139,7 @@ class TraceRequest(Message):
             "padded": self.padded,
             "loop": self.loop.model_dump(mode="json", exclude=_NO_TRACE),
             "general": self.general,
-            "format": TAPE_FORMAT,
+            "format": PATTERN_FORMAT,
         }
 
     def _name(self, made_by: dict[str, Any]) -> str:
