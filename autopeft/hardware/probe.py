@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,8 +84,14 @@ def _probe_cpu(name: str, seconds: float, threads: int | None, context_bytes: in
     # Steady work of others slows every repeat alike: only the load tells.
     load = os.getloadavg()[0]
     if context_bytes is None:
-        # Before the speeds, not beside them: its imports would take a core from what is measured.
-        context_bytes = cpu_context_bytes()
+        # Before the speeds, not beside them: its imports would take a core from what is measured. What the
+        # measuring itself imports is imported meanwhile.
+        with ThreadPoolExecutor(1) as thread:
+            weighed = thread.submit(cpu_context_bytes)
+            from peft import LoraConfig  # noqa: F401
+            from transformers import LlamaForCausalLM  # noqa: F401
+
+            context_bytes = weighed.result()
     cores = threads or min(torch.get_num_threads(), core_limit())
     with compute_threads(cores):
         readings = _measure(torch.device("cpu"), ("float32", "bfloat16"), seconds, free)

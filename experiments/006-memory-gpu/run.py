@@ -3,7 +3,7 @@
     python experiments/006-memory-gpu/run.py               # on a CUDA device: reserved and allocated peak
     python experiments/006-memory-gpu/run.py --device cpu  # without one: tiny models, allocated bytes
 
-Every configuration runs in a process of its own, three optimizer steps at one known length.
+Three optimizer steps at one known length; on CUDA every configuration runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from autopeft.cost.model import TracedCostModel
+from autopeft.errors import AutopeftError
+from autopeft.hardware.probe import probe
+from autopeft.hardware.profile import HardwareProfile
 
 HERE = Path(__file__).parent
 MODELS = ("Llama-3.2-1B", "Qwen2.5-3B", "Llama-3.2-3B", "Mistral-7B-v0.3", "Llama-3.1-8B", "Qwen2.5-14B")
@@ -78,16 +83,17 @@ def configurations(device: str) -> list[dict[str, Any]]:
     return found
 
 
-def measure(case: dict[str, Any], device: str) -> dict[str, Any]:
-    """Train three steps, predict the same, and return both."""
+def measure(
+    case: dict[str, Any], device: str, cost: TracedCostModel, profile: HardwareProfile
+) -> dict[str, Any]:
+    """Predict three steps, take them, and return both peaks."""
     import torch
 
-    from autopeft.cost.model import TracedCostModel
-    from autopeft.hardware.probe import probe
     from autopeft.methods.adapt import adapt
     from autopeft.methods.backbone import build_backbone
     from autopeft.space.candidate import Candidate, Training
-    from autopeft.train.step import make_optimizer, training_step
+    from autopeft.train.optimizers import make_optimizer
+    from autopeft.train.step import training_step
     from autopeft.workload.base_model import BaseModel
     from autopeft.workload.dataset import Lengths, Workload
     from autopeft.workload.models import find_model
@@ -105,9 +111,7 @@ def measure(case: dict[str, Any], device: str) -> dict[str, Any]:
         method=case["method"], quantization=case["quantization"], training=training, **case["fields"]
     )
     workload = Workload(task="sft", lengths=Lengths.constant(case["length"]))
-    profile = probe(seconds=0.5, context_bytes=400 << 20)
-    with TracedCostModel(workers=1, seconds=300) as cost:
-        estimate = cost.estimate(base, candidate, workload, profile)
+    estimate = cost.estimate(base, candidate, workload, profile)
     said: dict[str, Any] = {"predicted_allocated": estimate.memory.allocated_peak_bytes}
     if device == "cpu":
         import numpy as np
@@ -139,6 +143,16 @@ def measure(case: dict[str, Any], device: str) -> dict[str, Any]:
     }
 
 
+def measured_apart(place: int) -> dict[str, Any]:
+    """Measure one configuration in a process of its own, on CUDA."""
+    command = [sys.executable, __file__, "--case", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1][:300]}
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
 def main() -> None:
     """Measure all configurations, each in a process of its own, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -147,21 +161,24 @@ def main() -> None:
     parser.add_argument("--case", type=int, help="measure this one, in this process")
     arguments = parser.parse_args()
     cases = configurations(arguments.device)[: arguments.most]
-    if arguments.case is not None:
-        print(json.dumps(measure(cases[arguments.case], arguments.device)))
-        return
     rows = []
-    for place, case in enumerate(cases):
-        command = [sys.executable, __file__, "--device", arguments.device, "--case", str(place)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        last = done.stdout.strip().splitlines()[-1:] or ["{}"]
-        found = (
-            json.loads(last[0])
-            if done.returncode == 0
-            else {"failed": done.stderr.strip().splitlines()[-1][:300]}
-        )
-        rows.append(case | found)
-        sys.stderr.write(f"{place + 1}/{len(cases)} {case['model']} {case['method']} {found}\n")
+    if arguments.device == "cpu" or arguments.case is not None:
+        profile = probe(seconds=0.5, context_bytes=400 << 20)
+        with TracedCostModel(workers=1, seconds=300) as cost:
+            if arguments.case is not None:
+                print(json.dumps(measure(cases[arguments.case], arguments.device, cost, profile)))
+                return
+            for case in cases:
+                try:
+                    found = measure(case, "cpu", cost, profile)
+                except AutopeftError as error:
+                    found = {"failed": str(error)}
+                rows.append(case | found)
+                sys.stderr.write(f"{len(rows)}/{len(cases)} {case['method']} {found}\n")
+    else:
+        for place, case in enumerate(cases):
+            rows.append(case | measured_apart(place))
+            sys.stderr.write(f"{place + 1}/{len(cases)} {rows[-1]}\n")
     errors = {
         name: [
             abs(row[f"predicted_{name}"] / row[f"measured_{name}"] - 1)

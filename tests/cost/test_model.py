@@ -89,6 +89,27 @@ def test_many_candidates_are_answered_in_their_order_and_equal_footprints_traced
     assert list(tmp_path.glob("*.pattern"))
 
 
+def test_what_was_traced_ahead_is_not_traced_again(
+    model: TracedCostModel, tiny_bert: BaseModel, cpu: HardwareProfile
+):
+    asked = [
+        (tiny_bert, _candidate(rank=4), WORKLOAD, cpu, LOOPS["autopeft"]),
+        (tiny_bert, _candidate(rank=8), WORKLOAD, cpu, LOOPS["plain"]),
+        (tiny_bert, _candidate(quantization="nf5"), WORKLOAD, cpu, LOOPS["autopeft"]),
+    ]
+    told: list[tuple[int, int]] = []
+    model.trace_ahead(asked, lambda done, total: told.append((done, total)))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    model.trace_ahead(asked, lambda done, total: told.append((done, total)))
+    assert len(told) == 3
+    started = len(model._pool._all)
+    model.close()
+    answers = [model.estimate(*each) for each in asked[:2]]
+    assert started
+    assert not model._pool._all
+    assert answers[0].trainable_params < answers[1].trainable_params
+
+
 def test_a_damaged_pattern_is_traced_again(
     model: TracedCostModel, tiny_bert: BaseModel, cpu: HardwareProfile, tmp_path: Path
 ):

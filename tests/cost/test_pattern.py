@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from autopeft.cost.expand import Expansion
 from autopeft.cost.pattern import Pattern, Run, Score, monomial_degrees, monomials
@@ -108,6 +111,13 @@ def test_a_pattern_survives_packing(pattern: Pattern):
         pattern.operator_kinds,
     )
     assert np.array_equal(again.evaluate(2, 33, 4, 5), pattern.evaluate(2, 33, 4, 5))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrays(np.int32, st.integers(0, 50), elements=st.integers(-(2**29), 2**29)))
+def test_any_events_survive_packing(pattern: Pattern, events: np.ndarray):
+    made = replace(pattern, later=replace(pattern.later, events=events))
+    assert np.array_equal(Pattern.from_bytes(made.to_bytes()).later.events, events)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 not a pattern", b"\x80\x04]\x94.", b"\x93NUMPY"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from linear_cost import LinearCost
 
@@ -51,7 +53,7 @@ def test_the_largest_batch_and_the_longest_row_fit_and_more_does_not(rows) -> No
     assert option.longest_row
     assert option.verdict.candidate.training.batch_size <= option.largest_batch
     assert option.longest_row % 128 == 0
-    assert abs(option.longest_row - 512 * option.largest_batch) <= 1024
+    assert abs(option.longest_row - min(131072, 512 * option.largest_batch)) <= 1024
 
 
 def test_a_short_model_ends_at_its_own_length(rows) -> None:
@@ -77,3 +79,31 @@ def test_a_batch_that_was_asked_for_is_judged_as_it_is() -> None:
 def test_all_models_means_the_catalogue() -> None:
     rows, _ = overview("1GB", all_models=True)
     assert len(rows) > 2 * len(USUAL)
+
+
+def test_after_an_interrupt_nobody_asks_for_more() -> None:
+    class SlowCost(LinearCost):
+        def estimate_many(self, *args, **kwargs):
+            time.sleep(0.05)
+            return super().estimate_many(*args, **kwargs)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    request = Request(budget=Budget(gpu_mem="8GB"))
+    cost = SlowCost()
+    with pytest.raises(KeyboardInterrupt):
+        judge_catalogue(request, any_gpu(8 * 10**9), cost, interrupt)
+    time.sleep(0.5)
+    asked = len(cost.asked)
+    time.sleep(0.5)
+    assert len(cost.asked) == asked
+    assert len({name for name, _ in cost.asked}) < len(USUAL)
+
+
+def test_where_not_even_one_row_fits_the_reason_is_that_of_one_row() -> None:
+    rows, _ = overview("700MB")
+    refusal = rows["SmolLM2-135M"].refusal
+    assert refusal is not None
+    assert refusal.candidate.training.batch_size == 1
