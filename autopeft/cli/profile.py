@@ -28,7 +28,8 @@ def profile(
     from autopeft import pipeline
     from autopeft.cli import screen, tables
 
-    with screen.clean_stdout(when=as_json):
+    with screen.clean_stdout(when=as_json), screen.counting() as progress:
+        progress(f"measuring this machine, about {seconds + 20:.0f} s", 0, 1)
         measured = pipeline.profile(request, name=name, seconds=seconds)
     screen.show(measured, tables.hardware, as_json=as_json)
     for warning in measured.warnings:

@@ -62,8 +62,11 @@ def shipped_pattern(request: TraceRequest) -> Pattern | None:
     name = request.shipped_name
     if name not in _shipped_names():
         return None
-    with zipfile.ZipFile(SHIPPED) as archive:
-        return Pattern.from_bytes(archive.read(name))
+    try:
+        with zipfile.ZipFile(SHIPPED) as archive:
+            return Pattern.from_bytes(archive.read(name))
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None  # damaged: it is traced
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from autopeft.cost import pattern_cache
 from autopeft.cost.expand import Expansion
 from autopeft.cost.pattern import Pattern, Run, Score, monomial_degrees, monomials
 from autopeft.cost.pattern_cache import PatternCache
@@ -207,3 +209,20 @@ def test_what_cannot_be_read_is_as_if_it_were_not_there(
     file.write_bytes(b"damaged")
     assert cache.get(request_) is None
     assert cache.resolve(request_) is request_
+
+
+def test_a_damaged_archive_ships_nothing(
+    request_: TraceRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    archive = tmp_path / "shipped.zip"
+    with zipfile.ZipFile(archive, "w") as stream:
+        stream.writestr(request_.shipped_name, b"no pattern")
+    monkeypatch.setattr(pattern_cache, "SHIPPED", archive)
+    pattern_cache._shipped_names.cache_clear()
+    assert pattern_cache.shipped_pattern(request_) is None
+    archive.write_bytes(archive.read_bytes()[:40])
+    assert pattern_cache.shipped_pattern(request_) is None
+    pattern_cache._shipped_names.cache_clear()
+    assert pattern_cache.shipped_pattern(request_) is None
+    monkeypatch.undo()
+    pattern_cache._shipped_names.cache_clear()
