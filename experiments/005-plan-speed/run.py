@@ -3,7 +3,7 @@
     python experiments/005-plan-speed/run.py [--model NAME] [--space NAME|FILE] [--repeats N]
 
 Patterns that are not in the cache are traced first; that is timed apart. Then every measurement is a fresh
-process. `AUTOPEFT_CACHE` says where the cache is.
+process. `AUTOPEFT_CACHE` says where the cache is; what is traced anew has an empty one of its own.
 """
 
 from __future__ import annotations
@@ -15,20 +15,36 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 HERE = Path(__file__).parent
 CODE = "import sys; from autopeft.cli.app import main; main(sys.argv[1:])"
 SAMPLE = 60
 
 
-def process(*arguments: str) -> tuple[dict[str, float], Any]:
+# What does not ship: the last two are small and large alike.
+COLD = {
+    "Llama-3.2-3B dora": ("Llama-3.2-3B", "--method", "dora"),
+    "Qwen2.5-7B qlora, rank 64, all-linear": (
+        *("Qwen2.5-7B", "--method", "qlora", "--rank", "64", "--targets", "all-linear"),
+        *("--gradient-checkpointing",),
+    ),
+    "roberta-large ia3": ("roberta-large", "--method", "ia3"),
+    "Llama-3.1-405B lora, all-linear": ("Llama-3.1-405B", "--targets", "all-linear"),
+}
+
+
+def process(*arguments: str, cache: str | None = None) -> tuple[dict[str, float], Any]:
     """Run one command in a fresh process; return what it took and its JSON answer."""
+    environment = os.environ | ({} if cache is None else {"AUTOPEFT_CACHE": cache})
     began = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-c", CODE, *arguments, "--json"], stdout=subprocess.PIPE
+        [sys.executable, "-c", CODE, *arguments, "--json"], stdout=subprocess.PIPE, env=environment
     ) as child:
         assert child.stdout is not None
         text = child.stdout.read()
@@ -44,9 +60,12 @@ def process(*arguments: str) -> tuple[dict[str, float], Any]:
     return taken, json.loads(text)
 
 
-def repeated(repeats: int, *arguments: str) -> dict[str, Any]:
-    """Run one command in several fresh processes, one after the other."""
-    runs = [process(*arguments)[0] for _ in range(repeats)]
+def repeated(repeats: int, *arguments: str, cold: bool = False) -> dict[str, Any]:
+    """Run one command in several fresh processes, one after the other; where `cold` with an empty cache."""
+    runs = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as empty:
+            runs.append(process(*arguments, cache=empty if cold else None)[0])
     return {
         name: {"best": min(one), "median": statistics.median(one)}
         for name in runs[0]
@@ -73,6 +92,7 @@ def replays(model: str, space: str, memory: str) -> dict[str, Any]:
     candidates = footprints(inputs.space, 10_000)
     loop, seconds, events, equal, worst = LOOPS["autopeft"], 0.0, 0, 0, 0.0
     chosen = candidates[:: max(1, len(candidates) // SAMPLE)]
+    replay(np.array([512]), np.array([0, ~0], dtype=np.int32))  # which compiles it, or reads it compiled
     for candidate in chosen:
         run = run_for(inputs.base, candidate, inputs.workload, profile, loop)
         pattern = cache.get(cache.resolve(run.request))
@@ -101,7 +121,7 @@ def main() -> None:
     """Trace what is lacking, measure, and write results.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="Llama-3.2-1B")
-    parser.add_argument("--space", default=str(HERE / "space.yaml"))
+    parser.add_argument("--space", default="wide")
     parser.add_argument("--gpu-mem", default="16GB")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
@@ -120,6 +140,13 @@ def main() -> None:
         "first_plan": first,
         "plan": repeated(given.repeats, *plan),
         "estimate": repeated(given.repeats, *estimate),
+        "estimate_anew": {
+            name: repeated(
+                given.repeats, "estimate", *words, "--gpu-mem", "80GB", "--no-max-batch", cold=True
+            )
+            for name, words in COLD.items()
+        },
+        "plan_of_usual_models": repeated(given.repeats, "plan", "--gpu-mem", given.gpu_mem, cold=True),
         "replay": replays(given.model, given.space, given.gpu_mem),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": [round(loads, 1), round(os.getloadavg()[0], 1)],
