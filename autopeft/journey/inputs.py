@@ -21,6 +21,7 @@ from autopeft.workload.models import find_model
 
 ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
+_NO_DATA = "training needs data: give --data FILE (CSV, JSONL or Parquet), or try --demo."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,18 @@ def require_dataset(inputs: Inputs) -> Dataset:
         InputError: the request names none.
     """
     if inputs.dataset is None:
-        raise InputError("training needs data: give --data FILE (CSV, JSONL or Parquet), or try --demo.")
+        raise InputError(_NO_DATA)
     return inputs.dataset
+
+
+def require_data(request: Request) -> None:
+    """Check that a request names data, before anything takes time.
+
+    Raises:
+        InputError: it names none.
+    """
+    if request.data is None and request.demo is None:
+        raise InputError(_NO_DATA)
 
 
 def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from autopeft.errors import DoesNotFitError, InputError
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
-from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
+from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_space
 from autopeft.journey.spending import cost_as_time, usd_per_hour
 from autopeft.journey.stages import Stages
@@ -67,6 +67,7 @@ def run_search(
             f"a search runs on this machine, but got gpu={request.gpu!r}; leave it out, or use autopeft plan."
         )
     folder, request = open_study(request)
+    require_data(request)
     store, stages = StudyStore(folder.store), Stages(folder.stages)
     with store.claimed():
         progress("measuring this machine", 0, 1)
