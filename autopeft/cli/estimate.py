@@ -120,7 +120,7 @@ LoopName = Annotated[
     _option(
         metavar="NAME",
         panel=_STACK,
-        text="Loop: autopeft (the default), plain, trainer, trainer-2023, trl, litgpt, peft-benchmark.",
+        text="Loop: autopeft (default), plain, trainer, trainer-2023, trl, trl-2026, litgpt, peft-benchmark.",
     ),
 ]
 Details = Annotated[

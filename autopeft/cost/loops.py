@@ -12,6 +12,7 @@ from pydantic import Field
 
 from autopeft.errors import UnknownNameError
 from autopeft.message import Message
+from autopeft.space.candidate import Loss
 
 Kept = Literal["loss", "until-backward", "until-next"]
 
@@ -28,6 +29,7 @@ class Loop(Message):
             the next forward has returned ("until-next"), or die when backward is over ("until-backward").
         keeps_cache: forward fills a key-value cache, which lives as long as the outputs do.
         adapter_fp32: adapters are kept in fp32 (peft's `autocast_adapter_dtype`), not in the base's dtype.
+        kbit_adapter_fp32: the same where the base is quantised.
         upcasts_kbit: a quantised base goes through `prepare_model_for_kbit_training`: norms, embeddings
             and head to fp32.
         upcasts_logits: the model itself turns its logits to fp32 before it returns them
@@ -48,7 +50,7 @@ class Loop(Message):
         checkpoints_reentrant: activation checkpointing is torch's reentrant variant.
         warms_allocator: weights are loaded into one block that was taken from the device before
             (transformers 4.50 and later).
-        optimizer: the optimizer that the loop takes by default.
+        optimizer, loss: what the loop takes by default.
         rows_padded: batches of several rows hold padding, unless packed.
         below, above: how far the truth may lie below and above a prediction (90 % band of the reserved
             peak, as shares of it): how well the loop's details are known.
@@ -62,6 +64,7 @@ class Loop(Message):
     keeps: Kept = "loss"
     keeps_cache: bool = False
     adapter_fp32: bool = True
+    kbit_adapter_fp32: bool = True
     upcasts_kbit: bool = False
     upcasts_logits: bool = False
     logits_chunk: int = Field(default=0, ge=0)
@@ -77,6 +80,7 @@ class Loop(Message):
     checkpoints_reentrant: bool = False
     warms_allocator: bool = True
     optimizer: str = "adamw"
+    loss: Loss = "standard"
     rows_padded: bool = True
     below: float = Field(default=0.03, ge=0, lt=1)
     above: float = Field(default=0.06, ge=0)
@@ -107,14 +111,28 @@ _LOOPS = (
     ),
     Loop(
         name="trl",
-        stack="TRL SFTTrainer 1.x on transformers 5",
-        source="trl/trainer/sft_trainer.py: compute_loss",
+        stack="TRL SFTTrainer before 1.8, which holds all logits; later ones are trl-2026",
+        source="trl 0.24.0, 1.0.0 and 1.5.0: trl/trainer/sft_trainer.py, trl/models/utils.py",
         autocast=True,
         converts_outputs=True,
-        upcasts_kbit=True,
+        # Before 1.0 it upcasts embeddings and head of a base in 4 bits and casts them back.
+        kbit_adapter_fp32=False,
         optimizer="adamw-fused",
         below=0.05,
         above=0.1,
+    ),
+    # It goes through tiles of tokens and vocabulary, and recomputes them in backward.
+    Loop(
+        name="trl-2026",
+        stack="TRL SFTTrainer from 1.8 on, whose head and loss are computed in pieces",
+        source="trl 1.16.0: trl/trainer/sft_trainer.py, trl/kernels/chunked_logprob.py",
+        autocast=True,
+        converts_outputs=True,
+        kbit_adapter_fp32=False,
+        optimizer="adamw-fused",
+        loss="fused",
+        below=0.06,
+        above=0.12,
     ),
     Loop(
         name="trainer-2023",

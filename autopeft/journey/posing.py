@@ -154,7 +154,7 @@ def loop_of(question: Question) -> Loop:
         InputError: there is no such loop or detail, or a detail has the wrong type.
     """
     loop = find_loop(question.loop)
-    fixed = {"name", "stack", "source", "optimizer", "below", "above"}
+    fixed = {"name", "stack", "source", "optimizer", "loss", "below", "above"}
     for name in question.details:
         if name not in Loop.model_fields or name in fixed:
             raise UnknownNameError("detail of a loop", name, set(Loop.model_fields) - fixed)
@@ -219,7 +219,7 @@ def _candidate(question: Question, length: int, loop: Loop, precision: Precision
             "gradient_checkpointing": question.gradient_checkpointing,
             "optimizer": optimizer,
             "attention": question.attention,
-            "loss": question.loss,
+            "loss": loop.loss if question.loss == "standard" else question.loss,
             "packing": question.packing,
         },
     )

@@ -278,6 +278,9 @@ def test_the_loop_and_its_details_reach_the_cost_model(answering: Answering) -> 
     rows = [question(loop="TRL"), question(loop="trl", details={"converts_outputs": False}), question()]
     other = [answer.memory.parts["other"] for answer in answering.answers(rows) if answer.memory]
     assert other == [50 * MIB, 0, 0]
+    pose = answering.poser.pose
+    assert pose(question(loop="trl-2026")).candidate.training.loss == "fused"
+    assert pose(question(loop="trl-2026", loss="chunked")).candidate.training.loss == "chunked"
     assert answering.poser.pose(question(loop="hf_trainer")).candidate.training.optimizer == "adamw-fused"
 
 

@@ -85,7 +85,11 @@ def _adapted(job: Job) -> nn.Module:
     keep_cache(backbone, keep=loop.keeps_cache and not training.gradient_checkpointing)
     if training.attention == "eager":
         backbone.set_attn_implementation("eager")
-    return adapt(backbone, candidate, job.task, adapter_fp32=loop.adapter_fp32)
+    model = adapt(backbone, candidate, job.task, adapter_fp32=loop.adapter_fp32)
+    if candidate.quantization != "none" and not loop.kbit_adapter_fp32:
+        for parameter in trainable(model):
+            parameter.data = parameter.data.to(DTYPES[training.precision])
+    return model
 
 
 Step = Callable[[Iterator[Batch], Callable[[PhaseName], None]], object]

@@ -40,7 +40,7 @@ _ALIGNED = 8
 # What a loop says that no trace depends on.
 _NO_TRACE = {
     *("name", "stack", "source", "empties_cache_every", "sorts_batches", "warms_allocator"),
-    *("optimizer", "rows_padded", "below", "above"),
+    *("optimizer", "loss", "rows_padded", "below", "above"),
 }
 _ENDLESS = 1 << 30
 # Twice the tokens of an image of 448 x 448 pixels, less one (`batches.py`).
@@ -137,7 +137,7 @@ class TraceRequest(Message):
             "labels": self.labels if self.task == "classification" else 0,
             "target": self.target,
             "padded": self.padded,
-            "loop": self.loop.model_dump(mode="json", exclude=_NO_TRACE),
+            "loop": self.loop.model_dump(mode="json", exclude=_NO_TRACE, exclude_defaults=True),
             "general": self.general,
             "format": PATTERN_FORMAT,
         }

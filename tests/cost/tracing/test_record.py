@@ -194,6 +194,27 @@ def test_a_setting_does_on_fake_tensors_what_it_does_on_real_ones(
     assert_same(faked(job), real(job))
 
 
+def held(bases: dict[str, BaseModel], loop: str) -> dict[str, int]:
+    """Return the bytes by category that a LoRA on four bits leaves behind after building, in a loop."""
+    job = job_for(bases["llama"], loop=loop, precision="bf16")
+    packed = job.candidate.model_copy(update={"quantization": "nf4"})
+    take = faked(job._replace(candidate=packed, target="cuda"))
+    first = take.spans[1].event
+    born, gone = take.events[:first], np.invert(take.events[:first])
+    alive = np.setdiff1d(born[born >= 0], gone[gone >= 0])
+    return {
+        category.name: int(take.sizes[alive][take.categories[alive] == category].sum())
+        for category in Category
+    }
+
+
+def test_loops_treat_a_quantised_base_as_their_library_does(bases: dict[str, BaseModel]):
+    plain, trainer, trl = (held(bases, loop) for loop in ("autopeft", "trainer", "trl"))
+    # transformers' Trainer is used with peft's prepare_model_for_kbit_training, TRL halves the adapter.
+    assert trainer["WEIGHTS"] > plain["WEIGHTS"] == trl["WEIGHTS"]
+    assert trainer["ADAPTER"] == plain["ADAPTER"] == 2 * trl["ADAPTER"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_recorded_for_cuda_too(method: str, bases: dict[str, BaseModel]):
