@@ -254,12 +254,9 @@ def _answer(row: Posed | AutopeftError, estimate: Estimated, largest: int | None
 def _stack(row: Posed) -> str:
     """Say what trains: what was left out of the question is decided here."""
     training = row.candidate.training
-    parts = [
-        f"loop {row.loop.name}",
-        training.precision,
-        training.optimizer,
-        f"{training.attention} attention",
-    ]
+    known = "" if row.loop.name == "autopeft" else f" ({row.loop.stack})"
+    parts = [f"loop {row.loop.name}{known}", training.precision, training.optimizer]
+    parts.append(f"{training.attention} attention")
     if training.loss != "standard":
         parts.append(f"{training.loss} loss")
     if row.loop.upcasts_kbit and row.candidate.quantization != "none":
