@@ -33,7 +33,7 @@ from autopeft.workload.models import find_model
 from autopeft.workload.usual import USUAL
 
 _LENGTH = 512
-_FEWEST, _MOST = 128, 8192
+_FEWEST, _MOST = 256, 16_384
 _LARGEST_TRAINED = 15_000_000_000
 _ROWS = (1, 4)
 # The decoders that are asked for most.
