@@ -40,6 +40,8 @@ def at_matrices(model: PreTrainedModel, candidate: Candidate) -> PeftConfig:
         decided["target_modules"] = shorten(model, resolve_targets(model, targets, candidate.layers))
     if candidate.method == "adalora" and candidate.rank is not None:
         decided["init_r"] = round(candidate.rank * _ADALORA_START)
+    if candidate.method == "oft" and candidate.rank is not None:
+        decided["oft_block_size"] = 0  # peft takes one of both, the other follows
     if candidate.method == "frod":
         decided["progressbar"] = False  # a library draws none
     return make_config(candidate, **decided)

@@ -274,3 +274,11 @@ def test_a_published_run_is_a_candidate_with_its_count_of_trained_parameters(row
         adapted = adapt(model, asked, "sft", adapter_fp32=row["autocast_adapter"] == "True")
         make_optimizer(adapted, asked.training)
         assert sum(p.numel() for p in trainable(adapted)) == int(row["trainable"])
+
+
+@pytest.mark.parametrize("method", [spec.name for spec in METHODS.values() if spec.has_rank])
+def test_a_method_that_has_a_rank_takes_one(method: str) -> None:
+    asked = candidate(method, "fp32")
+    knobs = {name: value for name, value in asked.knobs.items() if name != METHODS[method].rank_field}
+    model = adapt(tiny(asked.training), asked.model_copy(update={"rank": 8, "knobs": knobs}), "sft")
+    assert trainable(model)
