@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from autopeft.cost.loops import LOOPS, Loop
 from autopeft.journey.answering import Answering
@@ -20,9 +19,15 @@ def answer(question: Question, answering: Answering) -> Answer:
     if found.fits is not False or not answering.batches:
         return found
     changes = list(_ways_out(question))
-    plain = replace(answering, batches=False)
-    others = plain.answers([question.model_copy(update=change) for _, change in changes])
-    way_out = next((words for (words, _), other in zip(changes, others, strict=True) if other.fits), None)
+    others = answering.answers([question.model_copy(update=change) for _, change in changes])
+    way_out, largest = None, found.max_batch_size or 0
+    for (words, _), other in zip(changes, others, strict=True):
+        if other.fits:
+            way_out = words
+            break
+        if (other.max_batch_size or 0) > largest:
+            largest = other.max_batch_size or 0
+            way_out = f"{words} and a batch of {largest}"
     return found.model_copy(update={"way_out": way_out})
 
 
@@ -30,18 +35,12 @@ def _ways_out(question: Question) -> Iterator[tuple[str, Change]]:
     """List what may make a question fit, what changes least first."""
     recomputed: Change = {"gradient_checkpointing": True}
     packed: Change = {"quantization": "nf4-dq"}
-    quantizable = question.quantization == "none" and question.method != "full"
     if not question.gradient_checkpointing:
         yield "gradient checkpointing", recomputed
-    if quantizable:
+    if question.quantization == "none" and question.method != "full":
         yield "a base in nf4-dq", packed
         if not question.gradient_checkpointing:
             yield "gradient checkpointing and a base in nf4-dq", {**recomputed, **packed}
-    if question.batch_size > 1:
-        small: Change = {**recomputed, "batch_size": 1}
-        yield "gradient checkpointing and a batch of 1", small
-        if quantizable:
-            yield "gradient checkpointing, a base in nf4-dq and a batch of 1", {**small, **packed}
 
 
 def explain(

@@ -49,6 +49,11 @@ def test_what_does_not_fit_is_status_1_with_the_way_out(autopeft: Callable[..., 
     assert "It would fit with a batch of 3, or with gradient checkpointing." in " ".join(answer.out.split())
 
 
+def test_where_nothing_fits_as_it_is_a_smaller_batch_is_named(autopeft: Callable[..., object]) -> None:
+    said = " ".join(autopeft("estimate", MODEL, "--gpu-mem", "1.5GB", "--batch-size", "64").out.split())
+    assert "It would fit with gradient checkpointing and a base in nf4-dq and a batch of 32." in said
+
+
 def test_what_can_never_fit_points_to_the_switches(autopeft: Callable[..., object]) -> None:
     assert "Not even one row fits; --explain" in autopeft("estimate", MODEL, "--gpu-mem", "600MB").out
 
