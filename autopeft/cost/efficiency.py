@@ -15,6 +15,7 @@ below hold for GPUs in general and are fitted to no device and no training run:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -188,28 +189,79 @@ def _kernel_seconds(profile: HardwareProfile) -> float:
     return 0.0 if profile.device == "cpu" else GENERIC.kernel_seconds
 
 
-def column_seconds(name: str, moved: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the least seconds of a factorisation on a GPU: its columns one after the other.
+@dataclass(frozen=True)
+class Pace:
+    """How fast each operator of a tape runs on a device, in their order.
 
-    A square matrix of n columns that is read with a right side and written moves about 12 n^2 bytes.
+    Attributes:
+        seconds: at least.   flop, byte, cached: seconds of one, beyond the cache and within it.
+        cache_bytes: how much is within.   adds: whether computing and moving follow each other.
+        column: seconds of a factorisation's column.
     """
-    factor = next((times for part, times in _SWEEPS.items() if part in name), 1.0)
-    return factor * GENERIC.column_seconds * np.sqrt(moved / 12)
+
+    seconds: NDArray[np.float64]
+    flop: NDArray[np.float64]
+    byte: NDArray[np.float64]
+    cached: NDArray[np.float64]
+    cache_bytes: NDArray[np.float64]
+    adds: NDArray[np.bool_]
+    column: NDArray[np.float64]
+
+    def take(
+        self, flops: NDArray[np.float64], moved: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return what operators take on the device, and which of them compute most of the time.
+
+        A factorisation on a GPU goes through its columns one after the other; a square matrix of n columns
+        that is read with a right side and written moves about 12 n^2 bytes.
+        """
+        computing = flops * self.flop
+        inside = np.minimum(moved, self.cache_bytes)  # what exceeds the cache goes to memory
+        moving = inside * self.cached + (moved - inside) * self.byte
+        together = np.where(self.adds, computing + moving, np.maximum(computing, moving))
+        return self.seconds + together + self.column * np.sqrt(moved / 12), computing > moving
 
 
-def device_seconds(
-    speed: OperatorSpeed, flops: NDArray[np.float64], moved: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return what operators of one speed take on the device, and which of them compute most of the time."""
-    computing = flops / speed.flops_per_second if speed.flops_per_second else np.zeros_like(flops)
-    moving = _moving(speed, moved)
-    together = computing + moving if speed.adds else np.maximum(computing, moving)
-    return speed.seconds + together, computing > moving
+def pace_of(
+    profile: HardwareProfile,
+    kinds: Sequence[tuple[str, int, str]],
+    places: NDArray[np.int64],
+    *,
+    on_gpu: bool,
+) -> Pace:
+    """Return the pace of operators.
+
+    Args:
+        profile: of the device.
+        kinds: (name, kind, dtype) of each kind of operator.
+        places: index into `kinds` of each operator.
+        on_gpu: whether factorisations wait for each of their columns.
+
+    Raises:
+        UnsupportedError: an operator multiplies in a dtype of which the profile has no speed.
+    """
+    rows = []
+    for name, kind, dtype in kinds:
+        sort = sort_of(name, kind)
+        speed = speeds(profile, sort, dtype, name)
+        known = bool(speed.cached_bytes_per_second and speed.bytes_per_second and speed.cache_bytes)
+        byte = 1 / speed.bytes_per_second if speed.bytes_per_second else 0.0
+        rows.append(
+            (
+                speed.seconds,
+                1 / speed.flops_per_second if speed.flops_per_second else 0.0,
+                byte,
+                1 / (speed.cached_bytes_per_second or 1) if known else byte,
+                float(speed.cache_bytes or 0) if known else 0.0,
+                float(speed.adds),
+                _column_seconds(name) if on_gpu and sort is Sort.DECOMPOSITION else 0.0,
+            )
+        )
+    table = np.array(rows, dtype=np.float64).reshape(-1, 7)[places]
+    seconds, flop, byte, cached, cache_bytes, adds, column = np.ascontiguousarray(table.T)
+    return Pace(seconds, flop, byte, cached, cache_bytes, adds.astype(bool), column)
 
 
-def _moving(speed: OperatorSpeed, moved: NDArray[np.float64]) -> NDArray[np.float64]:
-    if speed.cached_bytes_per_second and speed.bytes_per_second and speed.cache_bytes:
-        # What exceeds the cache goes to memory.
-        inside = np.minimum(moved, speed.cache_bytes)
-        return inside / speed.cached_bytes_per_second + (moved - inside) / speed.bytes_per_second
-    return moved / speed.bytes_per_second if speed.bytes_per_second else np.zeros_like(moved)
+def _column_seconds(name: str) -> float:
+    sweeps = next((times for part, times in _SWEEPS.items() if part in name), 1.0)
+    return sweeps * GENERIC.column_seconds

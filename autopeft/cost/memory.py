@@ -44,9 +44,11 @@ _PART_OF = {
     Category.QUANTIZATION: "quantization",
 }
 
-_PASSING = np.array((Category.SAVED, Category.TEMPORARY, Category.LOGITS, Category.OTHER))
+_PASSING = np.isin(list(Category), (Category.SAVED, Category.TEMPORARY, Category.LOGITS, Category.OTHER))
 
-_LASTING = np.array((Category.WEIGHTS, Category.ADAPTER, Category.OPTIMIZER, Category.QUANTIZATION))
+_LASTING = np.isin(
+    list(Category), (Category.WEIGHTS, Category.ADAPTER, Category.OPTIMIZER, Category.QUANTIZATION)
+)
 
 _PHASE_NAMES: dict[Phase, PhaseName] = {
     Phase.BUILD: "build",
@@ -93,7 +95,7 @@ def allocated_peak(tape: Tape) -> Peak:
     span = _span_at(tape, at)
     sizes = dict.fromkeys(MemoryParts.model_fields, 0)
     begun = next((each.event for each in tape.spans if each.step == span.step), 0)
-    left = np.isin(kind, _PASSING) & (born >= first) & (born < begun)
+    left = _PASSING[kind] & (born >= first) & (born < begun)
     sizes["kept"] = int(size[left].sum())
     for category, name in _PART_OF.items():
         of_it = ~left & (kind == category)
@@ -102,7 +104,7 @@ def allocated_peak(tape: Tape) -> Peak:
             sizes["optimizer"] += int(size[late].sum())
             of_it &= ~late
         sizes[name] += int(size[of_it].sum())
-    from_heap = (size <= _ALWAYS_MAPPED_BYTES) & ~np.isin(kind, _LASTING)
+    from_heap = (size <= _ALWAYS_MAPPED_BYTES) & ~_LASTING[kind]
     heap_bytes = int(size[from_heap].sum())
     return Peak(int(level[at]), heap_bytes, span.phase, MemoryParts(**sizes))
 

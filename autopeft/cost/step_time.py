@@ -11,17 +11,15 @@ operator. On a CPU both are the same cores, so they add up.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.cost.efficiency import (
-    Sort,
-    column_seconds,
-    device_seconds,
+    Pace,
     memory_speed,
-    sort_of,
-    speeds,
+    pace_of,
     unpacking_seconds,
 )
 from autopeft.cost.estimate import Bound, TimeEstimate
@@ -190,19 +188,33 @@ def _repeated(spans: list[_Segment], traced: int, wanted: int) -> list[_Segment]
 
 def _device(tape: Tape, profile: HardwareProfile) -> tuple[_Seconds, NDArray[np.bool_]]:
     """Return each operator's seconds on the device, and whether it computes most of them."""
-    seconds, computes = np.zeros(len(tape.operators)), np.zeros(len(tape.operators), dtype=bool)
-    code = (tape.operators.astype(np.int64) << 16) | (tape.operator_kind.astype(np.int64) << 8)
-    code |= tape.operator_dtype.astype(np.int64)
-    kinds, places = np.unique(code, return_inverse=True)
-    sorts = [sort_of(tape.names[kind >> 16], int(kind >> 8 & 0xFF)) for kind in kinds.tolist()]
-    for place, (kind, sort) in enumerate(zip(kinds.tolist(), sorts, strict=True)):
-        chosen = places == place
-        name, moved = tape.names[kind >> 16], tape.operator_bytes[chosen]
-        speed = speeds(profile, sort, tape.dtypes[kind & 0xFF], name)
-        seconds[chosen], computes[chosen] = device_seconds(speed, tape.operator_flops[chosen], moved)
-        if sort is Sort.DECOMPOSITION and tape.target == "cuda":
-            seconds[chosen] += column_seconds(name, moved)
-    return seconds, computes
+    return _pace(_Operators(tape, profile)).take(tape.operator_flops, tape.operator_bytes)
+
+
+class _Operators:
+    """The operators of a tape on a device: equal where they are the same objects, whatever their sizes."""
+
+    def __init__(self, tape: Tape, profile: HardwareProfile) -> None:
+        self.arrays = tape.operators, tape.operator_kind, tape.operator_dtype
+        self.names, self.dtypes, self.on_gpu = tape.names, tape.dtypes, tape.target == "cuda"
+        self.profile = profile
+        self._ids = tuple(map(id, (*self.arrays, self.names, self.dtypes, profile)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Operators) and self._ids == other._ids
+
+    def __hash__(self) -> int:
+        return hash(self._ids)
+
+
+@lru_cache(maxsize=128)
+def _pace(given: _Operators) -> Pace:
+    operators, operator_kind, dtype = (each.astype(np.int64) for each in given.arrays)
+    codes, places = np.unique((operators << 16) | (operator_kind << 8) | dtype, return_inverse=True)
+    kinds = [
+        (given.names[code >> 16], code >> 8 & 0xFF, given.dtypes[code & 0xFF]) for code in codes.tolist()
+    ]
+    return pace_of(given.profile, kinds, places, on_gpu=given.on_gpu)
 
 
 def _by_phase(work: Work, *, overlaps: bool) -> dict[Phase, float]:

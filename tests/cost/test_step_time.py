@@ -10,8 +10,7 @@ import pytest
 from autopeft.cost.efficiency import (
     GENERIC,
     Sort,
-    column_seconds,
-    device_seconds,
+    pace_of,
     sort_of,
     speeds,
     unpacking_seconds,
@@ -125,12 +124,31 @@ def test_a_dtype_without_a_speed_takes_the_next_slower_or_is_unsupported(
         estimate_time(replace(half, dtypes=("int8",)), cpu, 2)
 
 
-def test_bytes_beyond_the_cache_move_at_the_speed_of_memory() -> None:
+def test_bytes_beyond_the_cache_move_at_the_speed_of_memory(cpu: HardwareProfile) -> None:
     speed = OperatorSpeed(bytes_per_second=1.0, cache_bytes=10.0, cached_bytes_per_second=10.0)
+    profile = cpu.model_copy(update={"operators": {"pointwise": speed}})
+    pace = pace_of(profile, [("aten::add", int(Kind.PLAIN), "float32")], np.array([0, 0]), on_gpu=False)
 
-    seconds, _ = device_seconds(speed, np.zeros(2), np.array([5.0, 20.0]))
+    seconds, computes = pace.take(np.zeros(2), np.array([5.0, 20.0]))
 
     assert seconds.tolist() == [0.5, 11.0]
+    assert not computes.any()
+
+
+def test_tapes_of_one_expansion_share_a_pace_and_other_devices_have_their_own(
+    tape: Tape, cpu: HardwareProfile
+) -> None:
+    tape = replace(tape, operator_kind=np.full_like(tape.operator_kind, Kind.MATMUL))
+    larger = replace(tape, operator_flops=10 * tape.operator_flops)
+    speeds_of_others = {dtype: speed / 2 for dtype, speed in cpu.matmul_flops.items()}
+    slower = cpu.model_copy(update={"matmul_flops": speeds_of_others})
+
+    plain, more, slow = (
+        estimate_time(*each, 2).step_seconds for each in ((tape, cpu), (larger, cpu), (larger, slower))
+    )
+
+    assert plain < more < slow
+    assert estimate_time(tape, cpu, 2).step_seconds == plain
 
 
 @pytest.mark.parametrize(
@@ -151,11 +169,16 @@ def test_operators_are_sorted_by_what_they_run_like(name: str, kind: Kind, sort:
     assert sort_of(name, int(kind)) is sort
 
 
-def test_a_factorisation_takes_its_columns_one_by_one() -> None:
-    small, large = column_seconds("aten::_linalg_solve_ex", np.array([12 * 64.0**2, 12 * 256.0**2]))
+def test_a_factorisation_on_a_gpu_takes_its_columns_one_by_one(cpu: HardwareProfile) -> None:
+    kinds = [(f"aten::_linalg_{name}", int(Kind.LINALG), "float32") for name in ("solve_ex", "svd")]
+    moved, nothing = 12 * np.array([64.0, 256.0, 1.0]) ** 2, np.zeros(3)
+
+    there = pace_of(cpu, kinds, np.array([0, 0, 1]), on_gpu=True).take(nothing, moved)[0]
+    here = pace_of(cpu, kinds, np.array([0, 0, 1]), on_gpu=False).take(nothing, moved)[0]
+    small, large, sweeping = there - here
 
     assert large == pytest.approx(4 * small)
-    assert column_seconds("aten::_linalg_svd", np.array([12.0]))[0] > GENERIC.column_seconds
+    assert sweeping > GENERIC.column_seconds
 
 
 def test_shorter_rows_work_less_and_move_the_same_weights(tape: Tape) -> None:
