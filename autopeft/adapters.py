@@ -7,6 +7,6 @@ model = AutoPeftModelForSequenceClassification.from_pretrained("bundle")
 
 from __future__ import annotations
 
-from autopeft.methods import bottleneck
+from autopeft.methods import tuners
 
-bottleneck.register()
+tuners.register()

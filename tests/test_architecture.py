@@ -105,7 +105,7 @@ MACHINERY: dict[str, set[str]] = {
     # An adapter is exported by the trainer that holds it, and read back in batches as in training.
     "export": {"methods.registry", "train.trainer", "train.batches"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
-    "adapters": {"methods.bottleneck"},
+    "adapters": {"methods.tuners"},
     # The journey is where machinery meets.
     "journey": {ANYTHING},
     "pipeline": {ANYTHING},

@@ -70,7 +70,7 @@ Targets = Annotated[
 ]
 Layers = Annotated[
     str | None,
-    _option(metavar="LAYERS", text="Adapted layers: all, first-half, last-quarter, 4-20 or 0,5,7."),
+    _option(metavar="LAYERS", text="Adapted layers: all, first-half, last-quarter, 4-20, 4- or 0,5,7."),
 ]
 Quantization = Annotated[
     str | None,

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autopeft.errors import UnsupportedError
-from autopeft.methods import additive, bottleneck, reparameterised, selective, xlora
+from autopeft.methods import additive, bottleneck, ladder, reparameterised, selective, tuners, xlora
 from autopeft.methods.heads import head_family, head_modules, peft_task_type
 from autopeft.methods.registry import complete, find_method
 from autopeft.space.candidate import Candidate
@@ -29,6 +29,12 @@ _CONFIGS: dict[str, Callable[[PreTrainedModel, Candidate], PeftConfig]] = {
     "prompt_tuning": additive.virtual_tokens,
     "prefix_tuning": additive.virtual_tokens,
     "bottleneck": bottleneck.configure,
+    "houlsby": bottleneck.configure,
+    "pfeiffer": bottleneck.configure,
+    "adapterdrop": bottleneck.configure,
+    "parallel_adapter": bottleneck.configure,
+    "compacter": bottleneck.configure,
+    "lst": ladder.configure,
     "ln_tuning": selective.ln_tuning,
     "adaption_prompt": additive.adaption_prompt,
     "llama-adapter": additive.adaption_prompt,
@@ -71,7 +77,7 @@ def adapt(
         return model
     config = _configure(model, full)
     _name_task(config, model, task)
-    bottleneck.register()
+    tuners.register()
     try:
         with warnings.catch_warnings(), xlora.new_experts(model, full):
             warnings.simplefilter("ignore")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -36,6 +37,8 @@ _GROUPS = {
     "mlp": frozenset(("gate", "up", "down")),
     "all-linear": frozenset(("query", "key", "value", "output", "gate", "up", "down")),
 }
+# What starts the block that a matrix of a role ends.
+_FIRST = {"down": frozenset(("gate", "up")), "output": frozenset(("query",))}
 ROLES = frozenset((*_GROUPS["all-linear"], *_GROUPS, "norms"))
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
@@ -102,13 +105,13 @@ def choose_layers(layers: str | tuple[int, ...], count: int) -> frozenset[int]:
         cut = {"first-half": count // 2, "last-half": count // 2, "last-quarter": count - count // 4}[layers]
         return frozenset(range(cut) if layers == "first-half" else range(cut, count))
     else:
-        match = re.fullmatch(r"(\d+)-(\d+)", layers)
+        match = re.fullmatch(r"(\d+)-(\d*)", layers)
         if match is None:
             raise InputError(
-                f"layers must be all, first-half, last-half, last-quarter, a range like 4-20 or a list, "
+                "layers must be all, first-half, last-half, last-quarter, a range (4-20, 4-) or a list, "
                 f"but got {layers!r}."
             )
-        indices = frozenset(range(int(match.group(1)), int(match.group(2)) + 1))
+        indices = frozenset(range(int(match.group(1)), int(match.group(2) or count - 1) + 1))
     if not indices or min(indices) < 0 or max(indices) >= count:
         raise InputError(f"layers must lie in 0 to {count - 1}, but got {layers!r}.")
     return indices
@@ -120,6 +123,29 @@ def roles_of(name: str) -> frozenset[str]:
         if re.search(pattern, name):
             return roles
     return frozenset()
+
+
+def block_entrance(model: nn.Module, name: str) -> str:
+    """Name the module whose input is that of the block that a matrix ends; itself where it ends none.
+
+    Feed-forward blocks start at their first gate or up matrix, attention at its query.
+
+    Raises:
+        ValueError: the matrix ends a block whose first matrix is not there.
+    """
+    firsts = frozenset().union(*(_FIRST.get(role, frozenset()) for role in roles_of(name)))
+    if not firsts:
+        return name
+    path = name.split(".")
+    nearest, found = 0, ""
+    for other, _ in model.named_modules():
+        pairs = zip(path, other.split("."), strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if shared > nearest and roles_of(other) & firsts:
+            nearest, found = shared, other
+    if not found or layer_of(found) != layer_of(name):
+        raise ValueError(f"the block that {name} ends has no matrix that starts it, which the adapter reads.")
+    return found
 
 
 def norm_names(model: nn.Module) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
 from autopeft.methods.heads import head_family
+from autopeft.methods.own_methods import OWN_METHODS
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.spec import EVERY_FAMILY, TEXT_FAMILIES, Knob, MethodSpec
@@ -102,17 +103,6 @@ _SPECS = (
         families=EVERY_FAMILY,
     ),
     MethodSpec(
-        name="bottleneck",
-        family="additive",
-        paper="Houlsby et al. 2019, arXiv:1902.00751",
-        trains="a small two-layer network behind each target matrix",
-        placeable=True,
-        default_targets="output+down",
-        knobs={"size": Knob(default=32, choices=(8, 16, 32, 64), meaning="width of the bottleneck")},
-        exports="autopeft",
-        families=EVERY_FAMILY,
-    ),
-    MethodSpec(
         name="full",
         family="baseline",
         paper="the upper end of every comparison",
@@ -139,7 +129,7 @@ _SPECS = (
     ),
 )
 
-METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*_SPECS, *PEFT_METHODS)}
+METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*_SPECS, *OWN_METHODS, *PEFT_METHODS)}
 
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
@@ -157,7 +147,7 @@ def find_method(name: str) -> MethodSpec:
 
 
 def complete(candidate: Candidate) -> Candidate:
-    """Fill in what a candidate leaves to its method: rank, targets and knobs.
+    """Fill in what a candidate leaves to its method: rank, targets, layers and knobs.
 
     What the method leaves to peft stays open. Knobs of methods that peft has are checked when a model
     is adapted, since only peft knows them.
@@ -177,13 +167,16 @@ def complete(candidate: Candidate) -> Candidate:
     if unknown and spec.peft_type is None:
         have = ", ".join(spec.knobs) or "none"
         raise InputError(f"{spec.name} has no knob {', '.join(unknown)}; it has: {have}.")
-    return candidate.model_copy(
+    full = candidate.model_copy(
         update={
             "rank": candidate.rank or spec.default_rank,
             "targets": candidate.targets or spec.default_targets,
             "knobs": {name: knob.default for name, knob in spec.knobs.items()} | candidate.knobs,
         }
     )
+    if "dropped" not in spec.knobs or candidate.layers != "all":
+        return full
+    return full.model_copy(update={"layers": f"{int(number_of(full, 'dropped'))}-"})
 
 
 def number_of(candidate: Candidate, knob: str, *, least: float = 0) -> float:

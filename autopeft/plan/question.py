@@ -77,7 +77,7 @@ _MEANT = {
 }
 """What other tools call a field, for the hint in the error."""
 _ROLES = ("all-linear", "attention", "mlp", "norms", "query", "key", "value", "output", "gate", "up", "down")
-_LAYERS = re.compile(r"all|first-half|last-half|last-quarter|\d{1,6}-\d{1,6}")
+_LAYERS = re.compile(r"all|first-half|last-half|last-quarter|\d{1,6}-(\d{1,6})?")
 _LISTED = re.compile(r"\d{1,6}(\s*,\s*\d{1,6})+")
 
 
@@ -132,7 +132,7 @@ def _role(given: object) -> str:
 
 
 def _read_layers(given: object) -> str | tuple[int, ...]:
-    law = 'it must be all, first-half, last-half, last-quarter, a range like "4-20", or a list of layers'
+    law = 'it must be all, first-half, last-half, last-quarter, a range ("4-20" or "4-") or a list of layers'
     if isinstance(given, str):
         text = given.strip().lower().replace("_", "-")
         if _LISTED.fullmatch(text):

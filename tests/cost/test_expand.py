@@ -127,6 +127,7 @@ EXPANDED = [
     slow("llama", "lora", {"optimizer": "sgd"}),
     slow("llama", "lora", {"attention": "eager", "dropout": 0.1}),
     slow("llama", "bottleneck", {"gradient_checkpointing": True}),
+    slow("llama", "parallel_adapter", {"gradient_checkpointing": True}),
     slow("llama", "lora", {"targets": "all-linear", "knobs": {"use_dora": True}}),
     slow("llama", "oft", {}),
     slow("llama", "vera", {}),
@@ -158,6 +159,9 @@ FULL_DEPTH = {
         "llama",
         "prefix_tuning",
     ): "the prefixes of all layers are cut out of one tensor, before the first layer",
+    ("llama", "compacter"): "the gradients of the matrices that all layers share are added up",
+    ("llama", "lst"): "the states of the side network are freed in another order",
+    ("bert", "lst"): "the states of the side network are freed in another order",
 }
 
 

@@ -130,26 +130,6 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole(tiny_bert) -> 
     assert torch.allclose(*weights, atol=1e-4)
 
 
-def test_bottleneck_adapters_start_as_the_identity(tiny_bert) -> None:
-    batch = batch_for("classification")
-    plain = backbone(tiny_bert, "classification").eval()
-    with torch.inference_mode():
-        before = plain(**batch).logits
-        adapted = adapt(plain, Candidate(method="bottleneck"), "classification").eval()
-        assert torch.allclose(adapted(**batch).logits, before, atol=1e-6)
-
-
-def test_bottleneck_adapters_have_the_parameters_of_the_paper(tiny_bert) -> None:
-    """Two adapters a layer of 2 m d + d + m parameters each (Houlsby et al. 2019, section 2.1)."""
-    model = adapt(
-        backbone(tiny_bert, "classification"),
-        Candidate(method="bottleneck", knobs={"size": 8}),
-        "classification",
-    )
-    adapter = sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and "bottleneck" in n)
-    assert adapter == 4 * 2 * (2 * 8 * 32 + 32 + 8)
-
-
 def test_lora_has_r_times_in_plus_out_parameters_a_matrix(tiny_bert) -> None:
     model = adapt(
         backbone(tiny_bert, "classification"),

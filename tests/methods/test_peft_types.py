@@ -21,10 +21,10 @@ from autopeft.cost.tracing.trace import _FakeMode
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.methods.adapt import adapt, trainable
 from autopeft.methods.backbone import build_backbone
-from autopeft.methods.bottleneck import PEFT_TYPE as BOTTLENECK
 from autopeft.methods.peft_config import fields_of
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.registry import METHODS, complete, require_support
+from autopeft.methods.tuners import OWN_TUNERS
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.step import make_optimizer, training_step
 from autopeft.workload.base_model import BaseModel
@@ -60,7 +60,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 # How many rows AdaMSS puts into each cluster depends on the weights; their sum does not.
 BY_VALUE = ("adamss",)
-NO_RELOAD = {"xlora": "its experts are files of their own", "bottleneck": "tested in test_adapt"}
+NO_RELOAD = {"xlora": "its experts are files of their own"}
 FROM_PEFT = [spec.name for spec in METHODS.values() if spec.peft_type is not None]
 ROWS = list(csv.DictReader((Path(__file__).parent / "published_rows.csv").open()))
 
@@ -98,7 +98,7 @@ def count(parameters: list[Any]) -> int:
 
 def test_every_type_of_the_installed_peft_is_a_method() -> None:
     here = {spec.peft_type for spec in METHODS.values()} - {None}
-    assert here == {str(kind.value) for kind in PEFT_TYPE_TO_CONFIG_MAPPING if kind != BOTTLENECK}
+    assert here == {str(kind.value) for kind in PEFT_TYPE_TO_CONFIG_MAPPING if kind not in OWN_TUNERS}
 
 
 @pytest.mark.parametrize("spec", PEFT_METHODS, ids=lambda spec: spec.name)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel
 
 from autopeft.errors import InputError
-from autopeft.methods.placement import choose_layers, count_layers, layer_of, resolve_targets, shorten
+from autopeft.methods.placement import (
+    block_entrance,
+    choose_layers,
+    count_layers,
+    layer_of,
+    resolve_targets,
+    roles_of,
+    shorten,
+)
 
 SMALL = {
     "hidden_size": 32,
@@ -90,6 +98,37 @@ def test_a_range_is_taken_whole_or_refused(low: int, high: int, count: int) -> N
     else:
         with pytest.raises(InputError, match="layers must lie in"):
             choose_layers(f"{low}-{high}", count)
+
+
+@given(st.integers(0, 40), st.integers(1, 41))
+def test_a_range_without_an_end_reaches_to_the_last_layer(low: int, count: int) -> None:
+    if low < count:
+        assert choose_layers(f"{low}-", count) == set(range(low, count))
+    else:
+        with pytest.raises(InputError, match="layers must lie in"):
+            choose_layers(f"{low}-", count)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_block_is_entered_where_its_layer_s_feed_forward_or_attention_starts(kind: str) -> None:
+    model = meta_model(kind)
+    for end, starts in (("down", {"gate", "up"}), ("output", {"query"})):
+        for name in resolve_targets(model, end, "all"):
+            entrance = block_entrance(model, name)
+            assert roles_of(entrance) & starts
+            assert layer_of(entrance) == layer_of(name)
+
+
+def test_a_matrix_that_ends_no_block_is_its_own_entrance() -> None:
+    assert block_entrance(meta_model("llama"), "layers.1.mlp.up_proj") == "layers.1.mlp.up_proj"
+
+
+def test_a_block_without_its_first_matrix_is_refused() -> None:
+    model = torch.nn.ModuleDict(
+        {"layers": torch.nn.ModuleList([torch.nn.ModuleDict({"fc2": torch.nn.Linear(2, 2)})])}
+    )
+    with pytest.raises(ValueError, match="has no matrix that starts it"):
+        block_entrance(model, "layers.0.fc2")
 
 
 def test_layers_are_counted_from_the_module_names() -> None:

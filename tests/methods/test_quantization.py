@@ -15,6 +15,7 @@ from autopeft.cost.tracing.recorder import Recorder
 from autopeft.cost.tracing.shims import traced_as
 from autopeft.cost.tracing.trace import _FakeMode
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
+from autopeft.methods.adapt import adapt, trainable
 from autopeft.methods.backbone import build_backbone
 from autopeft.methods.quantization.convert import (
     kept_modules,
@@ -24,7 +25,7 @@ from autopeft.methods.quantization.convert import (
 )
 from autopeft.methods.quantization.kbit import prepare_kbit
 from autopeft.methods.quantization.schemes import QUANTIZATIONS, find_quantization, normalise
-from autopeft.space.candidate import Training
+from autopeft.space.candidate import Candidate, Training
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.models import find_model
 
@@ -131,6 +132,33 @@ def test_lora_trains_alike_on_the_real_and_the_fake_model(name: str) -> None:
     trained, real_layer = train_once(real)
     assert shapes == trained
     assert layer == real_layer.replace("TorchaoLoraLinear", "Linear")
+
+
+@pytest.mark.parametrize("method", ["houlsby", "parallel_adapter", "compacter", "lst"])
+@pytest.mark.parametrize("name", ["nf4", "int8"])
+def test_adapters_of_our_own_train_on_the_real_and_the_fake_packed_base(name: str, method: str) -> None:
+    candidate = Candidate(method=method, training=BF16, quantization=name)
+    ids = torch.ones(2, 16, dtype=torch.int64)
+
+    def grown(model: PreTrainedModel) -> tuple[list[torch.Tensor], list[tuple[int, ...]]]:
+        adapted = adapt(model, candidate, "sft").train()
+        losses = []
+        optimizer = torch.optim.AdamW(trainable(adapted), lr=1e-2)
+        for _ in range(4):
+            losses.append(adapted(input_ids=ids, labels=ids).loss)
+            losses[-1].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return losses, [tuple(p.shape) for p in trainable(adapted)]
+
+    real = llama()
+    quantize(real, name, torch.bfloat16)
+    with fakes():
+        fake = build_backbone(LLAMA, "sft", 0, BF16, weights=False, quantization=name)
+        _, shapes = grown(fake)
+    losses, trained = grown(real)
+    assert losses[-1] < losses[0]
+    assert trained == shapes
 
 
 @pytest.mark.parametrize("name", PLANNED)

@@ -44,6 +44,7 @@ def test_everything_but_the_model_may_be_left_out() -> None:
         ({"targets": ["q_proj", "v_proj"]}, "targets", ("q_proj", "v_proj")),
         ({"targets": "c_attn"}, "targets", "c_attn"),
         ({"layers": "4-20"}, "layers", "4-20"),
+        ({"layers": "4-"}, "layers", "4-"),
         ({"layers": "0, 5,7"}, "layers", (0, 5, 7)),
         ({"layers": [0, 5]}, "layers", (0, 5)),
         ({"layers": 3}, "layers", (3,)),

@@ -45,7 +45,7 @@ def test_a_file_becomes_a_space_named_after_it(tmp_path: Path) -> None:
 
 def test_the_shipped_spaces_are_listed_and_loaded_by_name() -> None:
     names = [space.name for space in list_spaces()]
-    assert names == ["encoder", "lora-family", "memory-tight", "quick", "wide"]
+    assert names == ["adapters", "encoder", "lora-family", "memory-tight", "quick", "wide"]
     assert load_space("quick").name == "quick"
 
 

@@ -23,9 +23,10 @@ from autopeft.workload.base_model import BaseModel
 pytestmark = pytest.mark.usefixtures("spared")
 
 SHAPES = ((2, 8), (2, 16))
-# peft's defaults are for large models; these suit matrices of 64 columns.
+# Defaults are for large models; these suit two layers with matrices of 64 columns.
 SMALL: dict[str, dict[str, Any]] = {
     "adamss": {"r": 16, "num_subspaces": 4},
+    "adapterdrop": {"dropped": 1},
     "c3a": {"block_size": 8},
     "fourierft": {"n_frequency": 50},
     "road": {"group_size": 8},
