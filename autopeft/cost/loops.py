@@ -29,7 +29,7 @@ class Loop(Message):
             the next forward has returned ("until-next"), or die when backward is over ("until-backward").
         keeps_cache: forward fills a key-value cache, which lives as long as the outputs do.
         adapter_fp32: adapters are kept in fp32 (peft's `autocast_adapter_dtype`), not in the base's dtype.
-        kbit_adapter_fp32: the same where the base is quantised.
+        kbit_adapter_fp32: the same on a base that bitsandbytes packs; otherwise it is cast to bf16.
         upcasts_kbit: a quantised base goes through `prepare_model_for_kbit_training`: norms, embeddings
             and head to fp32.
         upcasts_logits: the model itself turns its logits to fp32 before it returns them
@@ -111,20 +111,20 @@ _LOOPS = (
     ),
     Loop(
         name="trl",
-        stack="TRL SFTTrainer before 1.8, which holds all logits; later ones are trl-2026",
-        source="trl 0.24.0, 1.0.0 and 1.5.0: trl/trainer/sft_trainer.py, trl/models/utils.py",
+        stack="TRL SFTTrainer 0.26 to 1.6, which holds all logits; later ones are trl-2026",
+        source="trl 1.0.0 and 1.5.0: trl/trainer/sft_trainer.py",
         autocast=True,
         converts_outputs=True,
-        # Before 1.0 it upcasts embeddings and head of a base in 4 bits and casts them back.
         kbit_adapter_fp32=False,
         optimizer="adamw-fused",
         below=0.05,
         above=0.1,
     ),
-    # It goes through tiles of tokens and vocabulary, and recomputes them in backward.
+    # Up to 1.14 it goes through chunks of 256 tokens, then through tiles of tokens and vocabulary, and
+    # recomputes them in backward; both hold about as little as the fused loss.
     Loop(
         name="trl-2026",
-        stack="TRL SFTTrainer from 1.8 on, whose head and loss are computed in pieces",
+        stack="TRL SFTTrainer from 1.7 on, whose head and loss are computed in pieces",
         source="trl 1.16.0: trl/trainer/sft_trainer.py, trl/kernels/chunked_logprob.py",
         autocast=True,
         converts_outputs=True,
@@ -132,7 +132,7 @@ _LOOPS = (
         optimizer="adamw-fused",
         loss="fused",
         below=0.06,
-        above=0.12,
+        above=0.15,
     ),
     Loop(
         name="trainer-2023",

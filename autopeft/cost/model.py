@@ -184,11 +184,7 @@ class TracedCostModel:
         """
         runs = [run_for(*each) for each in asked]
         requests = [self._cache.resolve(run.request) for run in runs if isinstance(run, Run)]
-        missing = {
-            each.key: each
-            for each in requests
-            if each.key not in self._expansions and self._cache.get(each) is None
-        }
+        missing = {each.key: each for each in requests if self._known(each.key, each) is None}
         keys = list(missing)
         if keys:
             progress(0, len(keys))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from autopeft.cost.loops import LOOPS, Loop
 from autopeft.journey.answering import Answering
@@ -19,6 +20,9 @@ def answer(question: Question, answering: Answering) -> Answer:
     if found.fits is not False or not answering.batches:
         return found
     changes = list(_ways_out(question))
+    loop = loop_of(question)
+    if loop.logits_chunk or (question.loss or loop.loss) == "fused":
+        answering = replace(answering, batches=False)  # each batch would be a trace of its own
     others = answering.answers([question.model_copy(update=change) for _, change in changes])
     way_out, largest = None, found.max_batch_size or 0
     for (words, _), other in zip(changes, others, strict=True):
@@ -87,7 +91,8 @@ def _settings(question: Question, length: int) -> list[tuple[str, Change]]:
         ("chunked", "chunked loss"),
         ("fused", "fused loss"),
     )
-    changes += [(name, {"loss": loss}) for loss, name in losses if loss != question.loss]
+    now = question.loss or loop_of(question).loss
+    changes += [(name, {"loss": loss}) for loss, name in losses if loss != now]
     if question.attention != "eager":
         changes.append(("eager attention", {"attention": "eager"}))
     else:

@@ -85,11 +85,12 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
 def settings_of(request: Request, profile: HardwareProfile, space: SearchSpace) -> dict[str, Scalar]:
     """Return the training settings that a request, or its device, decides for all candidates."""
     said = {domain.field for domain in space.domains} | set(space.fixed)
+    usual = "fp32" if profile.device == "cpu" else "bf16"  # the trainer does not scale losses
     given: dict[str, Scalar | None] = {
         "max_length": request.seq_len,
         "batch_size": request.batch_size,
         "epochs": request.epochs,
-        "precision": None if "training.precision" in said else profile.usual_precision,
+        "precision": None if "training.precision" in said else usual,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -219,7 +219,7 @@ def _candidate(question: Question, length: int, loop: Loop, precision: Precision
             "gradient_checkpointing": question.gradient_checkpointing,
             "optimizer": optimizer,
             "attention": question.attention,
-            "loss": loop.loss if question.loss == "standard" else question.loss,
+            "loss": question.loss or loop.loss,
             "packing": question.packing,
         },
     )

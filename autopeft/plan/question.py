@@ -244,7 +244,7 @@ class Question(Message):
         method: a method, or a way to train with the quantisation of its base: "qlora", "dora+nf4".
         seq_len: rows are truncated to so many tokens; without `lengths` every row is as long. None is
             512, or the model's limit where that is less.
-        optimizer: None takes the loop's.
+        optimizer, loss: None takes the loop's.
         precision: None is bf16, on a CPU fp32, on a GPU that only imitates bf16 fp16.
         loop: which training loop runs the step ("autopeft", "trainer", "trl", ...).
         gpu: profile by name; its usable memory is a limit.
@@ -280,7 +280,7 @@ class Question(Message):
     optimizer: Name | None = None
     precision: Annotated[Precision, BeforeValidator(_one_of("precision", get_args(Precision)))] | None = None
     attention: Annotated[Attention, BeforeValidator(_one_of("attention", get_args(Attention)))] = "sdpa"
-    loss: Annotated[Loss, BeforeValidator(_one_of("loss", get_args(Loss)))] = "standard"
+    loss: Annotated[Loss, BeforeValidator(_one_of("loss", get_args(Loss)))] | None = None
     loop: Name = "autopeft"
     packing: bool = False
     gpu: Text | None = None
@@ -319,7 +319,8 @@ class Question(Message):
         way = asked.get("method")
         if isinstance(way, str):
             asked["method"], packed = read_way(way)
-            if packed and asked.setdefault("quantization", packed) != packed:
+            other = asked.setdefault("quantization", packed) if packed else None
+            if packed and isinstance(other, str) and _spelled(other) != packed:
                 raise InputError(
                     f"method {way!r} has its base in {packed}, but quantization is "
                     f"{asked['quantization']!r}; leave one out."
@@ -335,7 +336,7 @@ class Question(Message):
 def read_way(text: str) -> tuple[str, str | None]:
     """Read a way to train as people write it: "lora", "qlora", "dora+nf4": method and quantisation."""
     method, _, quantization = _WAYS.get(text.strip().lower(), text).partition("+")
-    return method, quantization or None
+    return (method, quantization) if quantization else (text, None)
 
 
 def shorten(text: str) -> str:

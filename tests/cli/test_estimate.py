@@ -76,6 +76,8 @@ def test_an_answer_says_what_trains(autopeft: Callable[..., object]) -> None:
 def test_a_way_to_train_names_its_quantisation(autopeft: Callable[..., object]) -> None:
     assert "lora nf4-dq, 1 row" in autopeft("estimate", MODEL, "--method", "qlora").out
     assert "dora nf4" in autopeft("estimate", MODEL, "--method", "dora+nf4").out
+    assert autopeft("estimate", MODEL, "--method", "qlora", "--quantization", "NF4_DQ").code == 0
+    assert autopeft("estimate", MODEL, "--method", "lora+").code == 2
     answer = autopeft("estimate", MODEL, "--method", "qlora", "--quantization", "int8")
     assert answer.code == 2
     assert "nf4-dq" in answer.err

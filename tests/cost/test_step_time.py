@@ -15,7 +15,7 @@ from autopeft.cost.efficiency import (
     speeds,
     unpacking_seconds,
 )
-from autopeft.cost.step_time import estimate_time, shortened, step_work, weight_bytes
+from autopeft.cost.step_time import _pace, estimate_time, shortened, step_work, weight_bytes
 from autopeft.cost.tape import Kind, Tape
 from autopeft.errors import UnsupportedError
 from autopeft.hardware.profile import HardwareProfile, HostSpeed, OperatorSpeed
@@ -142,12 +142,14 @@ def test_tapes_of_one_expansion_share_a_pace_and_other_devices_have_their_own(
     larger = replace(tape, operator_flops=10 * tape.operator_flops)
     speeds_of_others = {dtype: speed / 2 for dtype, speed in cpu.matmul_flops.items()}
     slower = cpu.model_copy(update={"matmul_flops": speeds_of_others})
+    hits = _pace.cache_info().hits
 
     plain, more, slow = (
         estimate_time(*each, 2).step_seconds for each in ((tape, cpu), (larger, cpu), (larger, slower))
     )
 
     assert plain < more < slow
+    assert _pace.cache_info().hits > hits
     assert estimate_time(tape, cpu, 2).step_seconds == plain
 
 

@@ -280,7 +280,8 @@ def test_the_loop_and_its_details_reach_the_cost_model(answering: Answering) -> 
     assert other == [50 * MIB, 0, 0]
     pose = answering.poser.pose
     assert pose(question(loop="trl-2026")).candidate.training.loss == "fused"
-    assert pose(question(loop="trl-2026", loss="chunked")).candidate.training.loss == "chunked"
+    for loss in ("standard", "chunked"):
+        assert pose(question(loop="trl-2026", loss=loss)).candidate.training.loss == loss
     assert answering.poser.pose(question(loop="hf_trainer")).candidate.training.optimizer == "adamw-fused"
 
 

@@ -280,5 +280,9 @@ def test_a_published_run_is_a_candidate_with_its_count_of_trained_parameters(row
 def test_a_method_that_has_a_rank_takes_one(method: str) -> None:
     asked = candidate(method, "fp32")
     knobs = {name: value for name, value in asked.knobs.items() if name != METHODS[method].rank_field}
-    model = adapt(tiny(asked.training), asked.model_copy(update={"rank": 8, "knobs": knobs}), "sft")
-    assert trainable(model)
+    counts = set()
+    for rank in (4, 8):
+        one = asked.model_copy(update={"rank": rank, "knobs": knobs})
+        model = adapt(tiny(asked.training), one, "sft")
+        counts.add(tuple(each.shape for each in model.parameters()))
+    assert len(counts) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import TypeVar
 
 T = TypeVar("T")
+_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
 
 @contextmanager
@@ -24,14 +27,14 @@ def beside(work: Callable[[], T], *, alone: bool) -> Iterator[Callable[[], T]]:
         return
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(work, sender), daemon=True)
+    process = context.Process(target=_send, args=(work, sender, receiver), daemon=True)
     process.start()
     sender.close()
 
     def wait() -> T:
         try:
             found: T = receiver.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return work()  # raises here what ended it there
         return found
 
@@ -43,7 +46,9 @@ def beside(work: Callable[[], T], *, alone: bool) -> Iterator[Callable[[], T]]:
         process.join()
 
 
-def _send(work: Callable[[], object], sender: Connection) -> None:
+def _send(work: Callable[[], object], sender: Connection, receiver: Connection) -> None:
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    receiver.close()  # or a parent that died would still be listened for
     try:
         sender.send(work())
     except Exception:  # noqa: BLE001, S110 - the caller does the work again and raises it

@@ -86,9 +86,9 @@ def _adapted(job: Job) -> nn.Module:
     if training.attention == "eager":
         backbone.set_attn_implementation("eager")
     model = adapt(backbone, candidate, job.task, adapter_fp32=loop.adapter_fp32)
-    if candidate.quantization != "none" and not loop.kbit_adapter_fp32:
+    if find_quantization(candidate.quantization).library == "bitsandbytes" and not loop.kbit_adapter_fp32:
         for parameter in trainable(model):
-            parameter.data = parameter.data.to(DTYPES[training.precision])
+            parameter.data = parameter.data.to(torch.bfloat16)
     return model
 
 

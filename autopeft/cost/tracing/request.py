@@ -24,7 +24,7 @@ from autopeft.workload.dataset import Task
 _SOURCES = (
     *("methods", "space/optimizers.py", "train/step.py", "train/optimizers.py", "train/low_rank.py"),
     *("train/losses.py", "train/fused_loss.py", "train/head.py"),
-    *("cost/tape.py", "cost/pattern.py", "cost/tracing"),
+    *("cost/loops.py", "cost/tape.py", "cost/pattern.py", "cost/tracing"),
 )
 # Lengths at which a model changes its ways: beyond a window attention gets another mask.
 _THRESHOLDS = (

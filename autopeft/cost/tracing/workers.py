@@ -54,6 +54,7 @@ class TracePool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all: list[_Worker] = []
         self._lock = threading.Lock()
+        self._tracing = 0
 
     def __enter__(self) -> Self:
         """Return the pool."""
@@ -106,11 +107,16 @@ class TracePool:
 
     def _trace(self, request: TraceRequest, *, alone: bool) -> Pattern | AutopeftError:
         worker = self._idle.get()
+        with self._lock:
+            self._tracing += 1
+            alone = alone and self._tracing == 1
         try:
             return worker.trace(request, self.seconds, alone=alone)
         except AutopeftError as error:
             return error
         finally:
+            with self._lock:
+                self._tracing -= 1
             self._idle.put(worker)
 
 
