@@ -119,7 +119,8 @@ def _peaks(given: Answer) -> Table:
     made.add_row("allocated peak", format_bytes(memory.allocated_peak_bytes), "held by tensors")
     reserved = f"taken by the allocator; 90 % band {band(memory.low_bytes, memory.high_bytes)}"
     made.add_row("reserved peak", format_bytes(memory.reserved_peak_bytes), reserved)
-    context = f"with {format_bytes(memory.context_bytes)} of context"
+    highest = memory.high_bytes + memory.context_bytes
+    context = f"with {format_bytes(memory.context_bytes)} of context; up to {format_bytes(highest)}"
     made.add_row("device peak", format_bytes(memory.device_peak_bytes), context)
     if limit is not None:
         room = limit - memory.high_bytes - memory.context_bytes

@@ -98,7 +98,9 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="autopeft", standalone_mode=False)
     except typer.TyperException as error:
-        _complain(f"{error.format_message().rstrip('.')} (see autopeft --help)")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "autopeft"
+        _complain(f"{error.format_message().rstrip('.')} (see {command} --help)")
         return Exit.BAD_REQUEST
     except BrokenPipeError:
         raise

@@ -22,7 +22,9 @@ def capacity(made: Capacity, page: Path | None) -> Group:
     demand = made.demand
     rows = f"{demand.examples:,} examples" + (f" x {demand.epochs:g} epochs" if demand.epochs != 1 else "")
     length = f" of {demand.seq_len} tokens" if demand.seq_len else ""
+    recomputed = "" if demand.gradient_checkpointing else "no "
     words = f"{rows}{length}, at most {demand.batch_size} rows a device at once"
+    words += f", {recomputed}gradient checkpointing"
     parts: list[RenderableType] = [Text(words, style="dim")]
     for model in demand.models:
         cells = [cell for cell in made.cells if cell.model == model]

@@ -257,6 +257,7 @@ def _stack(row: Posed) -> str:
     known = "" if row.loop.name == "autopeft" else f" ({row.loop.stack})"
     parts = [f"loop {row.loop.name}{known}", training.precision, training.optimizer]
     parts.append(f"{training.attention} attention")
+    parts.append("gradient checkpointing" if training.gradient_checkpointing else "no gradient checkpointing")
     if training.loss != "standard":
         parts.append(f"{training.loss} loss")
     if row.loop.upcasts_kbit and row.candidate.quantization != "none":

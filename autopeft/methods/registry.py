@@ -142,7 +142,7 @@ def find_method(name: str) -> MethodSpec:
         UnknownNameError: there is no such method.
     """
     if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS, hint="`autopeft methods` lists them.")
+        raise UnknownNameError("method", name, (*METHODS, "qlora"), hint="`autopeft methods` lists them.")
     return METHODS[name]
 
 
