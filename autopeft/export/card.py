@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autopeft.export.bundle import Bundle
 from autopeft.export.check import loading_code
+from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 
 _PIPELINE_TAGS = {"classification": "text-classification", "sft": "text-generation"}
@@ -55,6 +56,7 @@ def model_card(bundle: Bundle) -> str:
             f"model = {loader}",
             "```",
             "",
+            *_inputs(bundle.candidate.method),
             *(["Classes: " + ", ".join(bundle.labels) + ".", ""] if bundle.labels else []),
             "## How it was found",
             "",
@@ -65,6 +67,13 @@ def model_card(bundle: Bundle) -> str:
             "",
         ]
     )
+
+
+def _inputs(method: str) -> list[str]:
+    """Say what a call needs beside tokens and their mask."""
+    if not METHODS[method].named_task:
+        return []
+    return ["Every call needs the task of each row: `task_ids=torch.zeros(rows, dtype=torch.int64)`.", ""]
 
 
 def _findings(bundle: Bundle) -> list[str]:

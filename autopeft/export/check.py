@@ -24,13 +24,12 @@ import torch
 folder = pathlib.Path(sys.argv[1])
 {imports}
 reference = json.loads((folder / "reference.json").read_text())
-device = "{device}"
-model = {loader}.to(device)
+expected = torch.tensor(reference.pop("logits"))
+inputs = {{name: torch.tensor(rows, device="{device}") for name, rows in reference.items()}}
+model = {loader}.to("{device}")
 model.eval()
 with torch.inference_mode():
-    logits = model(input_ids=torch.tensor(reference["input_ids"], device=device),
-                   attention_mask=torch.tensor(reference["attention_mask"], device=device)).logits.cpu()
-expected = torch.tensor(reference["logits"])
+    logits = model(**inputs).logits.cpu()
 logits = logits[:, -expected.shape[1]:] if expected.dim() == 3 else logits
 print(json.dumps(float((logits.float() - expected).abs().max() / expected.abs().max().clamp(min=1))))
 """

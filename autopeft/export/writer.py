@@ -41,9 +41,15 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
         The bundle as written.
 
     Raises:
-        ExportError: the directory exists, or the export does not reproduce the logits.
+        ExportError: the method has no export, the directory exists, or the export does not reproduce the
+            logits.
         StorageError: it cannot be written.
     """
+    if draft.format == "none":
+        raise ExportError(
+            f"{draft.candidate.method} cannot be exported, as peft does not save it so that it loads again: "
+            "export a trial of another method."
+        )
     target = Path(draft.path)
     if target.exists() and not force:
         raise ExportError(f"{target} exists already; name another place with --out or pass --force.")
@@ -75,7 +81,7 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
 
 
 def bundle_format(method: str) -> str:
-    """Return how a method's export loads: "peft", "autopeft" or "model"."""
+    """Return how a method's export loads: "peft", "autopeft", "model" or "none"."""
     return METHODS[method].exports
 
 
@@ -94,6 +100,8 @@ def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:
     rows = tokenize(trainer.tokenizer, examples, draft.task, trainer.training.max_length)
     batch = collate(rows, pad=trainer.tokenizer.pad_token_id, device=trainer.device)
     del batch["labels"]
+    if METHODS[draft.candidate.method].named_task:
+        batch["task_ids"] = torch.zeros(len(rows), dtype=torch.int64, device=trainer.device)
     model.eval()
     with torch.inference_mode():
         logits = model(**batch).logits[:, -1:] if draft.task == "sft" else model(**batch).logits

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autopeft.methods.spec import EVERY_FAMILY, TEXT_FAMILIES, Knob, MethodFamily, MethodSpec
+from autopeft.workload.base_model import Family
 
 
 class _Matrix(NamedTuple):
@@ -21,6 +22,8 @@ class _Matrix(NamedTuple):
     mergeable: bool = True
     family: MethodFamily = "reparameterised"
     knobs: dict[str, Knob] = {}
+    families: tuple[Family, ...] = EVERY_FAMILY
+    named_task: bool = False
 
 
 _TOTAL_STEP = Knob(default=1000, choices=(1000,), meaning="optimizer steps over which the rank is spread")
@@ -38,6 +41,7 @@ _MATRIX = (
         "arXiv:2509.15974",
         "a bias behind each target matrix",
         rank_field=None,
+        mergeable=False,  # peft merges it into biases only, which many models do not have
         family="additive",
     ),
     _Matrix(
@@ -105,6 +109,8 @@ _MATRIX = (
         "Ponti et al. 2022, arXiv:2202.13914",
         "an inventory of LoRA skills and their mixture for each task",
         mergeable=False,
+        families=TEXT_FAMILIES,  # only these are told by peft's wrapper which task a row is of
+        named_task=True,
     ),
     _Matrix(
         "psoft", "openreview.net/forum?id=FSHrinMArK", "a rotation of the principal subspace of each matrix"
@@ -162,8 +168,7 @@ _OTHERS = (
         peft_type="CARTRIDGE",
         knobs={"num_virtual_tokens": _TOKENS},
         checkpointing=False,
-        families=("decoder",),
-        tasks=("sft",),
+        families=TEXT_FAMILIES,
     ),
     MethodSpec(
         name="cpt",
@@ -183,7 +188,9 @@ _OTHERS = (
         peft_type="MULTITASK_PROMPT_TUNING",
         rank_field="num_ranks",
         has_rank=True,
+        named_task=True,
         knobs={"num_virtual_tokens": _TOKENS},
+        families=TEXT_FAMILIES,
     ),
     MethodSpec(
         name="p_tuning",
@@ -211,6 +218,7 @@ _OTHERS = (
         trains="the embeddings of a few tokens, the special ones by default",
         peft_type="TRAINABLE_TOKENS",
         mergeable=True,
+        families=("decoder", "encoder-decoder"),
         tasks=("sft",),
     ),
     MethodSpec(
@@ -224,6 +232,7 @@ _OTHERS = (
         placeable=True,
         default_targets="query+value",
         knobs={"experts": Knob(default=4, choices=(2, 4, 8), meaning="number of new experts")},
+        exports="none",
         families=("decoder",),
         tasks=("sft",),
     ),
@@ -242,7 +251,8 @@ PEFT_METHODS: tuple[MethodSpec, ...] = (
             rank_field=row.rank_field,
             knobs=row.knobs,
             mergeable=row.mergeable,
-            families=EVERY_FAMILY,
+            families=row.families,
+            named_task=row.named_task,
         )
         for row in _MATRIX
     ),

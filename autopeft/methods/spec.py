@@ -10,7 +10,7 @@ from autopeft.workload.base_model import Family
 from autopeft.workload.dataset import Task
 
 MethodFamily = Literal["reparameterised", "additive", "selective", "baseline"]
-Ability = Literal["peft", "autopeft", "model"]
+Ability = Literal["peft", "autopeft", "model", "none"]
 EVERY_FAMILY: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder", "vision", "speech", "multimodal")
 TEXT_FAMILIES: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder")
 
@@ -36,7 +36,8 @@ class MethodSpec(Message):
         checkpointing: whether it works with gradient checkpointing.
         mergeable: whether the update folds into the base weights.
         exports: "peft" (loads with peft alone), "autopeft" (peft plus `import autopeft.adapters`),
-            "model" (a whole model), "none".
+            "model" (a whole model), "none" (peft does not save it so that it loads again).
+        named_task: whether every call of the adapted model needs `task_ids`, the number of each row's task.
         families: families of base models it works on.  tasks: tasks it works for.
     """
 
@@ -54,5 +55,6 @@ class MethodSpec(Message):
     knobs: dict[str, Knob] = {}
     mergeable: bool = False
     exports: Ability = "peft"
+    named_task: bool = False
     families: tuple[Family, ...] = ("decoder", "encoder")
     tasks: tuple[Task, ...] = ("classification", "sft")

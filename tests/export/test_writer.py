@@ -85,6 +85,23 @@ def test_a_causal_model_s_adapter_gives_the_recorded_logits(decoder_with_weights
     assert write_bundle(draft(tmp_path / "bundle", turns, "lora", measured), run).reference_difference <= 1e-5
 
 
+@pytest.mark.parametrize("method", ["poly", "multitask_prompt_tuning"])
+def test_a_method_of_many_tasks_is_exported_with_the_task_of_each_row(
+    method, encoder_with_weights, sentiment, tmp_path
+) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, method)
+    bundle = write_bundle(draft(tmp_path / "bundle", sentiment, method, measured), run)
+    assert bundle.reference_difference == pytest.approx(0, abs=1e-5)
+    assert "task_ids=" in (tmp_path / "bundle" / "README.md").read_text()
+
+
+def test_a_method_that_peft_does_not_save_is_not_exported(encoder_with_weights, sentiment, tmp_path) -> None:
+    run, measured = trained(encoder_with_weights, sentiment, "lora")
+    with pytest.raises(ExportError, match="xlora cannot be exported"):
+        write_bundle(draft(tmp_path / "bundle", sentiment, "xlora", measured), run)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_manifest_names_every_file_by_its_checksum(encoder_with_weights, sentiment, tmp_path) -> None:
     run, measured = trained(encoder_with_weights, sentiment, "lora")
     write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)

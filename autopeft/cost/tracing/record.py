@@ -14,11 +14,12 @@ from torch import nn
 from autopeft.cost.loops import LOOPS
 from autopeft.cost.tape import Category, Phase
 from autopeft.cost.tracing.batches import assumptions, make_batch
+from autopeft.cost.tracing.exported import parameters_of
 from autopeft.cost.tracing.initialisers import held_on_host
 from autopeft.cost.tracing.layers import find_stacks, followed, layer_of
 from autopeft.cost.tracing.looped import LoopedStep, fuse_gelu, fuse_qkv, keep_4bit_inputs
 from autopeft.cost.tracing.recorder import Recorder
-from autopeft.cost.tracing.take import Job, Parameter, Take
+from autopeft.cost.tracing.take import Job, Take
 from autopeft.methods.adapt import adapt, trainable
 from autopeft.methods.backbone import DTYPES, build_backbone, keep_cache
 from autopeft.methods.quantization.convert import state_tensors
@@ -63,12 +64,12 @@ def record(job: Job) -> Take:
         if job.kind != "vision":  # whose images are as large as its processor makes them
             _, longest = max(job.shapes, key=lambda shape: shape[1])
             recorder.guesses |= dict.fromkeys(assumptions(config, job.base.family, job.task, longest))
-        return Take(
-            job=job,
-            parameters=tuple(_parameters(job, model, stacks)),
-            depths=tuple(len(stack) for stack in stacks.values()),
-            **recorder.arrays(),
-        )
+        recorded = recorder.arrays()
+        whole = find_method(job.candidate.method).exports == "model"
+        with recorder.without_operators():  # still there to answer where peft reads a value to save a prompt
+            parameters = tuple(parameters_of(model, stacks, whole=whole))
+    depths = tuple(len(stack) for stack in stacks.values())
+    return Take(job=job, parameters=parameters, depths=depths, **recorded)
 
 
 def _adapted(job: Job) -> nn.Module:
@@ -187,23 +188,6 @@ def _layers_of(model: nn.Module, stacks: dict[str, nn.ModuleList]) -> Iterator[i
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             yield layer_of(name, stacks)
-
-
-def _parameters(job: Job, model: nn.Module, stacks: dict[str, nn.ModuleList]) -> Iterator[Parameter]:
-    whole = find_method(job.candidate.method).exports == "model"
-    for name, parameter in model.named_parameters():
-        size = parameter.numel() * parameter.element_size() if whole or parameter.requires_grad else 0
-        elements = _unpacked(model, name) or parameter.numel()
-        yield Parameter(layer_of(name, stacks), elements, parameter.requires_grad, size)
-
-
-def _unpacked(model: nn.Module, name: str) -> int | None:
-    """Return how many weights a packed matrix stands for; None where it is not packed."""
-    holder, _, own = name.rpartition(".")
-    module = model.get_submodule(holder)
-    if own != "weight" or not isinstance(module, nn.Linear) or module.weight.dtype.is_floating_point:
-        return None
-    return int(module.in_features * module.out_features)
 
 
 def _note_logits(recorder: Recorder) -> Any:
