@@ -173,7 +173,9 @@ def logits_of(model: nn.Module, job: Job) -> torch.Tensor:
     inputs = toy_batch(job, model.config)
     labels = inputs.pop("labels")
     if job.kind == "encoder-decoder" and job.task == "sft":
-        inputs["decoder_input_ids"] = labels
+        prompted = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+        # peft puts prompts before what it makes of labels, and AdaLoRA's loss is for training only.
+        inputs["labels" if prompted else "decoder_input_ids"] = labels
     if METHODS[job.candidate.method].named_task:
         inputs["task_ids"] = torch.zeros(ROWS, dtype=torch.int64)
     logits: torch.Tensor = model.eval()(**inputs).logits
