@@ -108,6 +108,7 @@ REASONS: dict[str, str] = {
     "llama-adapter": "peft has it for the attention of Llama, Mistral and GPT-2 alone",
     "cartridge": _NO_TOKENS,
     "cpt": "its loss is one of causal language models; without it, it is prompt tuning",
+    "lst": "its side network reads the hidden states of one stack of layers, not of two",
     "multitask_prompt_tuning": _NO_TOKENS,
     "p_tuning": _NO_TOKENS,
     "poly": "peft's wrapper of models without tokens does not pass on which task a row is of",
