@@ -141,6 +141,7 @@ def _quieten() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # What quantisers say of kernels that this build of them lacks.
+    logging.getLogger("autopeft").setLevel(logging.NOTSET)  # --verbose of a run before is over
     for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
     if not sys.warnoptions:

@@ -31,6 +31,8 @@ def capacity(made: Capacity, page: Path | None) -> Group:
         parts += [Text(), heading(model), _matrix(cells)]
         parts += _best(made, model)
         parts += _refusals(cells)
+        if not demand.gradient_checkpointing and any(cell.fits is False for cell in cells):
+            parts.append(Text("With --gradient-checkpointing more may fit.", style="dim"))
     if demand.runs_per_week is not None:
         parts += [Text(), *_fleets(made)]
     parts += [Text(), *_footnotes(made)]
