@@ -64,7 +64,7 @@ Rank = Annotated[int | None, _option(metavar="N", text="Rank of the update. Defa
 Targets = Annotated[
     str | None,
     _option(
-        metavar="ROLE|NAMES",
+        metavar="WHERE",
         text="Adapted matrices: query+value, attention, mlp, all-linear, or names with commas.",
     ),
 ]
@@ -78,13 +78,13 @@ Quantization = Annotated[
 ]
 Knobs = Annotated[
     list[str] | None,
-    _option("--knob", metavar="NAME=VALUE", text="One of the method's own knobs; repeatable."),
+    _option("--knob", metavar="KEY=VAL", text="One of the method's own knobs; repeatable."),
 ]
 GradAccum = Annotated[int | None, _option(metavar="N", text="Micro-batches of one optimizer step.")]
 Checkpointing = Annotated[
     bool | None,
     typer.Option(
-        "--gradient-checkpointing/--no-gradient-checkpointing",
+        "--gradient-checkpointing",
         rich_help_panel=_PANEL,
         show_default=False,
         help="Recompute activations.",
