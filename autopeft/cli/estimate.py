@@ -102,7 +102,7 @@ Packing = Annotated[
 ]
 Lengths = Annotated[
     str | None,
-    _option(metavar="P:TOKENS", text="Percentiles of the rows' lengths, such as 50:180,90:420,100:703."),
+    _option(metavar="P:TOKEN", text="Percentiles of the rows' lengths, such as 50:180,90:420,100:703."),
 ]
 Padding = Annotated[
     bool | None,
