@@ -11,6 +11,7 @@ from rich.text import Text
 from autopeft.cli.tables import band, heading, table
 from autopeft.cost.money import Cost
 from autopeft.cost.spread import SpreadEstimate
+from autopeft.methods.registry import METHODS
 from autopeft.plan.answer import Answer, Explanation, Memory
 from autopeft.plan.question import USUAL_EPOCHS, Question
 from autopeft.units import MIB, format_bytes, format_count, format_limit, format_seconds, format_usd
@@ -72,12 +73,15 @@ def _fit(given: Answer) -> Text:
 
 
 def _setting(question: Question) -> str:
-    """Name a configuration as it was asked: what was left out is not shown."""
+    """Name a configuration, with the rank and the targets of its method where none were asked for."""
+    spec = METHODS.get(question.method)
+    rank = question.rank or (spec.default_rank if spec else None)
+    targets = question.targets or (spec.default_targets if spec else None)
     parts = [question.method]
-    if question.rank is not None:
-        parts.append(f"r={question.rank}")
-    if question.targets is not None:
-        parts.append(question.targets if isinstance(question.targets, str) else ",".join(question.targets))
+    if rank is not None:
+        parts.append(f"r={rank}")
+    if targets is not None:
+        parts.append(targets if isinstance(targets, str) else ",".join(targets))
     if question.layers != "all":
         layers = question.layers
         parts.append(f"layers={layers if isinstance(layers, str) else ','.join(map(str, layers))}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autopeft.cli.exits import Exit
-from autopeft.cli.flags import DEVICES, Json, _devices, _models, completion, takes_request
+from autopeft.cli.flags import DEVICES, ROWS, Json, _devices, _models, completion, takes_request
 from autopeft.errors import InputError
 from autopeft.units import parse_count
 
@@ -42,6 +42,18 @@ Checkpointing = Annotated[
     bool,
     typer.Option(
         "--gradient-checkpointing", metavar="", rich_help_panel=_WHAT, help="Recompute activations."
+    ),
+]
+GradAccum = Annotated[
+    int | None,
+    typer.Option(metavar="N", rich_help_panel=ROWS, help="Micro-batches of one optimizer step. Default: 1."),
+]
+Loop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=_WHAT,
+        help="Training loop: autopeft, trainer, trl, litgpt ... Default: autopeft.",
     ),
 ]
 Tokens = Annotated[
@@ -93,6 +105,8 @@ def capacity(
     methods: Methods = None,
     rank: Rank = None,
     gradient_checkpointing: Checkpointing = False,
+    loop: Loop = None,
+    grad_accum: GradAccum = None,
     tokens: Tokens = None,
     gpu: GpuNames = None,
     gpus: Counts = None,
@@ -117,6 +131,8 @@ def capacity(
         methods=methods,
         rank=rank,
         gradient_checkpointing=gradient_checkpointing,
+        loop=loop,
+        grad_accum=grad_accum,
         tokens=tokens,
         gpu=gpu,
         gpus=gpus,

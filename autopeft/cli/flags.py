@@ -15,7 +15,8 @@ from autopeft.errors import InputError
 if TYPE_CHECKING:
     from autopeft.request import Request
 
-WHAT, BUDGET, HOW, WHERE = "What to train", "Budget", "How to search", "Where"
+WHAT, BUDGET, ROWS = "What to train", "Budget", "Rows and steps"
+HOW, WHERE = "How to search", "Where"
 MONEY, DEVICES = "Money and energy", "Several devices"
 
 
@@ -163,7 +164,7 @@ GridFactor = Annotated[
 ]
 Examples = Annotated[
     int | None,
-    typer.Option(metavar="N", rich_help_panel=HOW, help="Without data: how many rows to plan for."),
+    typer.Option(metavar="N", rich_help_panel=ROWS, help="Without data: how many rows to plan for."),
 ]
 Gpus = Annotated[
     int | None,
@@ -198,19 +199,19 @@ Space = Annotated[
     ),
 ]
 SeqLen = Annotated[
-    int | None, typer.Option(metavar="N", rich_help_panel=HOW, help="Truncate rows to so many tokens.")
+    int | None, typer.Option(metavar="N", rich_help_panel=ROWS, help="Truncate rows to so many tokens.")
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(metavar="N", rich_help_panel=HOW, help="Rows of one micro-batch.")
+    int | None, typer.Option(metavar="N", rich_help_panel=ROWS, help="Rows of one micro-batch.")
 ]
 Epochs = Annotated[
     float | None,
     typer.Option(
-        metavar="N", rich_help_panel=HOW, help="Passes over the data. Default of estimate and capacity: 1."
+        metavar="N", rich_help_panel=ROWS, help="Passes over the data. Default of estimate and capacity: 1."
     ),
 ]
 TrainRows = Annotated[
-    int | None, typer.Option(metavar="N", rich_help_panel=HOW, help="Use at most so many training rows.")
+    int | None, typer.Option(metavar="N", rich_help_panel=ROWS, help="Use at most so many training rows.")
 ]
 Seed = Annotated[
     int | None, typer.Option(metavar="N", rich_help_panel=HOW, help="Seed of all chance. Default: 0.")

@@ -24,7 +24,8 @@ def capacity(made: Capacity, page: Path | None) -> Group:
     length = f" of {demand.seq_len} tokens" if demand.seq_len else ""
     recomputed = "" if demand.gradient_checkpointing else "no "
     words = f"{rows}{length}, at most {demand.batch_size} rows a device at once"
-    words += f", {recomputed}gradient checkpointing"
+    words += f" x {demand.grad_accum}" if demand.grad_accum > 1 else ""
+    words += f", {recomputed}gradient checkpointing, loop {demand.loop}"
     parts: list[RenderableType] = [Text(words, style="dim")]
     for model in demand.models:
         cells = [cell for cell in made.cells if cell.model == model]
@@ -140,6 +141,7 @@ def _weekly(cell: Cell) -> float:
 
 def _footnotes(made: Capacity) -> list[RenderableType]:
     words = ["* nothing else for this model is both faster and cheaper."]
+    words.append("Rows: trained at once, of those that fit. Memory: of one device.")
     if made.demand.tariff.price is None:
         words.append("Cost: the lowest list price of the device, for its hours only; --price overrides it.")
     timed = [cell for cell in made.fitting if cell.hours and cell.low_hours and cell.high_hours]

@@ -15,6 +15,7 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import explain
 
 _SUFFIXES = (".yaml", ".yml")
+_BRANDS = re.compile(r"^(nvidia-|amd-|intel-|apple-)?(tesla-|geforce-|instinct-|quadro-)?")
 
 
 def profile_folders(workspace: Path = WORKSPACE) -> tuple[Path, ...]:
@@ -36,7 +37,8 @@ def load_profile(name_or_path: str, folders: Sequence[Path] | None = None) -> Ha
     if name_or_path.endswith(_SUFFIXES):
         return _read(Path(name_or_path))
     files = _files(profile_folders() if folders is None else folders)
-    file = files.get(_as_file_name(name_or_path))
+    name = _as_file_name(name_or_path)
+    file = files.get(name) or files.get(_BRANDS.sub("", name))
     if file is None:
         raise UnknownNameError("device", name_or_path, files, "A path to a profile (.yaml) works too.")
     return _read(file)

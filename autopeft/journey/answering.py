@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate
 from autopeft.cost.money import Cost, cost_of
@@ -72,8 +72,8 @@ class Answering:
         estimates = self._estimates(posed)
         largest = self._largest(posed, estimates)
         return [
-            _answer(one, estimate, batch)
-            for one, estimate, batch in zip(posed, estimates, largest, strict=True)
+            _answer(one, estimate, batch).model_copy(update={"question": _asked(row)})
+            for row, one, estimate, batch in zip(rows, posed, estimates, largest, strict=True)
         ]
 
     def _pose(self, row: Row) -> Posed | AutopeftError:
@@ -214,6 +214,10 @@ def _with_batch(row: Posed, size: int) -> Posed:
 def _group_key(row: Posed) -> str:
     parts = (row.profile, row.workload, row.loop)
     return json.dumps([row.base.name, row.base.source, *(each.model_dump(mode="json") for each in parts)])
+
+
+def _asked(row: Row) -> dict[str, Any] | None:
+    return row.model_dump(mode="json", exclude_unset=True) if isinstance(row, Question) else None
 
 
 def _answer(row: Posed | AutopeftError, estimate: Estimated, largest: int | None) -> Answer:

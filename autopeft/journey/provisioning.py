@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from autopeft.cost.loops import find_loop
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.prices import price_of
 from autopeft.journey.answering import Answering
@@ -33,6 +34,7 @@ def provision(demand: Demand, answering: Answering, progress: Progress) -> Capac
         InputError: a model, method, quantisation, device or provider is unknown.
     """
     price_of("", provider=demand.tariff.provider)
+    find_loop(demand.loop)
     for gpu in demand.gpus:
         load_profile(gpu, profile_folders(answering.poser.workspace))
     for way in demand.ways:
@@ -62,7 +64,9 @@ def _question(demand: Demand, model: str, way: Way, gpu: str, count: int) -> Que
         rank=None if way.method == "full" else demand.rank,
         batch_size=demand.batch_size,
         seq_len=demand.seq_len,
+        grad_accum=demand.grad_accum,
         gradient_checkpointing=demand.gradient_checkpointing,
+        loop=demand.loop,
         examples=demand.examples,
         epochs=demand.epochs,
         gpu=gpu,

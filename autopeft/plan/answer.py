@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from autopeft.cost.estimate import RunTime, TimeEstimate
 from autopeft.cost.money import Cost
@@ -75,6 +75,8 @@ class Answer(Message):
         cost: dollars and energy; None where no price is known, as `cost_reason` says.
         tokens: of the mean row.
         time: of a step; None where only the memory of the device is known.
+        question: the fields that were asked, so that an answer can be told from its neighbours; None for
+            a row that asks nothing.
         limit_bytes, total_params, run, tokens, stack: for the table that people read; no part of the JSON.
     """
 
@@ -82,6 +84,7 @@ class Answer(Message):
     reason: str | None = None
     fits: bool | None = None
     way_out: str | None = None
+    question: dict[str, JsonValue] | None = None
     memory: Memory | None = None
     trainable_params: int | None = None
     adapter_file_bytes: int | None = None

@@ -42,6 +42,7 @@ class Demand(Message):
     Attributes:
         counts: numbers of devices that share one training; all that share use `sharding`.
         batch_size: rows that each device takes at once, fewer where they do not fit.
+        loop: which training loop runs the step ("autopeft", "trainer", "trl", ...).
         examples: rows of one training.   epochs: passes over them.
         runs_per_week: how many such trainings a fleet shall do.
         utilisation: share of the week in which a fleet's devices can be kept busy.
@@ -56,7 +57,9 @@ class Demand(Message):
     seq_len: int | None = Field(default=None, ge=1)
     rank: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=16, ge=1)
+    grad_accum: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
+    loop: str = "autopeft"
     examples: int = Field(default=10_000, ge=1)
     epochs: float = Field(default=USUAL_EPOCHS, gt=0)
     tariff: Tariff = Tariff()

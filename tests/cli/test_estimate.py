@@ -29,7 +29,7 @@ def test_what_fits_is_a_table_and_status_0(autopeft: Callable[..., object]) -> N
     answer = autopeft("estimate", MODEL, "--gpu-mem", "16GB", "--rank", "16", "--batch-size", "2")
     assert answer.code == 0, answer
     for words in (
-        "SmolLM2-135M: lora r=16, 2 rows",
+        "SmolLM2-135M: lora r=16 query+value, 2 rows",
         "activations               200.0    16 %   ████",
         "allocated at the peak",
         "90 % band",
@@ -74,8 +74,8 @@ def test_an_answer_says_what_trains(autopeft: Callable[..., object]) -> None:
 
 
 def test_a_way_to_train_names_its_quantisation(autopeft: Callable[..., object]) -> None:
-    assert "lora nf4-dq, 1 row" in autopeft("estimate", MODEL, "--method", "qlora").out
-    assert "dora nf4" in autopeft("estimate", MODEL, "--method", "dora+nf4").out
+    assert "lora r=16 query+value nf4-dq, 1 row" in autopeft("estimate", MODEL, "--method", "qlora").out
+    assert "dora r=16 query+value nf4" in autopeft("estimate", MODEL, "--method", "dora+nf4").out
     assert autopeft("estimate", MODEL, "--method", "qlora", "--quantization", "NF4_DQ").code == 0
     assert autopeft("estimate", MODEL, "--method", "lora+").code == 2
     answer = autopeft("estimate", MODEL, "--method", "qlora", "--quantization", "int8")

@@ -49,6 +49,8 @@ def test_narrower_numbers_are_never_slower_on_a_shipped_device(profile: Hardware
 
 def test_a_name_is_found_however_it_is_typed() -> None:
     assert load_profile("RTX 4090", SHIPPED) == load_profile("rtx-4090", SHIPPED)
+    assert load_profile("NVIDIA GeForce RTX 4090", SHIPPED) == load_profile("rtx-4090", SHIPPED)
+    assert load_profile("tesla-t4", SHIPPED) == load_profile("t4", SHIPPED)
 
 
 def test_a_saved_profile_reads_back_equal_by_path_and_by_name(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from autopeft.plan.question import Question
 from autopeft.units import GIB, MIB
 
 KEYS = {
-    "way_out",
+    *("question", "way_out"),
     *("status", "reason", "fits", "memory", "trainable_params", "adapter_file_bytes"),
     *("max_batch_size", "provenance", "spread", "cost", "cost_reason", "time"),
 }
@@ -288,3 +288,10 @@ def test_the_loop_and_its_details_reach_the_cost_model(answering: Answering) -> 
 def test_an_explanation_of_a_bad_question_is_its_error(answering: Answering) -> None:
     made = explain(question(method="lorra"), answering)
     assert (made.answer.status, made.switches) == ("error", ())
+
+
+def test_an_answer_echoes_the_fields_that_were_asked_and_no_others(answering) -> None:
+    asked = Question.build(model="Llama-3.2-1B", gpu="l40s", rank=8)
+    first, second = answering.answers([asked, InputError("line 2: no question")])
+    assert first.question == {"model": "Llama-3.2-1B", "gpu": "l40s", "rank": 8}
+    assert second.question is None

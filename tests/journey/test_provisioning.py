@@ -96,3 +96,11 @@ def test_a_model_is_costed_for_all_devices_and_batches_without_being_read_again(
 def test_an_unknown_device_is_refused_before_anything_is_costed(tmp_path) -> None:
     with pytest.raises(UnknownNameError, match="h100"):
         capacity(tmp_path, gpus=("h100x",))
+
+
+def test_a_demand_names_the_loop_and_the_micro_batches_of_a_step(tmp_path) -> None:
+    with pytest.raises(UnknownNameError, match="trl"):
+        capacity(tmp_path, loop="tlr")
+    several, _, _ = capacity(tmp_path, loop="trl", grad_accum=4, gpus=("h100-sxm",), examples=8000)
+    # The linear model takes a second a step, however many micro-batches that has.
+    assert several.cells[0].hours == pytest.approx(10 / 3600)
