@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from autopeft.errors import DataError
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 ROLES = ("text", "label", "prompt", "context", "completion", "messages", "split")
 _TEXT = "text sentence review content tweet comment document article body headline title utterance message"
@@ -21,12 +21,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Names by which a column is known, the likeliest first; case does not matter."""
 
 _NUMBERING = ("", "id", "idx", "index", "unnamed: 0")
-
-_PARTS: dict[Task, tuple[tuple[str, ...], ...]] = {
-    "classification": (("text", "label"),),
-    "sft": (("messages",), ("prompt", "completion")),
-}
-"""Which roles each task needs: any one of these sets."""
 
 
 def assign(
@@ -70,7 +64,7 @@ def _likely_tasks(given: Mapping[str, str]) -> tuple[Task, ...]:
 
 
 def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> dict[str, str] | None:
-    for needed in _PARTS[task]:
+    for needed in TASKS[task].needs:
         roles = {role: column for role, column in given.items() if role in (*needed, "context", "split")}
         free = [column for column in available if column not in given.values()]
         for role in (*needed, "split"):

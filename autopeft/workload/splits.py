@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from autopeft.errors import DataError
-from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS, Dataset, Example, Task
+from autopeft.workload.dataset import Dataset, Example
+from autopeft.workload.tasks import TASKS, Task
 
 Rows = tuple[Example, ...]
 
@@ -34,7 +35,7 @@ def seal(
     return Dataset(
         name=name,
         task=task,
-        metric=ACCURACY if task == "classification" else HELD_OUT_LOSS,
+        metric=TASKS[task].metric,
         train=train,
         validation=validation,
         test=test,
