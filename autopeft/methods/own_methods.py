@@ -5,6 +5,8 @@ from __future__ import annotations
 from autopeft.methods.spec import EVERY_FAMILY, Knob, MethodSpec
 
 _SIZE = Knob(default=32, choices=(8, 16, 32, 64), meaning="width of the bottleneck")
+_SCALE = Knob(default=4.0, choices=(1.0, 2.0, 4.0), meaning="factor of what the network beside adds")
+_SIZES = (0, *(2**power for power in range(9)))
 
 
 def _bottleneck(
@@ -24,6 +26,22 @@ def _bottleneck(
         placeable=True,
         default_targets=targets,
         knobs={"size": _SIZE, **(knobs or {})},
+        exports="autopeft",
+        families=EVERY_FAMILY,
+    )
+
+
+def _hybrid(name: str, paper: str, trains: str, *, rank: int | None = None, **knobs: Knob) -> MethodSpec:
+    """Make the row of a method that `hybrid.py` builds."""
+    return MethodSpec(
+        name=name,
+        family="additive",
+        paper=paper,
+        trains=trains,
+        has_rank=rank is not None,
+        default_rank=rank,
+        placeable=True,
+        knobs=knobs,
         exports="autopeft",
         families=EVERY_FAMILY,
     )
@@ -60,13 +78,44 @@ OWN_METHODS: tuple[MethodSpec, ...] = (
         "He et al. 2022, arXiv:2110.04366",
         "a small two-layer network beside the feed-forward of each layer, scaled",
         targets="down",
-        knobs={"scale": Knob(default=4.0, choices=(1.0, 2.0, 4.0), meaning="factor of what is added")},
+        knobs={"scale": _SCALE},
     ),
     _bottleneck(
         "compacter",
         "Karimi Mahabadi et al. 2021, arXiv:2106.04647",
         "bottleneck adapters whose matrices are sums of Kronecker products, one factor shared by all layers",
         knobs={"division": Knob(default=4, choices=(2, 4, 8), meaning="number of Kronecker products")},
+    ),
+    _hybrid(
+        "mam",
+        "He et al. 2022, arXiv:2110.04366",
+        "virtual keys and values in attention, and a scaled network beside the feed-forward",
+        prefix=Knob(default=16, choices=(8, 16, 32), meaning="virtual keys and values of each attention"),
+        parallel=Knob(
+            default=16, choices=(16, 64, 256), meaning="width of the network beside the feed-forward"
+        ),
+        scale=_SCALE,
+    ),
+    _hybrid(
+        "unipelt",
+        "Mao et al. 2021, arXiv:2110.07577",
+        "virtual keys and values, LoRA and a network behind the feed-forward, each behind a gate",
+        rank=8,
+        prefix=Knob(default=10, choices=(4, 10, 16), meaning="virtual keys and values of each attention"),
+        serial=Knob(default=48, choices=(16, 48, 64), meaning="width of the network behind the feed-forward"),
+    ),
+    _hybrid(
+        "autopeft-2024",
+        "Zhou et al. 2024, arXiv:2301.12132",
+        "virtual keys and values, and networks behind and beside the feed-forward, of any size in any layers",
+        serial=Knob(
+            default=64, choices=_SIZES, meaning="width of the network behind the feed-forward; 0: none"
+        ),
+        parallel=Knob(
+            default=64, choices=_SIZES, meaning="width of the network beside the feed-forward; 0: none"
+        ),
+        prefix=Knob(default=8, choices=_SIZES, meaning="virtual keys and values of each attention; 0: none"),
+        scale=_SCALE,
     ),
     MethodSpec(
         name="lst",

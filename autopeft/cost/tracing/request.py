@@ -153,7 +153,8 @@ def added_tokens(candidate: Candidate) -> int:
     Prefixes lengthen keys only; formulas of the row's own length hold where they are whole blocks of masks.
     """
     added = virtual_tokens(candidate)
-    return 0 if candidate.method == "prefix_tuning" and added % _ALIGNED == 0 else added
+    keys_only = candidate.method == "prefix_tuning" or "prefix" in candidate.knobs
+    return 0 if keys_only and added % _ALIGNED == 0 else added
 
 
 class _Same:
