@@ -6,7 +6,9 @@ at the feed-forward.
 UniPELT (Mao et al. 2021, arXiv:2110.07577, section 3.2): a prefix, LoRA at query and value, and a serial
 adapter behind the feed-forward. Each is multiplied by a gate of the row, the mean of sigmoid(w x + b) over
 its tokens x: what goes into the matrix for LoRA (whose gate takes the place of its scale) and the prefix,
-what comes out of the feed-forward for the adapter. LoRA has a gate for each matrix, as in AdapterHub.
+what comes out of the feed-forward for the adapter. LoRA has a gate for each matrix and padding counts as
+tokens, as in AdapterHub. A gate reads the whole row, so a model that writes would see what it is to write:
+UniPELT is for classification.
 
 AutoPEFT (Zhou et al. 2024, arXiv:2301.12132, section 3.1): a serial adapter, a parallel adapter and a prefix,
 each of any size or left out, in the layers that are switched on.

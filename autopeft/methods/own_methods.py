@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autopeft.methods.spec import EVERY_FAMILY, Knob, MethodSpec
+from autopeft.workload.dataset import Task
 
 _SIZE = Knob(default=32, choices=(8, 16, 32, 64), meaning="width of the bottleneck")
 _SCALE = Knob(default=4.0, choices=(1.0, 2.0, 4.0), meaning="factor of what the network beside adds")
@@ -31,7 +32,15 @@ def _bottleneck(
     )
 
 
-def _hybrid(name: str, paper: str, trains: str, *, rank: int | None = None, **knobs: Knob) -> MethodSpec:
+def _hybrid(
+    name: str,
+    paper: str,
+    trains: str,
+    *,
+    rank: int | None = None,
+    tasks: tuple[Task, ...] = ("classification", "sft"),
+    **knobs: Knob,
+) -> MethodSpec:
     """Make the row of a method that `hybrid.py` builds."""
     return MethodSpec(
         name=name,
@@ -44,6 +53,7 @@ def _hybrid(name: str, paper: str, trains: str, *, rank: int | None = None, **kn
         knobs=knobs,
         exports="autopeft",
         families=EVERY_FAMILY,
+        tasks=tasks,
     )
 
 
@@ -101,6 +111,7 @@ OWN_METHODS: tuple[MethodSpec, ...] = (
         "Mao et al. 2021, arXiv:2110.07577",
         "virtual keys and values, LoRA and a network behind the feed-forward, each behind a gate",
         rank=8,
+        tasks=("classification",),
         prefix=Knob(default=10, choices=(4, 10, 16), meaning="virtual keys and values of each attention"),
         serial=Knob(default=48, choices=(16, 48, 64), meaning="width of the network behind the feed-forward"),
     ),
