@@ -7,6 +7,7 @@ from autopeft.workload.dataset import Task
 
 _SIZE = Knob(default=32, choices=(8, 16, 32, 64), meaning="width of the bottleneck")
 _SCALE = Knob(default=4.0, choices=(1.0, 2.0, 4.0), meaning="factor of what the network beside adds")
+_STEPS = Knob(default=50, choices=(50, 200), meaning="steps that choose the entries")
 _SIZES = (0, *(2**power for power in range(9)))
 
 
@@ -54,6 +55,25 @@ def _hybrid(
         exports="autopeft",
         families=EVERY_FAMILY,
         tasks=tasks,
+    )
+
+
+def _sparse(name: str, paper: str, trains: str, preparation: str, share: float, **knobs: Knob) -> MethodSpec:
+    """Make the row of a method that `sparse.py` builds and `masks.py` prepares."""
+    shares = tuple(sorted({share, 0.005, 0.01, 0.05}))
+    whole = Knob(default=share, choices=shares, meaning="share of the matrices' entries that train")
+    return MethodSpec(
+        name=name,
+        family="selective",
+        paper=paper,
+        trains=trains,
+        placeable=True,
+        default_targets="all-linear",
+        knobs={"share": whole, **knobs},
+        mergeable=True,
+        exports="autopeft",
+        preparation=preparation,
+        families=EVERY_FAMILY,
     )
 
 
@@ -127,6 +147,31 @@ OWN_METHODS: tuple[MethodSpec, ...] = (
         ),
         prefix=Knob(default=8, choices=_SIZES, meaning="virtual keys and values of each attention; 0: none"),
         scale=_SCALE,
+    ),
+    _sparse(
+        "fish",
+        "Sung et al. 2021, arXiv:2111.09839",
+        "the entries of each matrix with the most Fisher information",
+        "gradients of all entries, squared and summed over some rows (about 12 bytes an entry)",
+        0.005,
+        rows=Knob(default=64, choices=(64, 256, 1024), meaning="rows that the information is taken from"),
+    ),
+    _sparse(
+        "lt-sft",
+        "Ansell et al. 2022, arXiv:2110.07560",
+        "the entries of each matrix that move most when all train for a while",
+        "some steps in which all entries train (about 16 bytes an entry)",
+        0.05,
+        steps=_STEPS,
+    ),
+    _sparse(
+        "diff-pruning",
+        "Guo et al. 2021, arXiv:2012.07463 (unstructured)",
+        "the entries of each matrix that stay large behind gates which are pressed to close",
+        "some steps in which all entries and a gate for each train (about 40 bytes an entry)",
+        0.005,
+        steps=_STEPS,
+        penalty=Knob(default=1.25e-7, choices=(1.25e-7, 1e-6), meaning="what an open gate costs"),
     ),
     MethodSpec(
         name="lst",
