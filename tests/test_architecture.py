@@ -101,7 +101,8 @@ MACHINERY: dict[str, set[str]] = {
     "methods": {"workload.families"},
     # Training adapts a model and turns its rows into batches; both exist once.
     "train": {
-        *("methods.adapt", "methods.backbone", "methods.heads", "workload.tokens", "workload.batching"),
+        *("methods.adapt", "methods.backbone", "methods.heads", "methods.preparing"),
+        *("workload.tokens", "workload.batching"),
     },
     # A domain of a search space is data; the searcher walks through it.
     "search": {"space.domain"},

@@ -14,7 +14,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autopeft.errors import UnsupportedError
-from autopeft.methods import additive, bottleneck, ladder, reparameterised, selective, tuners, xlora
+from autopeft.methods import (
+    additive,
+    bottleneck,
+    hybrid,
+    ladder,
+    reparameterised,
+    selective,
+    sparse,
+    tuners,
+    xlora,
+)
 from autopeft.methods.heads import head_family, head_modules, peft_task_type
 from autopeft.methods.registry import complete, find_method
 from autopeft.space.candidate import Candidate
@@ -34,6 +44,12 @@ _CONFIGS: dict[str, Callable[[PreTrainedModel, Candidate], PeftConfig]] = {
     "adapterdrop": bottleneck.configure,
     "parallel_adapter": bottleneck.configure,
     "compacter": bottleneck.configure,
+    "mam": hybrid.configure,
+    "unipelt": hybrid.configure,
+    "autopeft-2024": hybrid.configure,
+    "fish": sparse.configure,
+    "lt-sft": sparse.configure,
+    "diff-pruning": sparse.configure,
     "lst": ladder.configure,
     "ln_tuning": selective.ln_tuning,
     "adaption_prompt": additive.adaption_prompt,

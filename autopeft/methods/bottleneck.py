@@ -117,10 +117,10 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             first: the first matrix of the block that this one ends; itself where it ends none.
         """
         base = self.get_base_layer()
-        width = _width(base)
+        width = width_of(base)
         inside = width
         if config.parallel:
-            inside = _width(first, entering=True)
+            inside = width_of(first, entering=True)
             if first is not base and self.entrance is None:
                 self.entrance = Entrance(first)
         weight: torch.Tensor = next(base.parameters())
@@ -210,13 +210,13 @@ class BottleneckModel(BaseTuner):
         if peft_config.parallel:
             first = self.model.get_submodule(block_entrance(self.model, current_key))
         if isinstance(target, BottleneckLayer):
-            target.update_layer(adapter_name, peft_config, self.bottleneck_slow, _unwrapped(first))
+            target.update_layer(adapter_name, peft_config, self.bottleneck_slow, unwrapped(first))
             return
         if not isinstance(target, nn.Linear | Conv1D):
             raise TypeError(f"a bottleneck adapter follows linear modules; {current_key} is none.")
         layer = BottleneckLayer(target)
         layer.set_adapter(self.active_adapters)
-        layer.update_layer(adapter_name, peft_config, self.bottleneck_slow, _unwrapped(first))
+        layer.update_layer(adapter_name, peft_config, self.bottleneck_slow, unwrapped(first))
         self._replace_module(parent, target_name, layer, target)
 
 
@@ -234,11 +234,12 @@ def configure(model: PreTrainedModel, candidate: Candidate) -> BottleneckConfig:
     )
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module that a tuner has wrapped, or the module itself."""
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
-def _width(matrix: nn.Module, *, entering: bool = False) -> int:
+def width_of(matrix: nn.Module, *, entering: bool = False) -> int:
     """Return how many features a linear module returns, or takes."""
     if isinstance(matrix, Conv1D):
         return int(matrix.nx if entering else matrix.nf)

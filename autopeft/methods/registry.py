@@ -131,6 +131,9 @@ _SPECS = (
 
 METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*_SPECS, *OWN_METHODS, *PEFT_METHODS)}
 
+# Knobs that say how many tokens, or keys and values, a method puts before those of every row.
+_TOKEN_KNOBS = ("virtual_tokens", "num_virtual_tokens", "prefix")
+
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
 
@@ -198,7 +201,7 @@ def virtual_tokens(candidate: Candidate) -> int:
     given = candidate.knobs.get("cpt_token_ids")
     if isinstance(given, list):
         return len(given)
-    found = candidate.knobs.get("virtual_tokens", candidate.knobs.get("num_virtual_tokens", 0))
+    found = next((candidate.knobs[name] for name in _TOKEN_KNOBS if name in candidate.knobs), 0)
     return int(found) if isinstance(found, int | float) else 0
 
 

@@ -12,11 +12,13 @@ from peft.mapping import (
 )
 from peft.tuners.tuners_utils import BaseTuner
 
-from autopeft.methods import bottleneck, ladder
+from autopeft.methods import bottleneck, hybrid, ladder, sparse
 
 OWN_TUNERS: dict[str, tuple[type[PeftConfig], type[BaseTuner]]] = {
     bottleneck.PEFT_TYPE: (bottleneck.BottleneckConfig, bottleneck.BottleneckModel),
+    hybrid.PEFT_TYPE: (hybrid.HybridConfig, hybrid.HybridModel),
     ladder.PEFT_TYPE: (ladder.LadderConfig, ladder.LadderModel),
+    sparse.PEFT_TYPE: (sparse.SparseConfig, sparse.SparseModel),
 }
 
 

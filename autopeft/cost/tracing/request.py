@@ -37,6 +37,8 @@ _PARTS = ("text_config", "rope_scaling", "rope_parameters")
 # Methods whose every size is a polynomial of the rank, of first degree.
 _LINEAR_IN_RANK = ("lora", "rslora", "dora")
 _ALIGNED = 8
+# The knob of autopeft's own prefixes.
+_PREFIX = "prefix"
 # What a loop says that no trace depends on.
 _NO_TRACE = {
     *("name", "stack", "source", "empties_cache_every", "sorts_batches", "warms_allocator"),
@@ -107,7 +109,8 @@ class TraceRequest(Message):
     @property
     def aligned(self) -> bool | None:
         """Whether the length is a multiple of 8, where that matters: masks are padded to it."""
-        return (self.length + added_tokens(self.candidate)) % _ALIGNED == 0 if self.padded else None
+        masked = self.padded or _PREFIX in self.candidate.knobs  # which makes a mask where there is none
+        return (self.length + added_tokens(self.candidate)) % _ALIGNED == 0 if masked else None
 
     @property
     def ranks(self) -> bool:
@@ -153,7 +156,13 @@ def added_tokens(candidate: Candidate) -> int:
     Prefixes lengthen keys only; formulas of the row's own length hold where they are whole blocks of masks.
     """
     added = virtual_tokens(candidate)
-    return 0 if candidate.method == "prefix_tuning" and added % _ALIGNED == 0 else added
+    keys_only = candidate.method == "prefix_tuning" or _PREFIX in candidate.knobs
+    return 0 if keys_only and added % _ALIGNED == 0 else added
+
+
+def has_odd_prefix(candidate: Candidate) -> bool:
+    """Say whether keys are longer than rows by no whole block, of which no formula is known."""
+    return _PREFIX in candidate.knobs and virtual_tokens(candidate) % _ALIGNED != 0
 
 
 class _Same:

@@ -13,7 +13,7 @@ from autopeft.cost.tracing.depth import FEWEST, Run, shorten
 from autopeft.cost.tracing.fit import Takes, fit
 from autopeft.cost.tracing.initialisers import initialised_on_fakes
 from autopeft.cost.tracing.record import record
-from autopeft.cost.tracing.request import TraceRequest, added_tokens
+from autopeft.cost.tracing.request import TraceRequest, added_tokens, has_odd_prefix
 from autopeft.cost.tracing.shims import traced_as
 from autopeft.cost.tracing.take import Job, Take
 from autopeft.errors import UnsupportedError
@@ -95,6 +95,8 @@ def _shapes(request: TraceRequest) -> tuple[tuple[int, int], ...] | None:
     """Return the rows and lengths of the steps to record; None where too few are possible."""
     if not request.general:
         return ((request.rows, request.length),) * 3
+    if has_odd_prefix(request.candidate):
+        return None
     below, longest = request.interval
     if request.candidate.training.packing and request.rows > 1:
         return None  # masks of all rows in one: squares of rows, of which no formula is known
