@@ -99,7 +99,10 @@ MACHINERY: dict[str, set[str]] = {
     # Which family a configuration belongs to is written down once, beside the catalogue.
     "methods": {"workload.families"},
     # Training adapts a model and turns its rows into batches; both exist once.
-    "train": {"methods.adapt", "methods.backbone", "workload.tokens", "workload.batching"},
+    "train": {
+        *("methods.adapt", "methods.backbone", "methods.preparing"),
+        *("workload.tokens", "workload.batching"),
+    },
     # A domain of a search space is data; the searcher walks through it.
     "search": {"space.domain"},
     # An adapter is exported by the trainer that holds it, and read back in batches as in training.

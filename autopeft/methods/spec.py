@@ -38,6 +38,8 @@ class MethodSpec(Message):
         exports: "peft" (loads with peft alone), "autopeft" (peft plus `import autopeft.adapters`),
             "model" (a whole model), "none" (peft does not save it so that it loads again).
         named_task: whether every call of the adapted model needs `task_ids`, the number of each row's task.
+        preparation: what it does with data before it trains, in words, where that may take more memory
+            than its training, which is all that an estimate counts; empty where it does not.
         families: families of base models it works on.  tasks: tasks it works for.
     """
 
@@ -56,5 +58,6 @@ class MethodSpec(Message):
     mergeable: bool = False
     exports: Ability = "peft"
     named_task: bool = False
+    preparation: str = ""
     families: tuple[Family, ...] = ("decoder", "encoder")
     tasks: tuple[Task, ...] = ("classification", "sft")

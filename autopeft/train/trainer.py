@@ -18,9 +18,11 @@ from autopeft.errors import StorageError, TrialError, UnsupportedError
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
 from autopeft.methods.backbone import build_backbone
+from autopeft.methods.preparing import prepare
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.batches import Row, collate, tokenize
 from autopeft.train.evaluate import Evaluation, evaluate
+from autopeft.train.losses import loss_of
 from autopeft.train.meter import Meter
 from autopeft.train.optimizer_state import pack_state, unpack_state
 from autopeft.train.result import Report
@@ -52,7 +54,7 @@ class Trainer:
     def __init__(
         self, base: BaseModel, dataset: Dataset, candidate: Candidate, *, seed: int, device: str = "cpu"
     ) -> None:
-        """Load, adapt and tokenise; nothing is trained yet.
+        """Load, adapt, tokenise and prepare; nothing is trained yet.
 
         Raises:
             UnsupportedError: the candidate asks for packed rows, which are costed but not trained here.
@@ -69,6 +71,9 @@ class Trainer:
         self._validation = self.rows("validation")
         backbone = build_backbone(base, dataset.task, len(dataset.labels), self.training, weights=True)
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
+        prepare(
+            self.model, candidate, self._batches(), lambda model, batch: loss_of(model, batch, self.training)
+        )
         self.optimizer = make_optimizer(self.model, self.training)
         rows_a_step = self.training.batch_size * self.training.grad_accum
         self.total_samples = math.ceil(len(self._train) * self.training.epochs)
@@ -115,7 +120,7 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write the adapter, and what it takes to go on, into `folder`."""
         make_folder(folder)
-        weights = {f"weight/{name}": p.detach().contiguous() for name, p in self._trained()}
+        weights = {f"weight/{name}": p.detach().contiguous() for name, p in self._kept()}
         moments = {f"optimizer/{name}": value for name, value in pack_state(self.optimizer).items()}
         try:
             save_file({**weights, **moments, "rng": torch.get_rng_state()}, folder / _STATE)
@@ -136,8 +141,8 @@ class Trainer:
         """Go on from what `save` wrote."""
         state = load_file(folder / _STATE)
         with torch.no_grad():
-            for name, parameter in self._trained():
-                parameter.copy_(state[f"weight/{name}"])
+            for name, tensor in self._kept():
+                tensor.copy_(state[f"weight/{name}"])
         moments = {
             key.removeprefix("optimizer/"): v for key, v in state.items() if key.startswith("optimizer/")
         }
@@ -183,8 +188,10 @@ class Trainer:
         examples = getattr(self.dataset, split)
         return tokenize(self.tokenizer, examples, self.dataset.task, self.training.max_length)
 
-    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+    def _kept(self) -> list[tuple[str, torch.Tensor]]:
+        """Return what training or a preparation changes: the parameters that train, and buffers."""
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        return [*trained, *self.model.named_buffers()]
 
     def _rate(self, step: int) -> float:
         """Return the share of the peak learning rate at a step: linear warm-up, then the schedule."""

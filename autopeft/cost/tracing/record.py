@@ -43,6 +43,9 @@ def record(job: Job) -> Take:
         model = _adapted(job)
         if find_quantization(job.candidate.quantization).modelled:
             recorder.guesses[f"kernels of {job.candidate.quantization} written after their source"] = None
+        preparation = find_method(job.candidate.method).preparation
+        if preparation:
+            recorder.guesses[f"its preparation is not counted: {preparation}"] = None
         model.train()
         optimizer = make_optimizer(model, training)
         if job.loop.disables_adapter and isinstance(model, PeftModel):
