@@ -69,7 +69,11 @@ class Trainer:
         self.tokenizer = load_tokenizer(base)
         self._train = self.rows("train")
         self._validation = self.rows("validation")
-        backbone = build_backbone(base, dataset.task, len(dataset.labels), self.training, weights=True)
+        backbone = build_backbone(
+            *(base, dataset.task, len(dataset.labels), self.training),
+            weights=True,
+            quantization=candidate.quantization,
+        )
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
         prepare(
             self.model, candidate, self._batches(), lambda model, batch: loss_of(model, batch, self.training)
