@@ -106,8 +106,8 @@ MACHINERY: dict[str, set[str]] = {
     },
     # A domain of a search space is data; the searcher walks through it.
     "search": {"space.domain"},
-    # An adapter is exported by the trainer that holds it.
-    "export": {"methods.registry", "train.trainer"},
+    # An adapter is exported by the trainer that holds it, with how its base is loaded.
+    "export": {"methods.registry", "methods.quantization.loading", "train.trainer"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.

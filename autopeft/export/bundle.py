@@ -18,6 +18,7 @@ class Bundle(Message):
         path: the directory.   format: "peft" loads with peft alone, "autopeft" after
             `import autopeft.adapters`, "model" is a whole transformers model.
         test_score, low, high: the metric on the test rows with its 95 % interval.
+        packing: import and argument that load the base packed as it was trained on; empty where it was not.
         reference_difference: largest difference between the logits recorded at export and those
             of a process that has only transformers and peft.
         files: SHA-256 of every other file.
@@ -44,5 +45,6 @@ class Bundle(Message):
     trial: int
     mlflow_run: str | None = None
     versions: dict[str, str]
+    packing: tuple[str, str] = ("", "")
     reference_difference: float | None = None
     files: dict[str, str] = {}

@@ -37,6 +37,7 @@ def model_card(bundle: Bundle) -> str:
         len(bundle.labels),
         bundle.candidate.training.precision,
         '"PATH_OF_THIS_FOLDER"',
+        bundle.packing,
     )
     return "\n".join(
         [

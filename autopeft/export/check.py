@@ -28,6 +28,9 @@ reference = json.loads((folder / "reference.json").read_text())
 expected = torch.tensor(reference.pop("logits"))
 inputs = {{name: torch.tensor(rows, device="{device}") for name, rows in reference.items()}}
 model = {loader}.to("{device}")
+for module in model.modules():
+    if hasattr(module, "support_avx512bf16_for_cpu"):  # a kernel of bitsandbytes that rounds to bf16
+        module.support_avx512bf16_for_cpu = False
 model.eval()
 with torch.inference_mode():
     logits = model(**inputs).logits.cpu()
@@ -36,7 +39,14 @@ print(json.dumps(float((logits.float() - expected).abs().max() / expected.abs().
 """
 
 
-def loading_code(kind: str, head: str, labels: int, precision: Precision, path: str) -> tuple[str, str]:
+def loading_code(
+    kind: str,
+    head: str,
+    labels: int,
+    precision: Precision,
+    path: str,
+    packing: tuple[str, str] = ("", ""),
+) -> tuple[str, str]:
     """Return the imports and the expression that load a bundle, as a user would type them.
 
     Args:
@@ -44,8 +54,9 @@ def loading_code(kind: str, head: str, labels: int, precision: Precision, path: 
         head: the transformers class of the base model.
         labels: how many numbers the head gives; 0 where that is not for the task to say.
         path: an expression of the bundle's directory.
+        packing: import and argument that load the base packed as it was trained on.
     """
-    more = f', dtype="{_DTYPES[precision]}"'
+    more = f', dtype="{_DTYPES[precision]}"{packing[1]}'
     if kind == "model":
         return f"from transformers import {head}", f"{head}.from_pretrained({path}{more})"
     if labels:
@@ -54,23 +65,29 @@ def loading_code(kind: str, head: str, labels: int, precision: Precision, path: 
     of = head.removeprefix("AutoModelFor")
     if of in _PEFT_LOADS:
         auto = f"AutoPeftModelFor{of}"
-        return f"{ours}from peft import {auto}", f"{auto}.from_pretrained({path}{more})"
+        return f"{packing[0]}{ours}from peft import {auto}", f"{auto}.from_pretrained({path}{more})"
     base = f"PeftConfig.from_pretrained({path}).base_model_name_or_path"
     return (
-        f"{ours}from peft import PeftConfig, PeftModel\nfrom transformers import {head}",
+        f"{packing[0]}{ours}from peft import PeftConfig, PeftModel\nfrom transformers import {head}",
         f"PeftModel.from_pretrained({head}.from_pretrained({base}{more}), {path})",
     )
 
 
 def compare_in_fresh_process(
-    folder: Path, kind: str, head: str, labels: int, precision: Precision, device: str = "cpu"
+    folder: Path,
+    kind: str,
+    head: str,
+    labels: int,
+    precision: Precision,
+    device: str = "cpu",
+    packing: tuple[str, str] = ("", ""),
 ) -> float:
     """Return the largest difference between the recorded logits and those of a fresh process.
 
     Raises:
         ExportError: the directory does not load, or differs by more than `TOLERANCE`.
     """
-    imports, loader = loading_code(kind, head, labels, precision, "str(folder)")
+    imports, loader = loading_code(kind, head, labels, precision, "str(folder)", packing)
     script = _SCRIPT.format(imports=imports, loader=loader, device=device)
     done = subprocess.run(  # noqa: S603 (our own interpreter and script)
         [sys.executable, "-W", "ignore", "-c", script, str(folder)],

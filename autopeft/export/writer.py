@@ -19,6 +19,7 @@ from autopeft.export.bundle import Bundle
 from autopeft.export.card import model_card
 from autopeft.export.check import REFERENCE, compare_in_fresh_process
 from autopeft.files import make_folder, write_atomically
+from autopeft.methods.quantization.loading import loading_recipe
 from autopeft.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         _fill(staging, trainer, draft)
+        packing = loading_recipe(trainer.model)
         difference = compare_in_fresh_process(
             staging,
             draft.format,
@@ -63,8 +65,9 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
             len(draft.labels),
             draft.candidate.training.precision,
             str(trainer.device),
+            packing,
         )
-        checked = draft.model_copy(update={"reference_difference": difference})
+        checked = draft.model_copy(update={"reference_difference": difference, "packing": packing})
         write_atomically(staging / "README.md", model_card(checked))
         bundle = checked.model_copy(update={"files": _checksums(staging)})
         write_atomically(staging / "autopeft.json", bundle.model_dump_json(indent=1))

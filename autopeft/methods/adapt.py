@@ -26,6 +26,7 @@ from autopeft.methods import (
     xlora,
 )
 from autopeft.methods.heads import head_family, head_modules, peft_task_type
+from autopeft.methods.quantization.mending import hand_out_copies
 from autopeft.methods.registry import complete, find_method
 from autopeft.space.candidate import Candidate
 from autopeft.workload.families import family_of
@@ -63,6 +64,8 @@ _IN_PLACE: dict[str, Callable[[PreTrainedModel], None]] = {
     "probe": selective.train_head,
     "bitfit": selective.train_biases,
 }
+# Methods that add in place to what the base layer returns.
+_IN_PLACE_ADDERS = frozenset(("c3a", "gralora", "poly"))
 # What a method wants to know of a batch, and autopeft's batches do not say.
 _HOOKS: dict[str, Callable[..., Any]] = {
     "poly": additive.name_task,
@@ -92,6 +95,8 @@ def adapt(
         _IN_PLACE[full.method](model)
         return model
     config = _configure(model, full)
+    if full.method in _IN_PLACE_ADDERS:
+        hand_out_copies(model)
     _name_task(config, model, task)
     tuners.register()
     try:

@@ -17,6 +17,7 @@ from autopeft.errors import InputError, UnsupportedError
 from autopeft.methods.heads import auto_class, head_family
 from autopeft.methods.quantization.convert import materialise, quantize
 from autopeft.methods.quantization.loading import loading_options
+from autopeft.methods.quantization.mending import mend
 from autopeft.methods.quantization.schemes import Quantization, find_quantization
 from autopeft.space.candidate import Training
 from autopeft.workload.base_model import BaseModel
@@ -73,6 +74,7 @@ def build_backbone(
         del config.quantization_config  # what a checkpoint says of itself; `scheme` decides
     with _quietly():
         model = _build(base, config, task, training, scheme, weights=weights)
+    mend(model)
     if training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
+from autopeft.methods.abilities import with_abilities
 from autopeft.methods.heads import head_family
 from autopeft.methods.own_methods import OWN_METHODS
 from autopeft.methods.peft_types import PEFT_METHODS
@@ -129,7 +130,9 @@ _SPECS = (
     ),
 )
 
-METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*_SPECS, *OWN_METHODS, *PEFT_METHODS)}
+METHODS: dict[str, MethodSpec] = {
+    spec.name: with_abilities(spec) for spec in (*_SPECS, *OWN_METHODS, *PEFT_METHODS)
+}
 
 # Knobs that say how many tokens, or keys and values, a method puts before those of every row.
 _TOKEN_KNOBS = ("virtual_tokens", "num_virtual_tokens", "prefix")
@@ -223,6 +226,11 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
             f"sft needs a decoder or another model that writes; {base.name} is {kind}: "
             "use task classification."
         )
-    find_quantization(candidate.quantization)
+    packed = find_quantization(candidate.quantization).packed
+    if packed is not None and packed not in spec.quantised:
+        raise UnsupportedError(
+            f"{spec.name} does not work on a base in {candidate.quantization}: {spec.unpacked_reason}; leave "
+            f"out the quantisation, or take another method (`autopeft methods --quantization {packed}`)."
+        )
     if candidate.training.gradient_checkpointing and not spec.checkpointing:
         raise UnsupportedError(f"{spec.name} does not work with gradient checkpointing.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from autopeft.message import Message
+from autopeft.methods.quantization.schemes import Packed
 from autopeft.space.candidate import Scalar
 from autopeft.workload.base_model import Family
 from autopeft.workload.dataset import Task
 
 MethodFamily = Literal["reparameterised", "additive", "selective", "baseline"]
 Ability = Literal["peft", "autopeft", "model", "none"]
+Server = Literal["transformers", "vllm", "llama.cpp"]
 EVERY_FAMILY: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder", "vision", "speech", "multimodal")
 TEXT_FAMILIES: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder")
 
@@ -40,6 +42,10 @@ class MethodSpec(Message):
         named_task: whether every call of the adapted model needs `task_ids`, the number of each row's task.
         preparation: what it does with data before it trains, in words, where that may take more memory
             than its training, which is all that an estimate counts; empty where it does not.
+        quantised: packed bases it works on; a base that is not packed always works.
+        unpacked_reason: why it does not work on the others.
+        served: who loads its adapter as it is saved; what merges is served merged by all.
+        shares: share of a model's parameters that trains with the defaults, by model.
         families: families of base models it works on.  tasks: tasks it works for.
     """
 
@@ -59,5 +65,9 @@ class MethodSpec(Message):
     exports: Ability = "peft"
     named_task: bool = False
     preparation: str = ""
+    quantised: tuple[Packed, ...] = ()
+    unpacked_reason: str = ""
+    served: tuple[Server, ...] = ()
+    shares: dict[str, float] = {}
     families: tuple[Family, ...] = ("decoder", "encoder")
     tasks: tuple[Task, ...] = ("classification", "sft")

@@ -70,7 +70,11 @@ class Trainer:
         self._scoring = make_scoring(base, dataset)
         self._train = self.feed.rows("train")
         self._validation = self.feed.rows("validation")
-        backbone = build_backbone(base, dataset.task, len(dataset.labels), self.training, weights=True)
+        backbone = build_backbone(
+            *(base, dataset.task, len(dataset.labels), self.training),
+            weights=True,
+            quantization=candidate.quantization,
+        )
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
         prepare(
             self.model, candidate, self._batches(), lambda model, batch: loss_of(model, batch, self.training)

@@ -82,6 +82,21 @@ def test_adapters_of_our_own_and_whole_models_load_too(
     assert bundle.reference_difference == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("scheme", ["nf4", "int8"])
+def test_an_adapter_of_a_packed_base_loads_on_a_base_packed_alike(
+    scheme, encoder_with_weights, sentiment, tmp_path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="packed bases need the extra quant")
+    asked = Candidate(method="lora", training=TRAINING, quantization=scheme)
+    run = Trainer(encoder_with_weights, sentiment, asked, seed=0)
+    measured = TrialResult(state="complete", reports=(run.advance(10**9),))
+    bundle = write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
+    assert bundle.reference_difference == pytest.approx(0, abs=1e-5)
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "from transformers import BitsAndBytesConfig" in card
+    assert "quantization_config=BitsAndBytesConfig(" in card
+
+
 def test_a_causal_model_s_adapter_gives_the_recorded_logits(decoder_with_weights, turns, tmp_path) -> None:
     run, measured = trained(decoder_with_weights, turns, "lora")
     assert write_bundle(draft(tmp_path / "bundle", turns, "lora", measured), run).reference_difference <= 1e-5

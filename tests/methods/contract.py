@@ -96,7 +96,7 @@ def train(job: Job) -> Trained:
 def changes(trained: Trained) -> Fact:
     """Say whether what trains is the method's own, and has changed, and nothing else has by a bit."""
     after = dict(trained.model.named_parameters())
-    moved = {name for name, (value, _) in trained.before.items() if not torch.equal(value, after[name])}
+    moved = {name for name, (value, _) in trained.before.items() if not _alike(value, after[name])}
     own = {name for name, (_, trains) in trained.before.items() if trains}
     if moved - own:
         return Fact(False, f"frozen, but changed: {min(moved - own)}")
@@ -180,6 +180,11 @@ def logits_of(model: nn.Module, job: Job) -> torch.Tensor:
         inputs["task_ids"] = torch.zeros(ROWS, dtype=torch.int64)
     logits: torch.Tensor = model.eval()(**inputs).logits
     return logits.clone()
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Say whether two tensors are the same to the bit; torchao's are compared as they are stored."""
+    return torch.equal(getattr(one, "qdata", one), getattr(other, "qdata", other))
 
 
 def _of_head(name: str) -> bool:

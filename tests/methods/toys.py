@@ -137,11 +137,11 @@ def task_of(method: str, family: Family) -> Task:
     return usual if usual in spec.tasks or family not in spec.families else spec.tasks[0]
 
 
-def job_of(method: str, family: Family) -> Job:
+def job_of(method: str, family: Family, quantization: str = "none") -> Job:
     """Return what the cost model records of a pair."""
     training = Training(max_length=LENGTH, batch_size=ROWS, learning_rate=_RATES.get(method, _USUAL_RATE))
     knobs = SMALL.get(method, {}) | _KNOBS.get(method, {})
-    asked = complete(Candidate(method=method, knobs=knobs, training=training))
+    asked = complete(Candidate(method=method, knobs=knobs, training=training, quantization=quantization))
     shapes = ((2, LENGTH // 2), (2, LENGTH))
     base, task = base_of(method, family), task_of(method, family)
     return Job(base, asked, task, LABELS, "cpu", True, LOOPS["autopeft"], shapes)
@@ -174,4 +174,9 @@ def toy_batch(job: Job, config: Any) -> dict[str, torch.Tensor]:
 def backbone(job: Job) -> Any:
     """Return the base model, the same at each call."""
     torch.manual_seed(0)
-    return build_backbone(job.base, job.task, job.labels, job.candidate.training, weights=False)
+    candidate = job.candidate
+    return build_backbone(
+        *(job.base, job.task, job.labels, candidate.training),
+        weights=False,
+        quantization=candidate.quantization,
+    )

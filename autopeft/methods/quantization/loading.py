@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +16,10 @@ from autopeft.methods.quantization.schemes import OUTLIER_THRESHOLD, Quantizatio
 from autopeft.optional import require
 from autopeft.workload.base_model import BaseModel
 
+_BNB_FIELDS = frozenset(("load_in_4bit", "load_in_8bit", "llm_int8_skip_modules", "bnb_4bit_quant_type")) | {
+    "bnb_4bit_use_double_quant",
+    "bnb_4bit_compute_dtype",
+}
 _CHECKPOINTS = {"gptq": "gptqmodel", "awq": "gptqmodel", "hqq": "hqq"}
 
 
@@ -52,6 +57,33 @@ def loading_options(
             bnb_4bit_use_double_quant=scheme.nested,
         )
     }
+
+
+def loading_recipe(model: Any) -> tuple[str, str]:
+    """Return the import and the argument that load a base packed as this one is; empty where it is not.
+
+    The argument is as a user would type it behind others: `, quantization_config=BitsAndBytesConfig(...)`.
+    """
+    config = getattr(model.config, "quantization_config", None)
+    if isinstance(config, BitsAndBytesConfig):
+        chosen = config.to_diff_dict()
+        given = [f"{name}={_typed(value)}" for name, value in chosen.items() if name in _BNB_FIELDS]
+        made, imports = (
+            f"BitsAndBytesConfig({', '.join(given)})",
+            "from transformers import BitsAndBytesConfig",
+        )
+    elif isinstance(config, TorchAoConfig):
+        kind = type(config.quant_type).__name__
+        skipped = f"modules_to_not_convert={config.modules_to_not_convert!r}"
+        made = f"TorchAoConfig({kind}(), {skipped})"
+        imports = f"from torchao.quantization import {kind}\nfrom transformers import TorchAoConfig"
+    else:
+        return "", ""
+    return f"{imports}\n", f", quantization_config={made}"
+
+
+def _typed(value: object) -> str:
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _require_checkpoint(base: BaseModel, scheme: Quantization) -> None:

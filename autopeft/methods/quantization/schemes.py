@@ -9,6 +9,8 @@ from autopeft.message import Message
 
 Library = Literal["none", "bitsandbytes", "torchao", "gptqmodel", "hqq"]
 Kind = Literal["none", "4bit", "8bit", "packed", "rowwise"]
+Packed = Literal["nf4", "int8", "torchao", "gptq", "awq", "hqq"]
+"""What a packed base is called by methods: schemes whose layers are wrapped alike share a name."""
 
 # Columns of activations beyond it are multiplied in 16 bits (`llm_int8_threshold` of transformers).
 OUTLIER_THRESHOLD = 6.0
@@ -45,6 +47,15 @@ class Quantization(Message):
     ready_made: bool = False
     modelled: bool = False
     source: str = ""
+
+    @property
+    def packed(self) -> Packed | None:
+        """Under which name a method says that it works on such a base; None where nothing is packed."""
+        names: dict[str, Packed] = {
+            "4bit": "nf4", "8bit": "int8", "int8": "torchao", "float8_e4m3fn": "torchao",
+            "torchao": "torchao", "gptq": "gptq", "awq": "awq", "hqq": "hqq",
+        }  # fmt: skip
+        return names.get(self.kind) or names.get(self.code)
 
 
 _BNB = "bitsandbytes 0.50.2: nn/modules.py, autograd/_functions.py, backends/cuda/ops.py"
