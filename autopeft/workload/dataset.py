@@ -30,12 +30,26 @@ ACCURACY = Metric(name="accuracy", direction="maximize")
 HELD_OUT_LOSS = Metric(name="loss", direction="minimize")
 
 
-class Example(Message):
-    """One row: a text with its label (classification), or a prompt with its completion (sft)."""
+Medium = Literal["text", "image", "sound"]
 
-    text: str
+
+class Example(Message):
+    """One row: a text with its label (classification), or a prompt with its completion (sft).
+
+    Attributes:
+        file: path of an image or sound, in the place of a text.   content: SHA-256 of that file.
+    """
+
+    text: str = ""
     label: int = -1
     completion: str = ""
+    file: str = ""
+    content: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What makes two rows the same row: what is read and what is to be written, but not the class."""
+        return self.content or self.text.strip(), self.completion.strip()
 
 
 class Lengths(Message):
@@ -87,6 +101,7 @@ class Dataset(Message):
 
     Attributes:
         labels: class names in the order of `Example.label`; empty for sft.
+        medium: what a row is read from.
         columns: which column of the file plays which part, as guessed or given.
         fingerprint: hash of all rows and splits.
         notes: what was decided about the data on the user's behalf.
@@ -94,6 +109,7 @@ class Dataset(Message):
 
     name: str
     task: Task
+    medium: Medium = "text"
     metric: Metric
     train: tuple[Example, ...] = Field(min_length=1)
     validation: tuple[Example, ...] = Field(min_length=1)
