@@ -60,6 +60,7 @@ MESSAGES = {
     "hardware.prices",
     "workload.base_model",
     "workload.dataset",
+    "workload.tasks",
     "space.candidate",
     "space.search_space",
     "space.optimizers",
@@ -99,11 +100,13 @@ MACHINERY: dict[str, set[str]] = {
     # Which family a configuration belongs to is written down once, beside the catalogue.
     "methods": {"workload.families"},
     # Training adapts a model and turns its rows into batches; both exist once.
-    "train": {"methods.adapt", "methods.backbone", "workload.tokens", "workload.batching"},
+    "train": {
+        *("methods.adapt", "methods.backbone", "methods.heads", "workload.tokens", "workload.batching"),
+    },
     # A domain of a search space is data; the searcher walks through it.
     "search": {"space.domain"},
-    # An adapter is exported by the trainer that holds it, and read back in batches as in training.
-    "export": {"methods.registry", "train.trainer", "train.batches"},
+    # An adapter is exported by the trainer that holds it.
+    "export": {"methods.registry", "train.trainer"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.

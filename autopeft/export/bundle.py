@@ -14,6 +14,7 @@ class Bundle(Message):
     """What `autopeft.json` of an exported directory holds.
 
     Attributes:
+        head: the transformers class that loads the model.
         path: the directory.   format: "peft" loads with peft alone, "autopeft" after
             `import autopeft.adapters`, "model" is a whole transformers model.
         test_score, low, high: the metric on the test rows with its 95 % interval.
@@ -26,6 +27,7 @@ class Bundle(Message):
     format: str
     model: str
     task: Task
+    head: str
     labels: tuple[str, ...]
     candidate: Candidate
     budget: Budget

@@ -6,8 +6,7 @@ from autopeft.export.bundle import Bundle
 from autopeft.export.check import loading_code
 from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
-
-_PIPELINE_TAGS = {"classification": "text-classification", "sft": "text-generation"}
+from autopeft.workload.tasks import PIPELINES
 
 
 def model_card(bundle: Bundle) -> str:
@@ -17,14 +16,14 @@ def model_card(bundle: Bundle) -> str:
     metadata = {
         "base_model": bundle.model,
         "library_name": "transformers" if bundle.format == "model" else "peft",
-        "pipeline_tag": _PIPELINE_TAGS[bundle.task],
+        "pipeline_tag": PIPELINES[bundle.head],
         "tags": ["autopeft", bundle.candidate.method],
         "model-index": [
             {
                 "name": bundle.study,
                 "results": [
                     {
-                        "task": {"type": _PIPELINE_TAGS[bundle.task]},
+                        "task": {"type": PIPELINES[bundle.head]},
                         "dataset": {"name": bundle.data, "type": bundle.data_fingerprint[:12]},
                         "metrics": [{"type": bundle.metric.name, "value": round(bundle.test_score, 4)}],
                     }
@@ -34,7 +33,7 @@ def model_card(bundle: Bundle) -> str:
     }
     imports, loader = loading_code(
         bundle.format,
-        bundle.task,
+        bundle.head,
         len(bundle.labels),
         bundle.candidate.training.precision,
         '"PATH_OF_THIS_FOLDER"',

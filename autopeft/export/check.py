@@ -9,14 +9,15 @@ from pathlib import Path
 
 from autopeft.errors import ExportError
 from autopeft.space.candidate import Precision
-from autopeft.workload.dataset import Task
 
 _DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16"}
 REFERENCE = "reference.json"
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 3e-2}
 """Largest difference of logits, where they are large a share of the largest."""
 
-_CLASSES = {"classification": "SequenceClassification", "sft": "CausalLM"}
+_PEFT_LOADS = ("CausalLM", "Seq2SeqLM", "SequenceClassification", "TokenClassification")
+"""Heads that peft has an `AutoPeftModelFor...` of."""
+
 # Runs without autopeft on the path of imports, but for the one import that our own adapters need.
 _SCRIPT = """
 import json, pathlib, sys
@@ -35,33 +36,41 @@ print(json.dumps(float((logits.float() - expected).abs().max() / expected.abs().
 """
 
 
-def loading_code(kind: str, task: Task, labels: int, precision: Precision, path: str) -> tuple[str, str]:
-    """Return the imports and the expression that load a bundle, as a user would type them."""
-    auto = _CLASSES[task]
+def loading_code(kind: str, head: str, labels: int, precision: Precision, path: str) -> tuple[str, str]:
+    """Return the imports and the expression that load a bundle, as a user would type them.
+
+    Args:
+        kind: "peft", "autopeft" or "model".
+        head: the transformers class of the base model.
+        labels: how many numbers the head gives; 0 where that is not for the task to say.
+        path: an expression of the bundle's directory.
+    """
     more = f', dtype="{_DTYPES[precision]}"'
     if kind == "model":
-        return (
-            f"from transformers import AutoModelFor{auto}",
-            f"AutoModelFor{auto}.from_pretrained({path}{more})",
-        )
-    if task == "classification":
+        return f"from transformers import {head}", f"{head}.from_pretrained({path}{more})"
+    if labels:
         more += f", num_labels={labels}"
     ours = "import autopeft.adapters\n" if kind == "autopeft" else ""
+    of = head.removeprefix("AutoModelFor")
+    if of in _PEFT_LOADS:
+        auto = f"AutoPeftModelFor{of}"
+        return f"{ours}from peft import {auto}", f"{auto}.from_pretrained({path}{more})"
+    base = f"PeftConfig.from_pretrained({path}).base_model_name_or_path"
     return (
-        f"{ours}from peft import AutoPeftModelFor{auto}",
-        f"AutoPeftModelFor{auto}.from_pretrained({path}{more})",
+        f"{ours}from peft import PeftConfig, PeftModel\nfrom transformers import {head}",
+        f"PeftModel.from_pretrained({head}.from_pretrained({base}{more}), {path})",
     )
 
 
 def compare_in_fresh_process(
-    folder: Path, kind: str, task: Task, labels: int, precision: Precision, device: str = "cpu"
+    folder: Path, kind: str, head: str, labels: int, precision: Precision, device: str = "cpu"
 ) -> float:
     """Return the largest difference between the recorded logits and those of a fresh process.
 
     Raises:
         ExportError: the directory does not load, or differs by more than `TOLERANCE`.
     """
-    imports, loader = loading_code(kind, task, labels, precision, "str(folder)")
+    imports, loader = loading_code(kind, head, labels, precision, "str(folder)")
     script = _SCRIPT.format(imports=imports, loader=loader, device=device)
     done = subprocess.run(  # noqa: S603 (our own interpreter and script)
         [sys.executable, "-W", "ignore", "-c", script, str(folder)],

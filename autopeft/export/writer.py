@@ -20,13 +20,12 @@ from autopeft.export.card import model_card
 from autopeft.export.check import REFERENCE, compare_in_fresh_process
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.registry import METHODS
-from autopeft.train.batches import collate, tokenize
-from autopeft.workload.dataset import Example
 
 if TYPE_CHECKING:
     from autopeft.train.trainer import Trainer
 
-_REFERENCE_TEXTS = ("A short text.", "Another one, a little longer than the first.")
+_WIDE = 1024
+"""Numbers at each place of a row from which on only the last place is compared: a vocabulary."""
 
 
 def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bundle:
@@ -60,7 +59,7 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
         difference = compare_in_fresh_process(
             staging,
             draft.format,
-            draft.task,
+            draft.head,
             len(draft.labels),
             draft.candidate.training.precision,
             str(trainer.device),
@@ -95,16 +94,16 @@ def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:
         model.config.label2id = {name: index for index, name in enumerate(draft.labels)}
     if isinstance(model, PeftModel | PreTrainedModel):
         model.save_pretrained(str(folder))
-    trainer.tokenizer.save_pretrained(folder)
-    examples = [Example(text=text, completion=text) for text in _REFERENCE_TEXTS]
-    rows = tokenize(trainer.tokenizer, examples, draft.task, trainer.training.max_length)
-    batch = collate(rows, pad=trainer.tokenizer.pad_token_id, device=trainer.device)
-    del batch["labels"]
+    trainer.feed.save(folder)
+    batch = {name: tensor.to(trainer.device) for name, tensor in trainer.feed.reference().items()}
     if METHODS[draft.candidate.method].named_task:
-        batch["task_ids"] = torch.zeros(len(rows), dtype=torch.int64, device=trainer.device)
+        rows = len(next(iter(batch.values())))
+        batch["task_ids"] = torch.zeros(rows, dtype=torch.int64, device=trainer.device)
     model.eval()
     with torch.inference_mode():
-        logits = model(**batch).logits[:, -1:] if draft.task == "sft" else model(**batch).logits
+        logits = model(**batch).logits
+    if logits.dim() == 3 and logits.shape[-1] > _WIDE:
+        logits = logits[:, -1:]
     reference = {name: tensor.tolist() for name, tensor in batch.items()} | {"logits": logits.tolist()}
     write_atomically(folder / REFERENCE, json.dumps(reference))
 

@@ -10,6 +10,7 @@ from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
 from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study
+from autopeft.methods.heads import head_name
 from autopeft.plan.plan import Plan
 from autopeft.report.facts import DataFacts, StudyFacts
 from autopeft.request import Request
@@ -99,6 +100,7 @@ def export_winner(request: Request, *, out: str | None, force: bool) -> Bundle:
             format=bundle_format(best.candidate.method),
             model=inputs.base.name,
             task=dataset.task,
+            head=head_name(inputs.base.family, dataset.task, inputs.base.config.get("model_type", "")) or "",
             labels=dataset.labels,
             candidate=best.candidate,
             budget=done.request.budget,

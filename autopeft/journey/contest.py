@@ -13,6 +13,7 @@ from autopeft.report.intervals import mean_interval, paired_difference, wilson
 from autopeft.search.study import Study, Trial
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset
+from autopeft.workload.tasks import TASKS
 
 if TYPE_CHECKING:
     from autopeft.train.evaluate import Evaluation
@@ -56,7 +57,7 @@ def hold_contest(
         scores.append(
             _score(DEFAULT, baseline.candidate.label, other, dataset, trial=baseline, against=winner)
         )
-    if dataset.task == "classification":
+    if TASKS[dataset.task].baseline == "probe":
         from autopeft.train.probe import linear_probe
 
         validation, test = linear_probe(base, dataset, best.candidate.training, device=device)
@@ -79,7 +80,7 @@ def _score(
     against: Evaluation | None = None,
 ) -> TestScore:
     values = evaluation.values
-    share = dataset.task == "classification"
+    share = dataset.metric.interval == "proportion"
     low, high = wilson(round(sum(values)), len(values)) if share else mean_interval(values)
     lead: Mapping[str, float] = {}
     if against is not None:

@@ -18,8 +18,8 @@ from autopeft.methods import additive, bottleneck, ladder, reparameterised, sele
 from autopeft.methods.heads import head_family, head_modules, peft_task_type
 from autopeft.methods.registry import complete, find_method
 from autopeft.space.candidate import Candidate
-from autopeft.workload.dataset import Task
 from autopeft.workload.families import family_of
+from autopeft.workload.tasks import TASKS, Task
 
 _CONFIGS: dict[str, Callable[[PreTrainedModel, Candidate], PeftConfig]] = {
     "lora": reparameterised.lora,
@@ -107,7 +107,7 @@ def _name_task(config: PeftConfig, model: PreTrainedModel, task: Task) -> None:
     family = family_of(fields, type(model).__name__)
     config.task_type = peft_task_type(family, task, model.config.model_type)
     known = head_family(family, model.config.model_type) in ("decoder", "encoder")
-    if task == "classification" and not known and hasattr(config, "modules_to_save"):
+    if TASKS[task].new_head and not known and hasattr(config, "modules_to_save"):
         config.modules_to_save = head_modules(model)
 
 

@@ -6,26 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.errors import UnsupportedError
 from autopeft.workload.base_model import Family
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from peft import TaskType
     from torch import nn
     from transformers import PretrainedConfig
 
-# By name, so that asking for a default task loads no torch.
-_AUTO_CLASSES: dict[tuple[Family, Task], str] = {
-    ("decoder", "sft"): "AutoModelForCausalLM",
-    ("decoder", "classification"): "AutoModelForSequenceClassification",
-    ("encoder", "classification"): "AutoModelForSequenceClassification",
-    ("encoder-decoder", "sft"): "AutoModelForSeq2SeqLM",
-    ("encoder-decoder", "classification"): "AutoModelForSequenceClassification",
-    ("vision", "classification"): "AutoModelForImageClassification",
-    ("speech", "sft"): "AutoModelForSpeechSeq2Seq",
-    ("speech", "classification"): "AutoModelForAudioClassification",
-    ("multimodal", "sft"): "AutoModelForImageTextToText",
-    ("multimodal", "classification"): "AutoModelForSequenceClassification",
-}
 # Two encoders trained against each other; only the one that sees can take a head.
 _DUAL_ENCODERS = frozenset(("altclip", "clip", "metaclip_2", "siglip", "siglip2"))
 _DEFAULT_TASKS: dict[Family, Task] = {
@@ -52,6 +39,11 @@ def head_family(family: Family, model_type: str) -> Family:
     return "vision" if model_type in _DUAL_ENCODERS else family
 
 
+def head_name(family: Family, task: Task, model_type: str = "") -> str | None:
+    """Name the transformers class that builds a model for a task; None where there is none."""
+    return TASKS[task].heads.get(head_family(family, model_type))
+
+
 def auto_class(family: Family, task: Task, config: PretrainedConfig) -> Any:
     """Choose the transformers class (an `AutoModelFor...`) that builds a model with the head of a task.
 
@@ -62,7 +54,7 @@ def auto_class(family: Family, task: Task, config: PretrainedConfig) -> Any:
 
     model_type = config.model_type
     kind = head_family(family, model_type)
-    name = _AUTO_CLASSES.get((kind, task))
+    name = head_name(family, task, model_type)
     if name is None:
         other = _DEFAULT_TASKS[kind]
         raise UnsupportedError(
@@ -91,8 +83,9 @@ def peft_task_type(family: Family, task: Task, model_type: str) -> TaskType | No
     kind = head_family(family, model_type)
     if kind in ("vision", "speech"):
         return None
-    if task == "classification":
-        return TaskType.SEQ_CLS
+    said = TASKS[task].peft_type
+    if said is not None:
+        return TaskType[said]
     return TaskType.SEQ_2_SEQ_LM if kind == "encoder-decoder" else TaskType.CAUSAL_LM
 
 
@@ -118,6 +111,6 @@ def _alternative(family: Family, task: Task, config: PretrainedConfig) -> str:
 
     kind = head_family(family, config.model_type)
     other: Task = "classification" if task == "sft" else "sft"
-    name = _AUTO_CLASSES.get((kind, other))
+    name = TASKS[other].heads.get(kind)
     exists = name is not None and type(config) in getattr(transformers, name)._model_mapping
     return f"task {other}" if exists else "another model (`autopeft models`)"

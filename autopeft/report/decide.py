@@ -250,7 +250,7 @@ def _optimism(winner: TestScore, best: Trial, metric: Metric) -> str:
 def _peers(study: Study, best: Trial, data: DataFacts) -> str:
     """Name the smallest configuration that validation cannot tell from the best one."""
     rows = data.rows.get("validation", 0)
-    if not is_share(data.metric) or not rows or best.result is None or best.predicted is None:
+    if data.metric.interval != "proportion" or not rows or best.result is None or best.predicted is None:
         return ""
     low, _ = wilson(round(best.result.score * rows), rows)
     peers = [

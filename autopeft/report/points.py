@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from autopeft.report.decide import is_share
 from autopeft.report.facts import StudyFacts
 from autopeft.report.intervals import wilson
 from autopeft.search.study import Role, Study, Trial, TrialState
@@ -125,7 +124,7 @@ def memory_parts(trial: Trial) -> dict[str, int]:
 def noise(facts: StudyFacts) -> tuple[float, float] | None:
     """Return the interval of the best validation score; None where its rows or its spread are unknown."""
     best, rows = facts.study.best, facts.data.rows.get("validation", 0)
-    if best is None or best.result is None or not rows or not is_share(facts.data.metric):
+    if best is None or best.result is None or not rows or facts.data.metric.interval != "proportion":
         return None
     return wilson(round(best.result.score * rows), rows)
 

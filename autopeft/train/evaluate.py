@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from autopeft.train.batches import Row, collate
-from autopeft.workload.dataset import Task
-from autopeft.workload.tokens import IGNORED
+from autopeft.train.feed import Feed
+from autopeft.train.scoring import Facts, Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,64 +19,46 @@ class Evaluation:
     """A score with its rows.
 
     Attributes:
-        values: one number a row, in the order of the rows: 1 or 0 for a right or wrong class
-            (classification), mean loss of the completion's tokens in nats (sft).
-        extra: further metrics by name.
+        facts: what each row contributed, in the order of the rows.
+        scoring: what makes a score of them.
     """
 
-    values: tuple[float, ...]
-    extra: dict[str, float]
+    facts: Facts
+    scoring: Scoring
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The score of each row, where rows have one of their own: 1 or 0 for a class, a loss."""
+        return tuple(self.facts[:, 0].tolist())
 
     @property
     def score(self) -> float:
-        """The mean over rows."""
-        return sum(self.values) / len(self.values)
+        """The metric over all rows."""
+        return self.scoring.score(self.facts)
+
+    @property
+    def extra(self) -> dict[str, float]:
+        """Further metrics by name."""
+        return self.scoring.further(self.facts)
 
 
 def evaluate(
-    model: nn.Module, rows: Sequence[Row], task: Task, *, pad: int, batch_size: int, device: torch.device
+    model: nn.Module,
+    feed: Feed[Any],
+    rows: Sequence[Any],
+    scoring: Scoring,
+    *,
+    batch_size: int,
+    device: torch.device,
 ) -> Evaluation:
-    """Score a model on rows; leaves it in evaluation mode.
-
-    Args:
-        pad: the tokenizer's padding id.
-    """
+    """Score a model on rows that `feed` made; leaves it in evaluation mode."""
     model.eval()
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    values = [0.0] * len(rows)
-    right = tokens = 0
+    order = sorted(range(len(rows)), key=lambda index: feed.length(rows[index]))
+    found: list[torch.Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collate([rows[index] for index in chosen], pad=pad, device=device)
-            labels = batch.pop("labels")
-            logits = model(**batch).logits
-            if task == "classification":
-                scores = (logits.argmax(-1) == labels).float()
-            else:
-                losses, hits, counts = _completion_losses(logits, labels)
-                scores = losses / counts.clamp(min=1)
-                right += int(hits.sum())
-                tokens += int(counts.sum())
-            for index, value in zip(chosen, scores.tolist(), strict=True):
-                values[index] = value
-    extra = {"token_accuracy": right / max(tokens, 1)} if task == "sft" else {}
-    return Evaluation(values=tuple(values), extra=extra)
-
-
-def _completion_losses(
-    logits: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return summed loss, correct tokens and tokens of each row, shapes (rows,).
-
-    Virtual tokens stand before the text, so the logits are aligned at their end.
-    """
-    logits = logits[:, -labels.shape[1] :]
-    mask = labels[:, 1:] != IGNORED
-    # Only the completion's places become fp32: with a large vocabulary the rest would cost gigabytes.
-    predicted, wanted = logits[:, :-1][mask].float(), labels[:, 1:][mask]
-    losses = torch.zeros(mask.shape, device=logits.device)
-    losses[mask] = nn.functional.cross_entropy(predicted, wanted, reduction="none")
-    hits = torch.zeros_like(mask)
-    hits[mask] = predicted.argmax(-1) == wanted
-    return losses.sum(1), hits.sum(1), mask.sum(1)
+            batch = feed.collate([rows[index] for index in order[start : start + batch_size]])
+            found.append(scoring.facts(model, {name: each.to(device) for name, each in batch.items()}).cpu())
+    facts = np.empty((len(rows), found[0].shape[1]))
+    facts[order] = torch.cat(found).double().numpy()
+    return Evaluation(facts=facts, scoring=scoring)

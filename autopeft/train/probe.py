@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +11,11 @@ from transformers import PreTrainedModel
 
 from autopeft.methods.backbone import build_backbone
 from autopeft.space.candidate import Training
-from autopeft.train.batches import Row, collate, tokenize
 from autopeft.train.evaluate import Evaluation
+from autopeft.train.feed import Feed, make_feed
+from autopeft.train.scoring import make_scoring
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset
-from autopeft.workload.tokens import load_tokenizer
 
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
@@ -31,13 +32,11 @@ def linear_probe(
 
     model = build_backbone(base, dataset.task, len(dataset.labels), training, weights=True)
     torch.nn.Module.to(model, device)
-    tokenizer = load_tokenizer(base)
+    feed, scoring = make_feed(base, dataset, training), make_scoring(base, dataset)
     features, labels = {}, {}
     for split in ("train", "validation", "test"):
-        examples = getattr(dataset, split)
-        rows = tokenize(tokenizer, examples, dataset.task, training.max_length)
-        features[split] = _pooled(model, rows, tokenizer.pad_token_id, torch.device(device))
-        labels[split] = np.array([example.label for example in examples])
+        features[split] = _pooled(model, feed, feed.rows(split), torch.device(device))
+        labels[split] = np.array([example.label for example in getattr(dataset, split)])
     scaler = StandardScaler().fit(features["train"])
     fitted = [
         LogisticRegression(C=strength, max_iter=1000).fit(
@@ -50,29 +49,28 @@ def linear_probe(
         for probe in fitted
     ]
     best = max(hits, key=lambda hit: float(hit["validation"].mean()))
-    return _scored(best["validation"]), _scored(best["test"])
+    validation, test = (
+        Evaluation(facts=hits.astype(float)[:, None], scoring=scoring)
+        for hits in (best["validation"], best["test"])
+    )
+    return validation, test
 
 
 def _pooled(
-    model: PreTrainedModel, rows: Sequence[Row], pad: int, device: torch.device, batch_size: int = 32
+    model: PreTrainedModel, feed: Feed[Any], rows: Sequence[Any], device: torch.device, batch_size: int = 32
 ) -> np.ndarray:
     """Return the mean of the last hidden state over each row's tokens, shape (rows, hidden)."""
     backbone = model.base_model.eval()
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    order = sorted(range(len(rows)), key=lambda index: feed.length(rows[index]))
     pooled: list[np.ndarray] = [np.empty(0)] * len(rows)
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = collate([rows[index] for index in chosen], pad=pad, device=device)
-            hidden = backbone(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            ).last_hidden_state.float()
-            mask = batch["attention_mask"].unsqueeze(-1)
+            batch = feed.collate([rows[index] for index in chosen])
+            inputs = {name: each.to(device) for name, each in batch.items() if name != "labels"}
+            hidden = backbone(**inputs).last_hidden_state.float()
+            mask = inputs["attention_mask"].unsqueeze(-1)
             means = (hidden * mask).sum(1) / mask.sum(1)
             for index, mean in zip(chosen, means.cpu().numpy(), strict=True):
                 pooled[index] = mean
     return np.stack(pooled)
-
-
-def _scored(hits: np.ndarray) -> Evaluation:
-    return Evaluation(values=tuple(float(hit) for hit in hits), extra={})

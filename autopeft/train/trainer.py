@@ -19,16 +19,16 @@ from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
 from autopeft.methods.backbone import build_backbone
 from autopeft.space.candidate import Candidate, Training
-from autopeft.train.batches import Row, collate, tokenize
 from autopeft.train.evaluate import Evaluation, evaluate
+from autopeft.train.feed import make_feed
 from autopeft.train.meter import Meter
 from autopeft.train.optimizer_state import pack_state, unpack_state
 from autopeft.train.result import Report
+from autopeft.train.scoring import make_scoring
 from autopeft.train.step import Batch, make_optimizer, training_step
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.batching import bucketed_batches
 from autopeft.workload.dataset import Dataset
-from autopeft.workload.tokens import load_tokenizer
 
 _STATE, _PROGRESS, _ADAPTER = "state.safetensors", "progress.json", "adapter"
 
@@ -42,7 +42,7 @@ class TrainerFactory:
     device: str = "cpu"
 
     def __call__(self, candidate: Candidate, seed: int) -> Trainer:
-        """Load the base model, adapt it and tokenise the rows."""
+        """Load the base model, adapt it and make its rows ready."""
         return Trainer(self.base, self.dataset, candidate, seed=seed, device=self.device)
 
 
@@ -52,7 +52,7 @@ class Trainer:
     def __init__(
         self, base: BaseModel, dataset: Dataset, candidate: Candidate, *, seed: int, device: str = "cpu"
     ) -> None:
-        """Load, adapt and tokenise; nothing is trained yet.
+        """Load, adapt and make rows ready; nothing is trained yet.
 
         Raises:
             UnsupportedError: the candidate asks for packed rows, which are costed but not trained here.
@@ -64,9 +64,10 @@ class Trainer:
         self.training: Training = candidate.training
         self.device = torch.device(device)
         self.meter = Meter(self.device)
-        self.tokenizer = load_tokenizer(base)
-        self._train = self.rows("train")
-        self._validation = self.rows("validation")
+        self.feed = make_feed(base, dataset, self.training)
+        self._scoring = make_scoring(base, dataset)
+        self._train = self.feed.rows("train")
+        self._validation = self.feed.rows("validation")
         backbone = build_backbone(base, dataset.task, len(dataset.labels), self.training, weights=True)
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
         self.optimizer = make_optimizer(self.model, self.training)
@@ -105,9 +106,9 @@ class Trainer:
         """Score the model as it is on a split ("validation" or "test")."""
         return evaluate(
             self.model,
-            self._validation if split == "validation" else self.rows(split),
-            self.dataset.task,
-            pad=self.tokenizer.pad_token_id,
+            self.feed,
+            self._validation if split == "validation" else self.feed.rows(split),
+            self._scoring,
             batch_size=self.training.batch_size,
             device=self.device,
         )
@@ -168,20 +169,15 @@ class Trainer:
 
     def _batches(self, skip: int = 0) -> Iterator[Batch]:
         """Yield padded batches of epoch after epoch, in an order that the seed alone decides."""
-        lengths = [len(row.ids) for row in self._train]
+        lengths = [self.feed.length(row) for row in self._train]
         epoch = passed = 0
         while True:
             for chosen in bucketed_batches(lengths, self.training.batch_size, self.seed * 1000 + epoch):
                 passed += 1
                 if passed > skip:
-                    rows = [self._train[index] for index in chosen]
-                    yield collate(rows, pad=self.tokenizer.pad_token_id, device=self.device)
+                    batch = self.feed.collate([self._train[index] for index in chosen])
+                    yield {name: tensor.to(self.device) for name, tensor in batch.items()}
             epoch += 1
-
-    def rows(self, split: str) -> list[Row]:
-        """Return the tokenised rows of a split."""
-        examples = getattr(self.dataset, split)
-        return tokenize(self.tokenizer, examples, self.dataset.task, self.training.max_length)
 
     def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from autopeft.errors import DataError
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 MEDIA_ROLES = ("image", "audio")
 """Columns that name files: never guessed here, as their cells say more than their names."""
@@ -26,12 +26,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Names by which a column is known, the likeliest first; case does not matter."""
 
 _NUMBERING = ("", "id", "idx", "index", "unnamed: 0")
-
-_PARTS: dict[Task, tuple[tuple[str, ...], ...]] = {
-    "classification": (("image", "label"), ("audio", "label"), ("text", "label")),
-    "sft": (("audio", "text"), ("messages",), ("prompt", "completion")),
-}
-"""Which roles each task needs: any one of these sets."""
 
 
 def assign(
@@ -82,7 +76,7 @@ def _likely_tasks(available: Sequence[str], given: Mapping[str, str]) -> tuple[T
 
 
 def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> dict[str, str] | None:
-    for needed in _PARTS[task]:
+    for needed in TASKS[task].needs:
         if any(role in MEDIA_ROLES and role not in given for role in needed):
             continue
         roles = {role: column for role, column in given.items() if role in (*needed, "context", "split")}

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from autopeft.message import Message
+from autopeft.workload.tasks import ACCURACY, HELD_OUT_LOSS, Metric, Task
 
-Task = Literal["classification", "sft"]
-
-
-class Metric(Message):
-    """What a score is and which way it improves."""
-
-    name: str
-    direction: Literal["maximize", "minimize"]
-
-    def better(self, one: float, other: float) -> bool:
-        """Say whether `one` is strictly better than `other` (NaN is worse than anything)."""
-        if math.isnan(one) or math.isnan(other):
-            return not math.isnan(one) and math.isnan(other)
-        return one > other if self.direction == "maximize" else one < other
-
-
-ACCURACY = Metric(name="accuracy", direction="maximize")
-HELD_OUT_LOSS = Metric(name="loss", direction="minimize")
+__all__ = [
+    "ACCURACY",
+    "HELD_OUT_LOSS",
+    "Dataset",
+    "Example",
+    "Lengths",
+    "Medium",
+    "Metric",
+    "Task",
+    "Workload",
+]
 
 
 Medium = Literal["text", "image", "sound"]

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from autopeft.errors import DataError
-from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS, Dataset, Example, Medium, Task
+from autopeft.workload.dataset import Dataset, Example, Medium
+from autopeft.workload.tasks import TASKS, Task
 
 Rows = tuple[Example, ...]
 
@@ -36,7 +37,7 @@ def seal(
         name=name,
         task=task,
         medium=medium,
-        metric=ACCURACY if task == "classification" else HELD_OUT_LOSS,
+        metric=TASKS[task].metric,
         train=train,
         validation=validation,
         test=test,

@@ -20,6 +20,7 @@ from autopeft.space.candidate import Candidate, Training
 from autopeft.train.result import TrialResult
 from autopeft.train.trainer import Trainer
 
+CLASSIFIER = "AutoModelForSequenceClassification"
 TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=1, max_length=16)
 
 
@@ -34,6 +35,7 @@ def draft(path: Path, dataset, method: str, measured: TrialResult) -> Bundle:
         format=bundle_format(method),
         model="tiny",
         task=dataset.task,
+        head={"classification": CLASSIFIER, "sft": "AutoModelForCausalLM"}[dataset.task],
         labels=dataset.labels,
         candidate=Candidate(method=method, training=TRAINING),
         budget=Budget(gpu_mem="1GB"),
@@ -122,7 +124,7 @@ def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) 
     content[-400:] = os.urandom(400)
     weights.write_bytes(content)
     with pytest.raises(ExportError, match="logits of the export must be within"):
-        compare_in_fresh_process(tmp_path / "bundle", "peft", "classification", 2, "fp32")
+        compare_in_fresh_process(tmp_path / "bundle", "peft", CLASSIFIER, 2, "fp32")
 
 
 def test_an_existing_directory_is_kept_unless_forced(encoder_with_weights, sentiment, tmp_path) -> None:
@@ -141,9 +143,7 @@ def test_a_failed_export_leaves_nothing_behind(
     encoder_with_weights, sentiment, tmp_path, monkeypatch
 ) -> None:
     run, measured = trained(encoder_with_weights, sentiment, "lora")
-    monkeypatch.setattr(
-        run.tokenizer, "save_pretrained", lambda folder: (_ for _ in ()).throw(OSError(28, "No space"))
-    )
+    monkeypatch.setattr(run.feed, "save", lambda folder: (_ for _ in ()).throw(OSError(28, "No space")))
     with pytest.raises(Exception, match="No space"):
         write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
     assert list(tmp_path.iterdir()) == []

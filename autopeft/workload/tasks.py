@@ -1,0 +1,96 @@
+"""Tasks: what each is learnt from, how it is scored, and which head it needs. Data, torch-free."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from autopeft.message import Message
+from autopeft.workload.base_model import Family
+
+Task = Literal["classification", "sft"]
+Interval = Literal["proportion", "mean", "bootstrap"]
+
+
+class Metric(Message):
+    """What a score is and which way it improves.
+
+    Attributes:
+        interval: how its interval is made: of a share of right rows ("proportion"), of a mean over rows
+            ("mean"), or by drawing rows again ("bootstrap", where no row has a score of its own).
+    """
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    interval: Interval = "mean"
+
+    def better(self, one: float, other: float) -> bool:
+        """Say whether `one` is strictly better than `other` (NaN is worse than anything)."""
+        if math.isnan(one) or math.isnan(other):
+            return not math.isnan(one) and math.isnan(other)
+        return one > other if self.direction == "maximize" else one < other
+
+
+ACCURACY = Metric(name="accuracy", direction="maximize", interval="proportion")
+HELD_OUT_LOSS = Metric(name="loss", direction="minimize")
+
+
+class TaskSpec(Message):
+    """One row of the table.
+
+    Attributes:
+        needs: columns that rows must have, by role; any one of these sets.
+        heads: the transformers class that builds the model, by family; families that are left out cannot
+            learn this.
+        peft_type: name of peft's `TaskType`; None where that follows from the family.
+        new_head: whether the head is not the pretrained one, so that it has to be trained.
+        baseline: what a winner is compared with: a linear model on frozen features ("probe"), or the model
+            as it is ("untrained").
+    """
+
+    metric: Metric
+    needs: tuple[tuple[str, ...], ...]
+    heads: dict[Family, str]
+    peft_type: str | None = None
+    new_head: bool = False
+    baseline: Literal["probe", "untrained"] = "untrained"
+
+
+TASKS: dict[Task, TaskSpec] = {
+    "classification": TaskSpec(
+        metric=ACCURACY,
+        needs=(("image", "label"), ("audio", "label"), ("text", "label")),
+        heads={
+            "decoder": "AutoModelForSequenceClassification",
+            "encoder": "AutoModelForSequenceClassification",
+            "encoder-decoder": "AutoModelForSequenceClassification",
+            "vision": "AutoModelForImageClassification",
+            "speech": "AutoModelForAudioClassification",
+            "multimodal": "AutoModelForSequenceClassification",
+        },
+        peft_type="SEQ_CLS",
+        new_head=True,
+        baseline="probe",
+    ),
+    "sft": TaskSpec(
+        metric=HELD_OUT_LOSS,
+        needs=(("audio", "text"), ("messages",), ("prompt", "completion")),
+        heads={
+            "decoder": "AutoModelForCausalLM",
+            "encoder-decoder": "AutoModelForSeq2SeqLM",
+            "speech": "AutoModelForSpeechSeq2Seq",
+            "multimodal": "AutoModelForImageTextToText",
+        },
+    ),
+}
+
+PIPELINES: dict[str, str] = {
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForImageClassification": "image-classification",
+    "AutoModelForAudioClassification": "audio-classification",
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
+    "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
+    "AutoModelForImageTextToText": "image-text-to-text",
+}
+"""The Hub's name of what a model with a head is for."""
