@@ -39,8 +39,10 @@ class Request(Message):
 
     Attributes:
         model: catalogue name, local directory or config.json, or hub id.
-        data: CSV, JSONL or Parquet file of training rows.   test_data: the same for the test rows.
-        columns: which column plays "text", "label", "prompt" or "completion"; the rest is guessed.
+        data: CSV, JSONL or Parquet file of training rows, a directory (class folders of images or sounds, a
+            saved dataset, Parquet shards) or a hub id.   test_data: the same for the test rows.
+        columns: which column plays "text", "image", "audio", "label", "prompt" or "completion"; the rest is
+            guessed.
         demo: run on what ships inside packages instead of `model` and `data`.
         gpu: a profile by name to plan for; None is this machine.
         space: a search space by name or file.

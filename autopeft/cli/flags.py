@@ -83,10 +83,14 @@ Model = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(metavar="FILE", rich_help_panel=WHAT, help="Training rows: CSV, JSONL or Parquet."),
+    typer.Option(
+        metavar="DATA",
+        rich_help_panel=WHAT,
+        help="Training rows: CSV, JSONL, Parquet, a directory, a hub dataset.",
+    ),
 ]
 TestData = Annotated[
-    str | None, typer.Option(metavar="FILE", rich_help_panel=WHAT, help="Test rows; else some are held out.")
+    str | None, typer.Option(metavar="DATA", rich_help_panel=WHAT, help="Test rows; else some are held out.")
 ]
 TaskName = Annotated[
     Literal["classification", "sft"] | None,
@@ -94,6 +98,12 @@ TaskName = Annotated[
 ]
 TextColumn = Annotated[
     str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the text.")
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of image files.")
+]
+AudioColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of sound files.")
 ]
 LabelColumn = Annotated[
     str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the class.")
@@ -241,6 +251,8 @@ def merge_flags(
     test_data: TestData = None,
     task: TaskName = None,
     text_column: TextColumn = None,
+    image_column: ImageColumn = None,
+    audio_column: AudioColumn = None,
     label_column: LabelColumn = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
@@ -281,6 +293,8 @@ def merge_flags(
         raise InputError(f"unexpected argument {kind!r}: only --demo takes a kind, classification or sft.")
     columns = {
         "text": text_column,
+        "image": image_column,
+        "audio": audio_column,
         "label": label_column,
         "prompt": prompt_column,
         "completion": completion_column,

@@ -21,7 +21,7 @@ from autopeft.workload.models import find_model
 
 ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
-_NO_DATA = "training needs data: give --data FILE (CSV, JSONL or Parquet), or try --demo."
+_NO_DATA = "training needs data: give --data DATA (CSV, JSONL, Parquet or a directory), or try --demo."
 
 
 @dataclass(frozen=True, kw_only=True)

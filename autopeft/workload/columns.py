@@ -7,8 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from autopeft.errors import DataError
 from autopeft.workload.tasks import TASKS, Task
 
-ROLES = ("text", "label", "prompt", "context", "completion", "messages", "split")
-_TEXT = "text sentence review content tweet comment document article body headline title utterance message"
+MEDIA_ROLES = ("image", "audio")
+"""Columns that name files: never guessed here, as their cells say more than their names."""
+ROLES = ("text", "label", *MEDIA_ROLES, "prompt", "context", "completion", "messages", "split")
+_TEXT = (
+    "text sentence review content tweet comment document article body headline title utterance message"
+    " sequence transcription transcript"
+)
 _NAMES: dict[str, tuple[str, ...]] = {
     "text": tuple(_TEXT.split()),
     "label": ("label", "labels", "target", "class", "sentiment", "category", "intent", "topic", "y"),
@@ -38,15 +43,20 @@ def assign(
         DataError: a given role or column does not exist, or no column looks like one that is needed.
     """
     _check_given(available, given, source)
-    for candidate in (task,) if task else _likely_tasks(given):
+    for candidate in (task,) if task else _likely_tasks(available, given):
         roles = _roles(available, given, candidate)
         if roles is not None:
             return candidate, roles
     wanted = task or "classification or sft"
     raise DataError(
-        f"{source} must have columns for {wanted} (text and label, or prompt and completion), but has "
-        f"{', '.join(map(repr, available))}: say which is which, such as text={available[0]} in columns."
+        f"{source} must have columns for {wanted} (text, image or audio and label; prompt and completion), "
+        f"but has {', '.join(map(repr, available))}: say which is which, such as text={available[0]}."
     )
+
+
+def has_text(available: Sequence[str]) -> bool:
+    """Say whether a column is called like one of texts."""
+    return _known("text", available, {}) is not None
 
 
 def _check_given(available: Iterable[str], given: Mapping[str, str], source: str) -> None:
@@ -57,21 +67,25 @@ def _check_given(available: Iterable[str], given: Mapping[str, str], source: str
             raise DataError(f"{source} has no column {column!r}; it has {', '.join(map(repr, available))}.")
 
 
-def _likely_tasks(given: Mapping[str, str]) -> tuple[Task, ...]:
+def _likely_tasks(available: Sequence[str], given: Mapping[str, str]) -> tuple[Task, ...]:
     """Order the tasks by what the user's own columns speak for; labelled text wins where none do."""
+    if "audio" in given and "label" not in given and _known("label", available, given) is None:
+        return ("sft", "classification") if _known("text", available, given) else ("classification", "sft")
     speaks_for_sft = {"prompt", "completion", "messages"} & given.keys()
     return ("sft",) if speaks_for_sft else ("classification", "sft")
 
 
 def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> dict[str, str] | None:
     for needed in TASKS[task].needs:
+        if any(role in MEDIA_ROLES and role not in given for role in needed):
+            continue
         roles = {role: column for role, column in given.items() if role in (*needed, "context", "split")}
         free = [column for column in available if column not in given.values()]
         for role in (*needed, "split"):
             if role not in roles:
                 _add(roles, role, _known(role, free, roles))
-        if task == "classification":
-            _add_the_only_other(available, roles)
+        if task == "classification" or "audio" in needed:
+            _add_the_only_other(needed, available, roles)
         elif "prompt" in roles and "context" not in roles:
             _add(roles, "context", _known("context", free, roles))
         if all(role in roles for role in needed):
@@ -79,11 +93,11 @@ def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> di
     return None
 
 
-def _add_the_only_other(available: Sequence[str], roles: dict[str, str]) -> None:
-    """Where one of text and label is known and one column is left, that is the other."""
+def _add_the_only_other(needed: Sequence[str], available: Sequence[str], roles: dict[str, str]) -> None:
+    """Where one of two roles is known and one column is left, that is the other."""
     left = [column for column in available if column not in roles.values()]
     left = [column for column in left if column.strip().lower() not in _NUMBERING]
-    missing = [role for role in ("text", "label") if role not in roles]
+    missing = [role for role in needed if role not in roles]
     if len(missing) == 1 and len(left) == 1:
         roles[missing[0]] = left[0]
 

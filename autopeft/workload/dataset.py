@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from autopeft.message import Message
 from autopeft.workload.tasks import ACCURACY, HELD_OUT_LOSS, Metric, Task
 
-__all__ = ["ACCURACY", "HELD_OUT_LOSS", "Dataset", "Example", "Lengths", "Metric", "Task", "Workload"]
+__all__ = [
+    "ACCURACY",
+    "HELD_OUT_LOSS",
+    "Dataset",
+    "Example",
+    "Lengths",
+    "Medium",
+    "Metric",
+    "Task",
+    "Workload",
+]
+
+
+Medium = Literal["text", "image", "sound"]
 
 
 class Example(Message):
-    """One row: a text with its label (classification), or a prompt with its completion (sft)."""
+    """One row: a text with its label (classification), or a prompt with its completion (sft).
 
-    text: str
+    Attributes:
+        file: path of an image or sound, in the place of a text.   content: SHA-256 of that file.
+    """
+
+    text: str = ""
     label: int = -1
     completion: str = ""
+    file: str = ""
+    content: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What makes two rows the same row: what is read and what is to be written, but not the class."""
+        return self.content or self.text.strip(), self.completion.strip()
 
 
 class Lengths(Message):
@@ -69,6 +94,7 @@ class Dataset(Message):
 
     Attributes:
         labels: class names in the order of `Example.label`; empty for sft.
+        medium: what a row is read from.
         columns: which column of the file plays which part, as guessed or given.
         fingerprint: hash of all rows and splits.
         notes: what was decided about the data on the user's behalf.
@@ -76,6 +102,7 @@ class Dataset(Message):
 
     name: str
     task: Task
+    medium: Medium = "text"
     metric: Metric
     train: tuple[Example, ...] = Field(min_length=1)
     validation: tuple[Example, ...] = Field(min_length=1)

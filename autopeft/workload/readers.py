@@ -10,26 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.errors import DataError
-from autopeft.workload.columns import assign
+from autopeft.workload.columns import MEDIA_ROLES, assign, has_text
 from autopeft.workload.dataset import Dataset, Example, Task
+from autopeft.workload.folders import SPLITS
+from autopeft.workload.media import KINDS, admit, find_media
+from autopeft.workload.sources import read_source
 from autopeft.workload.splits import Rows, carve, deduplicate, seal, shrink, without
-from autopeft.workload.tables import Table, read_table
+from autopeft.workload.tables import Table
 
 _FEWEST = 20
 _HELD_OUT_SHARE = 0.1
 _MOST_VALIDATION, _MOST_TEST = 1_000, 2_000
 """More held-out rows than these cost time in every trial and hardly sharpen a score."""
 
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 _SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
@@ -42,16 +35,19 @@ def read_dataset(
     seed: int = 0,
     train_rows: int | None = None,
 ) -> Dataset:
-    """Read labelled rows from CSV, JSON Lines, a JSON list or Parquet.
+    """Read labelled rows from CSV, JSON Lines, a JSON list or Parquet, or from a directory or hub dataset.
+
+    A row is a text, or names an image or a sound; a directory is one of class folders of such files, or of
+    what the `datasets` library saves, or of Parquet files (see `sources`).
 
     Rows are split as a "split" column says; what it leaves open is dealt out at random with the same
     share of every class: 10 % validation, 10 % test (unless `test_path` brings it), the rest training.
 
     Args:
-        path: the file of training rows.
+        path: the file or directory of training rows, or the id of a hub dataset.
         task: what is learnt; None guesses it from the columns.
-        columns: column by role (text, label, prompt, context, completion, messages, split), where the
-            guess is wrong.
+        columns: column by role (text, image, audio, label, prompt, context, completion, messages, split),
+            where the guess is wrong.
         test_path: a file of test rows with the same columns.
         seed: decides the random split.
         train_rows: use at most this many training rows.
@@ -59,13 +55,15 @@ def read_dataset(
     Raises:
         DataError: a file is missing, malformed, or cannot be learnt from.
     """
-    table = read_table(path)
-    task, roles = assign(table.columns, columns or {}, task, path)
-    test_table = read_table(test_path) if test_path else None
+    table = read_source(path)
+    task, roles = assign(table.columns, _with_media(table, columns or {}), task, path)
+    test_table = read_source(test_path) if test_path else None
     if test_table:
         _require_columns(test_table, [column for role, column in roles.items() if role != "split"])
     names = _class_names(table, roles) if task == "classification" else ()
-    notes = ["of each conversation, the last answered message"] if "messages" in roles else []
+    notes = [*table.notes]
+    if "messages" in roles:
+        notes.append("of each conversation, the last answered message")
     rows = _examples(table, roles, names)
     given = _given_splits(table, roles, rows, notes)
     if test_table:
@@ -79,12 +77,23 @@ def read_dataset(
     return seal(
         name=Path(path).stem,
         task=task,
+        medium=next((KINDS[role].medium for role in MEDIA_ROLES if role in roles), "text"),
         splits=splits,
         labels=names,
         columns=roles,
         source=path,
         notes=notes,
     )
+
+
+def _with_media(table: Table, given: Mapping[str, str]) -> Mapping[str, str]:
+    """Add the column that names images or sounds to what the user said, where rows have no other text."""
+    if given.keys() & {*MEDIA_ROLES, "prompt", "completion", "messages"}:
+        return given
+    found = find_media(table.rows, [column for column in table.columns if column not in given.values()])
+    if "image" in found and ("text" in given or has_text(table.columns)):
+        return given
+    return {**found, **given}
 
 
 def _given_splits(
@@ -97,12 +106,12 @@ def _given_splits(
         return given
     for example, cells, place in zip(rows, table.rows, table.places, strict=True):
         word = str(cells.get(roles["split"])).strip().lower()
-        if word not in _SPLIT_NAMES:
+        if word not in SPLITS:
             raise DataError(
-                f"{table.file}, {place}: {roles['split']!r} must be one of {', '.join(_SPLIT_NAMES)}, "
+                f"{table.file}, {place}: {roles['split']!r} must be one of {', '.join(SPLITS)}, "
                 f"but is {word!r}."
             )
-        given[_SPLIT_NAMES[word]].append(example)
+        given[SPLITS[word]].append(example)
     notes.append(f"split as the column {roles['split']!r} says")
     return given
 
@@ -193,7 +202,10 @@ def _examples(table: Table, roles: Mapping[str, str], names: Sequence[str]) -> l
                     f"{table.file}, {place}: the class {label!r} must occur in the training rows, whose "
                     f"classes are {', '.join(map(repr, names))}."
                 )
-            examples.append(Example(text=_text(cells, roles["text"], table, place), label=index[label]))
+            examples.append(_read(cells, roles, table, place, label=index[label]))
+        elif "audio" in roles:
+            spoken = _text(cells, roles["text"], table, place)
+            examples.append(_read(cells, roles, table, place, completion=spoken))
         else:
             prompt = _text(cells, roles["prompt"], table, place)
             context = str(cells.get(roles.get("context", "")) or "").strip()
@@ -202,6 +214,18 @@ def _examples(table: Table, roles: Mapping[str, str], names: Sequence[str]) -> l
                 Example(text=f"{prompt}\n\n{context}" if context else prompt, completion=completion)
             )
     return examples
+
+
+def _read(
+    cells: Mapping[str, Any], roles: Mapping[str, str], table: Table, place: str, **answer: Any
+) -> Example:
+    """Return a row that is read from a text, or from a file that holds an image or a sound."""
+    for role in MEDIA_ROLES:
+        if role in roles:
+            beside = table.file if table.file.is_dir() else table.file.parent
+            file, content = admit(cells.get(roles[role]), role, beside, f"{table.file}, {place}")
+            return Example(file=file, content=content, **answer)
+    return Example(text=_text(cells, roles["text"], table, place), **answer)
 
 
 def _text(cells: Mapping[str, Any], column: str, table: Table, place: str) -> str:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from autopeft.errors import DataError
-from autopeft.workload.dataset import Dataset, Example
+from autopeft.workload.dataset import Dataset, Example, Medium
 from autopeft.workload.tasks import TASKS, Task
 
 Rows = tuple[Example, ...]
@@ -19,6 +19,7 @@ def seal(
     *,
     name: str,
     task: Task,
+    medium: Medium = "text",
     splits: tuple[Rows, Rows, Rows],
     labels: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
@@ -30,11 +31,12 @@ def seal(
     for rows in splits:
         digest.update(b"\nsplit\n")
         for row in rows:
-            digest.update(json.dumps([row.text, row.label, row.completion]).encode() + b"\n")
+            digest.update(json.dumps([row.text or row.content, row.label, row.completion]).encode() + b"\n")
     train, validation, test = splits
     return Dataset(
         name=name,
         task=task,
+        medium=medium,
         metric=TASKS[task].metric,
         train=train,
         validation=validation,
@@ -55,21 +57,21 @@ def deduplicate(rows: Iterable[Example]) -> tuple[Rows, int, int]:
     labels_of: dict[tuple[str, str], set[int]] = defaultdict(set)
     everything = list(rows)
     for row in everything:
-        labels_of[_identity(row)].add(row.label)
+        labels_of[row.identity].add(row.label)
     kept: dict[tuple[str, str], Example] = {}
     contradictory = 0
     for row in everything:
-        if len(labels_of[_identity(row)]) > 1:
+        if len(labels_of[row.identity]) > 1:
             contradictory += 1
         else:
-            kept.setdefault(_identity(row), row)
+            kept.setdefault(row.identity, row)
     return tuple(kept.values()), len(everything) - contradictory - len(kept), contradictory
 
 
 def without(rows: Iterable[Example], *held_out: Iterable[Example]) -> Rows:
     """Leave out the rows that are also in a held-out split, whatever their label."""
-    seen = {_identity(row) for split in held_out for row in split}
-    return tuple(row for row in rows if _identity(row) not in seen)
+    seen = {row.identity for split in held_out for row in split}
+    return tuple(row for row in rows if row.identity not in seen)
 
 
 def carve(rows: Sequence[Example], sizes: Sequence[int], seed: int) -> list[Rows]:
@@ -129,7 +131,7 @@ def _strata(rows: Iterable[Example]) -> list[list[list[Example]]]:
     """Group rows by class, and within a class by text."""
     groups: dict[int, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[row.label][row.text.strip()].append(row)
+        groups[row.label][row.identity[0]].append(row)
     return [list(groups[label].values()) for label in sorted(groups)]
 
 
@@ -146,7 +148,3 @@ def _take(units: list[list[Example]], size: int) -> list[Example]:
         taken, left[0] = left[0][:size], left[0][size:]
     units[:] = left
     return taken
-
-
-def _identity(row: Example) -> tuple[str, str]:
-    return row.text.strip(), row.completion.strip()

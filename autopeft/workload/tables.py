@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.errors import DataError
+from autopeft.workload.arrow import rows_of
 
 LARGEST_CELL = 1_000_000
 """Characters; more is a file in the wrong format (a quote left open), not a text to learn from."""
@@ -17,12 +18,18 @@ LARGEST_CELL = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of a file: cells by column name, and where each row stands ("line 7")."""
+    """Rows of a file: cells by column name, and where each row stands ("line 7").
+
+    Attributes:
+        file: what was read; what its cells name as files is beside it.
+        notes: what was decided about the rows on the user's behalf.
+    """
 
     file: Path
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
     places: list[str]
+    notes: tuple[str, ...] = ()
 
 
 def read_table(path: str) -> Table:
@@ -48,12 +55,21 @@ def read_table(path: str) -> Table:
     table = reader(file)
     if not table.rows:
         raise DataError(f"{file} must hold at least one row, but is empty.")
+    return check_cells(table)
+
+
+def check_cells(table: Table) -> Table:
+    """Return the table.
+
+    Raises:
+        DataError: a cell is larger than any text to learn from.
+    """
     for row, place in zip(table.rows, table.places, strict=True):
         for column, cell in row.items():
             if isinstance(cell, str) and len(cell) > LARGEST_CELL:
                 raise DataError(
-                    f"{file}, {place}: a cell must hold at most {LARGEST_CELL} characters, "
-                    f"but {column!r} holds {len(cell)}."
+                    f"{table.file}, {place}: a cell must hold at most {LARGEST_CELL} characters, "
+                    f"but {column!r} holds {len(cell)}: leave the row out, or quote its cells."
                 )
     return table
 
@@ -105,7 +121,7 @@ def _parse_csv(file: Path, text: str, delimiter: str) -> Table:
             continue
         if not columns:
             columns = tuple(name.strip() for name in cells)
-            _check_unique(file, columns)
+            check_unique(file, columns)
             continue
         if len(cells) != len(columns):
             raise DataError(
@@ -116,7 +132,8 @@ def _parse_csv(file: Path, text: str, delimiter: str) -> Table:
         places.append(f"line {line}")
 
 
-def _check_unique(file: Path, columns: tuple[str, ...]) -> None:
+def check_unique(file: Path, columns: tuple[str, ...]) -> None:
+    """Make sure that a column can be told by its name."""
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise DataError(f"{file}: column names must be unique, but {', '.join(map(repr, twice))} is not.")
@@ -172,10 +189,10 @@ def _read_parquet(file: Path) -> Table:
     data = _read_bytes(file)
     try:
         content = parquet.read_table(pa.BufferReader(data))
-        rows: list[dict[str, Any]] = content.to_pylist()
+        rows = rows_of(content)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{file} is no readable Parquet file: {reason}") from None
-    _check_unique(file, tuple(content.column_names))
+    check_unique(file, tuple(content.column_names))
     places = [f"row {number}" for number in range(1, len(rows) + 1)]
     return Table(file=file, columns=tuple(content.column_names), rows=rows, places=places)

@@ -59,7 +59,7 @@ class TaskSpec(Message):
 TASKS: dict[Task, TaskSpec] = {
     "classification": TaskSpec(
         metric=ACCURACY,
-        needs=(("text", "label"),),
+        needs=(("image", "label"), ("audio", "label"), ("text", "label")),
         heads={
             "decoder": "AutoModelForSequenceClassification",
             "encoder": "AutoModelForSequenceClassification",
@@ -74,7 +74,7 @@ TASKS: dict[Task, TaskSpec] = {
     ),
     "sft": TaskSpec(
         metric=HELD_OUT_LOSS,
-        needs=(("messages",), ("prompt", "completion")),
+        needs=(("audio", "text"), ("messages",), ("prompt", "completion")),
         heads={
             "decoder": "AutoModelForCausalLM",
             "encoder-decoder": "AutoModelForSeq2SeqLM",

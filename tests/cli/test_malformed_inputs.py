@@ -14,17 +14,45 @@ import pytest
 MODEL = ("--model", "all-MiniLM-L6-v2", "--gpu-mem", "16GB")
 TEXTS = "text,label\n" + "".join(f"words number {row},{'good' if row % 2 else 'bad'}\n" for row in range(40))
 
+PICTURE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c"
+    "49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
+)
 FILES: dict[str, bytes] = {
     "good.csv": TEXTS.encode(),
     "empty.csv": b"",
     "header.csv": b"text,label\n",
     "one_class.csv": TEXTS.replace("bad", "good").encode(),
     "binary.csv": b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40,
+    "nan.csv": TEXTS.replace("bad", "NaN").encode(),
+    "wide.csv": TEXTS.replace("words number 7,", "wide " * 2_000_000 + ",").encode(),
+    "latin.csv": TEXTS.replace("words number 7", "caf\u00e9").encode("latin-1"),
+    "unseen.csv": TEXTS.replace("good", "soso").encode(),
+    "other_columns.csv": TEXTS.replace("text", "sentence").encode(),
+    "number.jsonl": b'{"text": "a", "label": 1.5}\n{"text": "b", "label": NaN}\n',
+    "no_image.csv": b"image,label\n" + b"good.csv,a\nphotos/cats/1.png,b\n" * 20,
+    "lost_image.csv": b"image,label\n" + b"nowhere.png,a\nphotos/cats/1.png,b\n" * 20,
+    "truncated/cats/1.png": PICTURE[:50],
+    "truncated/dogs/1.png": PICTURE,
+    "photos/cats/1.png": PICTURE,
+    "photos/dogs/1.png": b"GIF89a is no more than a name",
+    "nothing/readme.txt": b"no images here",
+    "one_empty/cats/1.png": PICTURE,
+    "one_empty/dogs/why.txt": b"they ran away",
+    "loose/1.png": PICTURE,
+    "alone/cats/1.png": PICTURE,
+    "mixed/cats/1.png": PICTURE,
+    "mixed/dogs/1.wav": b"RIFF",
+    "sounds/a/1.wav": b"RIFF\x24\x00\x00\x00WAVEfmt ",
+    "sounds/b/1.wav": b"no sound",
+    "saved/state.json": b'{"_data_files": "all of them"}',
+    "shards/train.parquet": b"PAR1 but nothing else",
     "broken.jsonl": b'{"text": "a", "label": "x"}\n{"text": \n',
     "not_a.parquet": b"PAR1 but nothing else",
     "data.docx": b"PK\x03\x04",
     "bad.yaml": b"budget: [1, 2\nmodel: x",
     "list.yaml": b"- model\n- data\n",
+    "tables/rows.csv": TEXTS.encode(),
     "latin.yaml": "model: caf\u00e9\n".encode("latin-1"),
     "unknown_field.yaml": b"modell: all-MiniLM-L6-v2\n",
     "budget_number.yaml": b"budget: 5\n",
@@ -116,7 +144,42 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a demo with a model": (("plan", "--demo", "--model", "x", "--gpu", "t4"), ("--demo", "--model")),
     "no data to train on": (("search", "--model", "all-MiniLM-L6-v2"), ("--data",)),
     "missing data file": (("plan", *MODEL, "--data", "nowhere.csv"), ("nowhere.csv",)),
-    "a directory as data": (("plan", *MODEL, "--data", "."), (".",)),
+    "a directory as data": (("plan", *MODEL, "--data", "lies"), ("lies", "class")),
+    "a directory without images": (("plan", *MODEL, "--data", "nothing"), ("nothing", "cat/1.png")),
+    "a directory of tables": (("plan", *MODEL, "--data", "tables"), ("tables/rows.csv",)),
+    "images in no class folder": (("plan", *MODEL, "--data", "loose"), ("loose", "1 files", "class folder")),
+    "a class folder with no file": (("plan", *MODEL, "--data", "one_empty"), ("one_empty/dogs", "remove")),
+    "images of one class": (("plan", *MODEL, "--data", "alone"), ("2 classes", "cats")),
+    "images beside sounds": (("plan", *MODEL, "--data", "mixed"), ("1 images and 1 sounds",)),
+    "an image that is no image": (("plan", *MODEL, "--data", "photos"), ("dogs/1.png", "must be an image")),
+    "an image cut short": (("plan", *MODEL, "--data", "truncated"), ("cats/1.png", "must be an image")),
+    "a column of files that are no images": (
+        ("plan", *MODEL, "--data", "no_image.csv", "--image-column", "image"),
+        ("no_image.csv, line 2", "good.csv", "must be an image"),
+    ),
+    "an image that is not there": (("plan", *MODEL, "--data", "lost_image.csv"), ("line 2", "nowhere.png")),
+    "a sound that is no sound": (("plan", *MODEL, "--data", "sounds"), ("a/1.wav", "must be a sound")),
+    "a saved dataset without its files": (
+        ("plan", *MODEL, "--data", "saved"),
+        ("state.json", "save_to_disk"),
+    ),
+    "a Parquet shard that is none": (("plan", *MODEL, "--data", "shards"), ("train.parquet", "readable")),
+    "a dataset that the hub does not give": (
+        ("plan", *MODEL, "--data", "nobody/nothing"),
+        ("nobody/nothing",),
+    ),
+    "labels that are no numbers and no words": (("plan", *MODEL, "--data", "nan.csv"), ("line 2", "NaN")),
+    "labels between classes": (("plan", *MODEL, "--data", "number.jsonl"), ("line 1", "1.5")),
+    "a cell of 10 MB": (("plan", *MODEL, "--data", "wide.csv"), ("wide.csv, line 9", "1000000")),
+    "data in another encoding": (("plan", *MODEL, "--data", "latin.csv"), ("latin.csv, line 9", "UTF-8")),
+    "a class that training rows lack": (
+        ("plan", *MODEL, "--data", "good.csv", "--test-data", "unseen.csv"),
+        ("unseen.csv, line 3", "soso", "bad"),
+    ),
+    "a column that the test rows lack": (
+        ("plan", *MODEL, "--data", "good.csv", "--test-data", "other_columns.csv"),
+        ("other_columns.csv", "text", "sentence"),
+    ),
     "data of an unknown kind": (("plan", *MODEL, "--data", "data.docx"), ("data.docx", ".csv")),
     "empty data": (("plan", *MODEL, "--data", "empty.csv"), ("empty.csv",)),
     "data without rows": (("plan", *MODEL, "--data", "header.csv"), ("header.csv",)),
@@ -155,6 +218,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @pytest.fixture
 def in_a_folder_of_bad_files(tmp_path: Path) -> None:
     for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "lies" / "empty").mkdir(parents=True)
     (tmp_path / "lies" / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 999999999}')
