@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS, Dataset, Example
+from autopeft.workload.tasks import TASKS, Task
 
 TINY_BERT = BaseModel(
     name="tiny-bert",
@@ -56,6 +58,28 @@ TINY_GPT2 = BaseModel(
         "eos_token_id": 2,
     },
 )
+TINY_T5 = BaseModel(
+    name="tiny-t5",
+    family="encoder-decoder",
+    source="made for tests",
+    config={
+        "model_type": "t5",
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "vocab_size": 100,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "decoder_start_token_id": 0,
+    },
+)
+
+
+@pytest.fixture
+def tiny_t5() -> BaseModel:
+    return TINY_T5
 
 
 @pytest.fixture
@@ -99,11 +123,13 @@ def _save_tokenizer(folder: Path) -> None:
 
 def _save_model(base: BaseModel, folder: Path) -> BaseModel:
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(**base.config)
-    auto = AutoModelForCausalLM if base.family == "decoder" else AutoModel
+    auto = {"decoder": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}.get(
+        base.family, AutoModel
+    )
     auto.from_config(config).save_pretrained(folder)
     _save_tokenizer(folder)
     return base.model_copy(update={"path": str(folder), "name": str(folder)})
@@ -119,6 +145,12 @@ def encoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 def decoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny decoder on disk, with a tokenizer of twelve words."""
     return _save_model(TINY_LLAMA, tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def seq2seq_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny encoder-decoder on disk, with a tokenizer of twelve words."""
+    return _save_model(TINY_T5, tmp_path_factory.mktemp("tiny-t5"))
 
 
 @pytest.fixture(scope="session")
@@ -166,3 +198,35 @@ def turns() -> Dataset:
         source="made for tests",
         fingerprint="turns-1",
     )
+
+
+def dataset_of(
+    task: Task, rows: Callable[[int], tuple[Example, ...]], labels: tuple[str, ...] = ()
+) -> Dataset:
+    """Make a dataset of 120, 40 and 60 rows."""
+    return Dataset(
+        name=task,
+        task=task,
+        metric=TASKS[task].metric,
+        train=rows(120),
+        validation=rows(40),
+        test=rows(60),
+        labels=labels,
+        source="made for tests",
+        fingerprint=f"{task}-1",
+    )
+
+
+@pytest.fixture(scope="session")
+def ratings() -> Dataset:
+    """Texts rated by 100 and 7 for every good and less 7 for every bad."""
+    dice = random.Random(0)
+
+    def rows(count: int) -> tuple[Example, ...]:
+        texts = [[dice.choice(("good", "bad", *WORDS[2:5])) for _ in range(8)] for _ in range(count)]
+        rated = [100 + 7 * (words.count("good") - words.count("bad")) for words in texts]
+        return tuple(
+            Example(text=" ".join(words), number=number) for words, number in zip(texts, rated, strict=True)
+        )
+
+    return dataset_of("regression", rows)

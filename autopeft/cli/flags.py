@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from autopeft.cli.columns import CompletionColumn, LabelColumn, NumberColumn, PromptColumn, TextColumn
 from autopeft.errors import InputError
+from autopeft.workload.tasks import Task
 
 if TYPE_CHECKING:
     from autopeft.request import Request
@@ -88,20 +90,8 @@ TestData = Annotated[
     str | None, typer.Option(metavar="FILE", rich_help_panel=WHAT, help="Test rows; else some are held out.")
 ]
 TaskName = Annotated[
-    Literal["classification", "sft"] | None,
+    Task | None,
     typer.Option(rich_help_panel=WHAT, help="What to learn; guessed from the columns."),
-]
-TextColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the text.")
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the class.")
-]
-PromptColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the prompt (sft).")
-]
-CompletionColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the answer (sft).")
 ]
 Demo = Annotated[
     bool,
@@ -241,6 +231,7 @@ def merge_flags(
     task: TaskName = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    number_column: NumberColumn = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
     demo: Demo = False,
@@ -281,6 +272,7 @@ def merge_flags(
     columns = {
         "text": text_column,
         "label": label_column,
+        "number": number_column,
         "prompt": prompt_column,
         "completion": completion_column,
     }

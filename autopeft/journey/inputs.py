@@ -18,6 +18,7 @@ from autopeft.space.search_space import SearchSpace, fix, only_methods
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset, Lengths, Task, Workload
 from autopeft.workload.models import find_model
+from autopeft.workload.tasks import USUAL_CLASSES, head_outputs
 
 ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
@@ -192,7 +193,12 @@ def _workload(
 ) -> Workload:
     if dataset is None:
         longest = request.seq_len or min(assumed_length(base), base.max_length or assumed_length(base))
-        return Workload(task=task, lengths=Lengths.constant(longest), rows=request.examples or 0)
+        return Workload(
+            task=task,
+            lengths=Lengths.constant(longest),
+            rows=request.examples or 0,
+            labels=max(1, head_outputs(task, USUAL_CLASSES)),
+        )
     from autopeft.workload.tokens import measure_lengths
 
     return Workload(
@@ -200,5 +206,5 @@ def _workload(
         lengths=measure_lengths(dataset, base, max_length),
         rows=len(dataset.train),
         validation_rows=len(dataset.validation),
-        labels=max(1, len(dataset.labels)),
+        labels=max(1, dataset.outputs),
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
-from autopeft.methods.heads import head_family
+from autopeft.methods.heads import default_task, head_family
 from autopeft.methods.own_methods import OWN_METHODS
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.spec import EVERY_FAMILY, TEXT_FAMILIES, Knob, MethodSpec
 from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 _ALPHA = Knob(default=2.0, choices=(1.0, 2.0), meaning="lora_alpha divided by the rank: scale of the update")
 _TOKENS = Knob(default=16, choices=(8, 16, 32), meaning="number of trained virtual tokens")
@@ -116,7 +116,7 @@ _SPECS = (
         paper="the lower end of every comparison",
         trains="the classification head only",
         exports="model",
-        tasks=("classification",),
+        tasks=("classification", "regression"),
         families=EVERY_FAMILY,
     ),
     MethodSpec(
@@ -215,11 +215,12 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
     if task not in spec.tasks:
         raise UnsupportedError(f"{spec.name} is for {' and '.join(spec.tasks)}, not for {task}.")
     kind = head_family(base.family, base.config.get("model_type", ""))
-    if task == "sft" and kind in ("encoder", "vision"):
-        raise UnsupportedError(
-            f"sft needs a decoder or another model that writes; {base.name} is {kind}: "
-            "use task classification."
+    if kind not in TASKS[task].heads:
+        needed, usual = (
+            " or ".join(TASKS[task].heads),
+            default_task(base.family, base.config.get("model_type", "")),
         )
+        raise UnsupportedError(f"{task} needs a {needed} model; {base.name} is {kind}: use task {usual}.")
     find_quantization(candidate.quantization)
     if candidate.training.gradient_checkpointing and not spec.checkpointing:
         raise UnsupportedError(f"{spec.name} does not work with gradient checkpointing.")

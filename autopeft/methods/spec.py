@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from autopeft.message import Message
 from autopeft.space.candidate import Scalar
@@ -57,4 +57,4 @@ class MethodSpec(Message):
     exports: Ability = "peft"
     named_task: bool = False
     families: tuple[Family, ...] = ("decoder", "encoder")
-    tasks: tuple[Task, ...] = ("classification", "sft")
+    tasks: tuple[Task, ...] = get_args(Task)

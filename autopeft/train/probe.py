@@ -1,19 +1,20 @@
-"""The linear probe: logistic regression on the frozen base model's features."""
+"""The linear probe: a linear model on the frozen base model's features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from autopeft.methods.backbone import build_backbone
 from autopeft.space.candidate import Training
 from autopeft.train.evaluate import Evaluation
 from autopeft.train.feed import Feed, make_feed
-from autopeft.train.scoring import make_scoring
+from autopeft.train.scoring import Facts, make_scoring
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset
 
@@ -23,37 +24,68 @@ _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 def linear_probe(
     base: BaseModel, dataset: Dataset, training: Training, *, device: str = "cpu"
 ) -> tuple[Evaluation, Evaluation]:
-    """Fit a logistic regression on mean-pooled last hidden states; return its validation and test scores.
+    """Fit a linear model on mean-pooled last hidden states; return its validation and test scores.
 
-    The strength of its penalty is the one of 0.01, 0.1, 1, 10 (inverse) that validates best.
+    Logistic regression for classes, ridge regression for numbers. The strength of its penalty is the one
+    of 0.01, 0.1, 1, 10 (inverse) that validates best.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    model = build_backbone(base, dataset.task, len(dataset.labels), training, weights=True)
+    model = build_backbone(base, dataset.task, dataset.outputs, training, weights=True)
     torch.nn.Module.to(model, device)
     feed, scoring = make_feed(base, dataset, training), make_scoring(base, dataset)
-    features, labels = {}, {}
-    for split in ("train", "validation", "test"):
-        features[split] = _pooled(model, feed, feed.rows(split), torch.device(device))
-        labels[split] = np.array([example.label for example in getattr(dataset, split)])
+    features = {
+        split: _pooled(model, feed, feed.rows(split), torch.device(device))
+        for split in ("train", "validation", "test")
+    }
     scaler = StandardScaler().fit(features["train"])
-    fitted = [
-        LogisticRegression(C=strength, max_iter=1000).fit(
-            scaler.transform(features["train"]), labels["train"]
+    scaled = {split: scaler.transform(each) for split, each in features.items()}
+    fit = _numbers if dataset.labels == () else _classes
+    found = []
+    for strength in _STRENGTHS:
+        facts = fit(dataset, scaled, strength)
+        found.append(
+            tuple(Evaluation(facts=facts(split), scoring=scoring) for split in ("validation", "test"))
         )
-        for strength in _STRENGTHS
-    ]
-    hits = [
-        {split: probe.predict(scaler.transform(features[split])) == labels[split] for split in features}
-        for probe in fitted
-    ]
-    best = max(hits, key=lambda hit: float(hit["validation"].mean()))
-    validation, test = (
-        Evaluation(facts=hits.astype(float)[:, None], scoring=scoring)
-        for hits in (best["validation"], best["test"])
-    )
-    return validation, test
+    better = dataset.metric.better
+    best = found[0]
+    for each in found[1:]:
+        best = each if better(each[0].score, best[0].score) else best
+    return best[0], best[1]
+
+
+def _classes(
+    dataset: Dataset, features: dict[str, NDArray[np.float64]], strength: float
+) -> Callable[[str], Facts]:
+    """Fit a logistic regression; return what says which rows of a split are right."""
+    from sklearn.linear_model import LogisticRegression
+
+    probe = LogisticRegression(C=strength, max_iter=1000)
+    probe.fit(features["train"], [row.label for row in dataset.train])
+
+    def facts(split: str) -> Facts:
+        labels = np.array([row.label for row in getattr(dataset, split)])
+        right: Facts = (probe.predict(features[split]) == labels).astype(float)[:, None]
+        return right
+
+    return facts
+
+
+def _numbers(
+    dataset: Dataset, features: dict[str, NDArray[np.float64]], strength: float
+) -> Callable[[str], Facts]:
+    """Fit a ridge regression; return what says how far off it is on each row of a split."""
+    from sklearn.linear_model import Ridge
+
+    probe = Ridge(alpha=len(dataset.train) / (100 * strength))
+    probe.fit(features["train"], [row.number for row in dataset.train])
+
+    def facts(split: str) -> Facts:
+        right = np.array([row.number for row in getattr(dataset, split)])
+        predicted = probe.predict(features[split])
+        return np.stack((np.abs(predicted - right) / dataset.scale.spread, predicted, right), axis=1)
+
+    return facts
 
 
 def _pooled(

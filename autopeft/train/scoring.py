@@ -63,6 +63,40 @@ class Classes:
         return {}
 
 
+class Numbers:
+    """Error of each row as a share of the training rows' spread, what was predicted and what was right."""
+
+    def __init__(self, kind: Family, dataset: Dataset) -> None:
+        """Know how numbers were scaled."""
+        del kind
+        self._scale = dataset.scale
+
+    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Take each row's error, in the user's own unit."""
+        logits, labels = _answers(model, batch)
+        mean, deviation = self._scale.mean, self._scale.deviation
+        predicted, right = (mean + deviation * each.double() for each in (logits.squeeze(-1), labels))
+        return torch.stack(((predicted - right).abs() / self._scale.spread, predicted, right), dim=1)
+
+    def score(self, facts: Facts) -> float:
+        """Return the relative absolute error."""
+        return float(facts[:, 0].mean())
+
+    def further(self, facts: Facts) -> dict[str, float]:
+        """Return the error in the user's unit, the share of variance explained, and correlations."""
+        from scipy.stats import rankdata
+
+        _, predicted, right = facts.T
+        variance = float(((right - right.mean()) ** 2).mean())
+        found = {"mean_absolute_error": float(np.abs(predicted - right).mean())}
+        if variance:
+            found["r2"] = 1 - float(((predicted - right) ** 2).mean()) / variance
+        if variance and predicted.std():
+            found["pearson"] = float(np.corrcoef(predicted, right)[0, 1])
+            found["spearman"] = float(np.corrcoef(rankdata(predicted), rankdata(right))[0, 1])
+        return found
+
+
 class Tokens:
     """Loss of the tokens to predict: mean in nats, right tokens and tokens of each row."""
 
@@ -86,7 +120,11 @@ class Tokens:
         return {"token_accuracy": float(facts[:, 1].sum() / max(1.0, facts[:, 2].sum()))}
 
 
-_SCORINGS: dict[Task, Callable[[Family, Dataset], Scoring]] = {"classification": Classes, "sft": Tokens}
+_SCORINGS: dict[Task, Callable[[Family, Dataset], Scoring]] = {
+    "classification": Classes,
+    "regression": Numbers,
+    "sft": Tokens,
+}
 
 
 def token_losses(

@@ -11,6 +11,7 @@ import torch
 from autopeft.space.candidate import Training
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset, Example
+from autopeft.workload.tasks import TASKS
 from autopeft.workload.tokens import IGNORED, encode, load_tokenizer
 
 _REFERENCE_TEXTS = ("A short text.", "Another one, a little longer than the first.")
@@ -18,10 +19,10 @@ _REFERENCE_TEXTS = ("A short text.", "Another one, a little longer than the firs
 
 @dataclass(frozen=True)
 class TextRow:
-    """One tokenised row: ids, and its class or the id to predict at each place (-100: none)."""
+    """One tokenised row: ids, and its class, its scaled number, or an id for each place (-100: none)."""
 
     ids: list[int]
-    target: int | list[int]
+    target: int | float | list[int]
 
 
 class TextFeed:
@@ -35,6 +36,7 @@ class TextFeed:
         """
         self.tokenizer = load_tokenizer(base)
         self._dataset = dataset
+        self._scale = dataset.scale
         self._max_length = training.max_length
 
     def rows(self, split: str) -> list[TextRow]:
@@ -71,9 +73,13 @@ class TextFeed:
         self.tokenizer.save_pretrained(folder)
 
     def _row(self, example: Example) -> TextRow:
-        task = self._dataset.task
-        ids, labels = encode(self.tokenizer, example, task, self._max_length)
-        return TextRow(ids, labels if task == "sft" else example.label)
+        ids, labels = encode(self.tokenizer, example, self._dataset.task, self._max_length)
+        targets: dict[str, int | float | list[int]] = {
+            "classes": example.label,
+            "number": (example.number - self._scale.mean) / self._scale.deviation,
+            "tokens": labels,
+        }
+        return TextRow(ids, targets[TASKS[self._dataset.task].outputs])
 
 
 def _padded(values: list[int], length: int, filler: int) -> list[int]:

@@ -60,7 +60,7 @@ class Trainer:
         if candidate.training.packing:
             raise UnsupportedError("rows are not packed in training here yet: leave out packing.")
         torch.manual_seed(seed)
-        self.dataset, self.candidate, self.seed = dataset, candidate, seed
+        self.base, self.dataset, self.candidate, self.seed = base, dataset, candidate, seed
         self.training: Training = candidate.training
         self.device = torch.device(device)
         self.meter = Meter(self.device)
@@ -68,7 +68,7 @@ class Trainer:
         self._scoring = make_scoring(base, dataset)
         self._train = self.feed.rows("train")
         self._validation = self.feed.rows("validation")
-        backbone = build_backbone(base, dataset.task, len(dataset.labels), self.training, weights=True)
+        backbone = build_backbone(base, dataset.task, dataset.outputs, self.training, weights=True)
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
         self.optimizer = make_optimizer(self.model, self.training)
         rows_a_step = self.training.batch_size * self.training.grad_accum

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from autopeft.errors import DataError
 from autopeft.workload.tasks import TASKS, Task
 
-ROLES = ("text", "label", "prompt", "context", "completion", "messages", "split")
+ROLES = ("text", "label", "number", "prompt", "context", "completion", "messages", "split")
 _TEXT = "text sentence review content tweet comment document article body headline title utterance message"
 _NAMES: dict[str, tuple[str, ...]] = {
     "text": tuple(_TEXT.split()),
     "label": ("label", "labels", "target", "class", "sentiment", "category", "intent", "topic", "y"),
+    "number": ("number", "score", "rating", "value", "target", "label", "labels", "stars", "y"),
     "prompt": ("prompt", "instruction", "question", "query", "input"),
     "context": ("input", "context"),
     "completion": ("completion", "response", "output", "answer", "target"),
@@ -19,6 +20,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "split": ("split",),
 }
 """Names by which a column is known, the likeliest first; case does not matter."""
+
+GUESSED: tuple[Task, ...] = ("classification", "regression", "sft")
+"""Tasks that columns may speak for, those whose columns are named most tellingly first."""
 
 _NUMBERING = ("", "id", "idx", "index", "unnamed: 0")
 
@@ -42,10 +46,12 @@ def assign(
         roles = _roles(available, given, candidate)
         if roles is not None:
             return candidate, roles
-    wanted = task or "classification or sft"
+    wanted = (task,) if task else GUESSED
+    sets = ", or ".join(f"{' and '.join(roles)} ({each})" for each in wanted for roles in TASKS[each].needs)
+    example = TASKS[wanted[0]].needs[-1][0]
     raise DataError(
-        f"{source} must have columns for {wanted} (text and label, or prompt and completion), but has "
-        f"{', '.join(map(repr, available))}: say which is which, such as text={available[0]} in columns."
+        f"{source} must have columns for {' or '.join(wanted)}: {sets}; but has "
+        f"{', '.join(map(repr, available))}: say which is which, such as --{example}-column {available[0]}."
     )
 
 
@@ -58,9 +64,10 @@ def _check_given(available: Iterable[str], given: Mapping[str, str], source: str
 
 
 def _likely_tasks(given: Mapping[str, str]) -> tuple[Task, ...]:
-    """Order the tasks by what the user's own columns speak for; labelled text wins where none do."""
-    speaks_for_sft = {"prompt", "completion", "messages"} & given.keys()
-    return ("sft",) if speaks_for_sft else ("classification", "sft")
+    """Order the tasks by what the user's own columns speak for; where none do, the rarest names win."""
+    said = set(given) - {"context", "split"}
+    able = (task for task in GUESSED if said <= {role for roles in TASKS[task].needs for role in roles})
+    return tuple(able)
 
 
 def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> dict[str, str] | None:
@@ -70,8 +77,8 @@ def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> di
         for role in (*needed, "split"):
             if role not in roles:
                 _add(roles, role, _known(role, free, roles))
-        if task == "classification":
-            _add_the_only_other(available, roles)
+        if needed[0] == "text" and len(needed) == 2:
+            _add_the_only_other(available, roles, needed)
         elif "prompt" in roles and "context" not in roles:
             _add(roles, "context", _known("context", free, roles))
         if all(role in roles for role in needed):
@@ -79,11 +86,11 @@ def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> di
     return None
 
 
-def _add_the_only_other(available: Sequence[str], roles: dict[str, str]) -> None:
-    """Where one of text and label is known and one column is left, that is the other."""
+def _add_the_only_other(available: Sequence[str], roles: dict[str, str], needed: Sequence[str]) -> None:
+    """Where one of text and label (or number) is known and one column is left, that is the other."""
     left = [column for column in available if column not in roles.values()]
     left = [column for column in left if column.strip().lower() not in _NUMBERING]
-    missing = [role for role in ("text", "label") if role not in roles]
+    missing = [role for role in needed if role not in roles]
     if len(missing) == 1 and len(left) == 1:
         roles[missing[0]] = left[0]
 

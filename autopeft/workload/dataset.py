@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
 from autopeft.message import Message
-from autopeft.workload.tasks import ACCURACY, HELD_OUT_LOSS, Metric, Task
+from autopeft.workload.tasks import ACCURACY, HELD_OUT_LOSS, TASKS, Metric, Task, head_outputs
 
-__all__ = ["ACCURACY", "HELD_OUT_LOSS", "Dataset", "Example", "Lengths", "Metric", "Task", "Workload"]
+__all__ = [
+    "ACCURACY",
+    "HELD_OUT_LOSS",
+    "Dataset",
+    "Example",
+    "Lengths",
+    "Metric",
+    "Scale",
+    "Task",
+    "Workload",
+]
 
 
 class Example(Message):
-    """One row: a text with its label (classification), or a prompt with its completion (sft)."""
+    """One row: a text and what is to be learnt of it.
+
+    Attributes:
+        text: the text, or the prompt of a completion.
+        label: number of its class (classification).
+        number: the amount to predict (regression).
+        completion: what is to be written (sft).
+    """
 
     text: str
     label: int = -1
+    number: float = 0.0
     completion: str = ""
+
+
+class Scale(Message):
+    """How numbers to predict are scaled for training: a model learns (number - mean) / deviation.
+
+    Attributes:
+        spread: mean distance of the training rows from their median, the error of who always says that.
+    """
+
+    mean: float = 0.0
+    deviation: float = Field(default=1.0, gt=0)
+    spread: float = Field(default=1.0, gt=0)
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Scale:
+        """Describe numbers; those that are all equal are only shifted."""
+        middle = statistics.median(numbers)
+        return cls(
+            mean=statistics.fmean(numbers),
+            deviation=statistics.pstdev(numbers) or 1.0,
+            spread=statistics.fmean(abs(number - middle) for number in numbers) or 1.0,
+        )
 
 
 class Lengths(Message):
@@ -54,7 +95,7 @@ class Workload(Message):
         lengths: token counts of the training rows, truncated at the length limit.
         rows: training rows; 0 where unknown (then only a step can be costed, no run).
         validation_rows: rows of one evaluation.
-        labels: number of classes (classification only).
+        labels: number of classes; 1 where a number is predicted.
     """
 
     task: Task
@@ -68,7 +109,7 @@ class Dataset(Message):
     """Labelled rows in three splits, with what was found out about them.
 
     Attributes:
-        labels: class names in the order of `Example.label`; empty for sft.
+        labels: class names in the order of `Example.label`; empty where there are no classes.
         columns: which column of the file plays which part, as guessed or given.
         fingerprint: hash of all rows and splits.
         notes: what was decided about the data on the user's behalf.
@@ -88,6 +129,16 @@ class Dataset(Message):
 
     @model_validator(mode="after")
     def _labels_known(self) -> Dataset:
-        if self.task == "classification" and len(self.labels) < 2:
-            raise ValueError(f"classification needs at least 2 classes, but got {list(self.labels)}")
+        if TASKS[self.task].outputs == "classes" and len(self.labels) < 2:
+            raise ValueError(f"{self.task} needs at least 2 classes, but got {list(self.labels)}")
         return self
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the task's own head gives; 0 where the head is the pretrained one."""
+        return head_outputs(self.task, len(self.labels))
+
+    @property
+    def scale(self) -> Scale:
+        """How the numbers of a regression are scaled."""
+        return Scale.of([row.number for row in self.train])

@@ -30,7 +30,7 @@ def seal(
     for rows in splits:
         digest.update(b"\nsplit\n")
         for row in rows:
-            digest.update(json.dumps([row.text, row.label, row.completion]).encode() + b"\n")
+            digest.update(json.dumps(_content(row)).encode() + b"\n")
     train, validation, test = splits
     return Dataset(
         name=name,
@@ -52,11 +52,11 @@ def deduplicate(rows: Iterable[Example]) -> tuple[Rows, int, int]:
 
     Returns: the rows kept, the number of copies dropped, the number of contradictory rows dropped.
     """
-    labels_of: dict[tuple[str, str], set[int]] = defaultdict(set)
+    labels_of: dict[tuple[str, ...], set[object]] = defaultdict(set)
     everything = list(rows)
     for row in everything:
-        labels_of[_identity(row)].add(row.label)
-    kept: dict[tuple[str, str], Example] = {}
+        labels_of[_identity(row)].add((row.label, row.number))
+    kept: dict[tuple[str, ...], Example] = {}
     contradictory = 0
     for row in everything:
         if len(labels_of[_identity(row)]) > 1:
@@ -148,5 +148,12 @@ def _take(units: list[list[Example]], size: int) -> list[Example]:
     return taken
 
 
-def _identity(row: Example) -> tuple[str, str]:
+def _identity(row: Example) -> tuple[str, ...]:
+    """Return what two rows may not share in different splits."""
     return row.text.strip(), row.completion.strip()
+
+
+def _content(row: Example) -> list[object]:
+    """Return all that a row says; what its task does not know is left out."""
+    known = row.model_dump(mode="json", exclude_defaults=True, exclude={"text", "label", "completion"})
+    return [row.text, row.label, row.completion, *known.items()]

@@ -8,7 +8,7 @@ from typing import Literal
 from autopeft.message import Message
 from autopeft.workload.base_model import Family
 
-Task = Literal["classification", "sft"]
+Task = Literal["classification", "regression", "sft"]
 Interval = Literal["proportion", "mean", "bootstrap"]
 
 
@@ -33,6 +33,8 @@ class Metric(Message):
 
 ACCURACY = Metric(name="accuracy", direction="maximize", interval="proportion")
 HELD_OUT_LOSS = Metric(name="loss", direction="minimize")
+RELATIVE_ERROR = Metric(name="relative absolute error", direction="minimize")
+"""Mean absolute error, as a share of that of always saying the median of the training rows."""
 
 
 class TaskSpec(Message):
@@ -43,7 +45,8 @@ class TaskSpec(Message):
         heads: the transformers class that builds the model, by family; families that are left out cannot
             learn this.
         peft_type: name of peft's `TaskType`; None where that follows from the family.
-        new_head: whether the head is not the pretrained one, so that it has to be trained.
+        outputs: what a head gives: one number for each class, the number itself, or the pretrained head's
+            tokens; all but the last are new, so that they have to be trained.
         baseline: what a winner is compared with: a linear model on frozen features ("probe"), or the model
             as it is ("untrained").
     """
@@ -52,8 +55,13 @@ class TaskSpec(Message):
     needs: tuple[tuple[str, ...], ...]
     heads: dict[Family, str]
     peft_type: str | None = None
-    new_head: bool = False
+    outputs: Literal["classes", "number", "tokens"] = "tokens"
     baseline: Literal["probe", "untrained"] = "untrained"
+
+    @property
+    def new_head(self) -> bool:
+        """Whether the head is new, so that it has to be trained whatever the method."""
+        return self.outputs != "tokens"
 
 
 TASKS: dict[Task, TaskSpec] = {
@@ -69,7 +77,15 @@ TASKS: dict[Task, TaskSpec] = {
             "multimodal": "AutoModelForSequenceClassification",
         },
         peft_type="SEQ_CLS",
-        new_head=True,
+        outputs="classes",
+        baseline="probe",
+    ),
+    "regression": TaskSpec(
+        metric=RELATIVE_ERROR,
+        needs=(("text", "number"),),
+        heads=dict.fromkeys(("decoder", "encoder", "encoder-decoder"), "AutoModelForSequenceClassification"),
+        peft_type="SEQ_CLS",
+        outputs="number",
         baseline="probe",
     ),
     "sft": TaskSpec(
@@ -84,6 +100,9 @@ TASKS: dict[Task, TaskSpec] = {
     ),
 }
 
+USUAL_CLASSES = 2
+"""Classes where nobody says how many."""
+
 PIPELINES: dict[str, str] = {
     "AutoModelForSequenceClassification": "text-classification",
     "AutoModelForImageClassification": "image-classification",
@@ -94,3 +113,8 @@ PIPELINES: dict[str, str] = {
     "AutoModelForImageTextToText": "image-text-to-text",
 }
 """The Hub's name of what a model with a head is for."""
+
+
+def head_outputs(task: Task, classes: int) -> int:
+    """Return how many numbers a task's own head gives; 0 where the head is the pretrained one."""
+    return {"classes": classes, "number": 1, "tokens": 0}[TASKS[task].outputs]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autopeft.errors import InputError
 from autopeft.workload import hub
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Dataset, Example, Lengths, Task
+from autopeft.workload.dataset import Dataset, Example, Lengths
+from autopeft.workload.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,11 +93,11 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """Turn a row into at most `max_length` token ids and as many labels.
 
-    Classification: the text with special tokens, no labels (the class is in `example.label`).
+    Classes and numbers: the text with special tokens, no labels (the example itself has it).
     Sft: prompt and completion; labels are `IGNORED` on the prompt. Where the limit bites, the prompt
     loses its beginning, down to half the limit, and then the completion its end.
     """
-    if task == "classification":
+    if TASKS[task].new_head:
         return list(tokenizer(example.text, truncation=True, max_length=max_length)["input_ids"]), []
     given, rest = render_turn(tokenizer, example.text, example.completion)
     prompt = list(tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])

@@ -37,6 +37,18 @@ def test_a_supervised_fine_tuning_lowers_the_held_out_loss(decoder_with_weights,
     assert after.extra["token_accuracy"] >= before.extra["token_accuracy"]
 
 
+def test_a_regression_learns_numbers_in_their_own_unit(encoder_with_weights, ratings) -> None:
+    run = trainer(encoder_with_weights, ratings, "full", TRAINING.model_copy(update={"epochs": 10}))
+    before = run.evaluate("test")
+    run.advance(10**9)
+    after = run.evaluate("test")
+    assert after.score < 0.5 < before.score
+    assert after.extra["r2"] > 0.7
+    assert after.extra["spearman"] > 0.8
+    assert after.extra["mean_absolute_error"] == pytest.approx(after.score * ratings.scale.spread)
+    assert after.facts[:, 2].tolist() == pytest.approx([row.number for row in ratings.test], rel=1e-6)
+
+
 # At peft's defaults these do not suit a BERT of 32 columns; tests/methods trains them with smaller knobs.
 UNSUITED = {"adaption_prompt", "c3a", "llama-adapter", "miss", "road", "shadow", "shira", "vblora", "waveft"}
 TRAINED = [

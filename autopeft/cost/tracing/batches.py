@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.methods.heads import head_family
 from autopeft.workload.base_model import Family
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 Batch = dict[str, torch.Tensor]
 
@@ -49,7 +49,7 @@ def make_batch(
     Args:
         length: tokens of a row.
         padded: one row is a token shorter than the others, so that its padding has to be masked.
-        labels: number of classes; 1 is a regression (classification only).
+        labels: how many numbers a new head gives; 1 is a regression.
         packed: rows are packed documents without padding, in the one long row that TRL makes of them.
         target_length: tokens of a target; None takes it to be as long as its source.
         dtype: what the weights are kept in; spectrograms come in it, pixels always as float32.
@@ -80,7 +80,7 @@ def make_batch(
             batch = _text_with_image(config, rows, length, padded=padded)
         case _:
             assert_never(kind)
-    if task == "classification":
+    if TASKS[task].new_head:
         batch["labels"] = torch.zeros(rows, dtype=torch.float32 if labels == 1 else torch.int64)
     elif kind in ("encoder-decoder", "speech"):
         batch["labels"] = torch.ones((rows, target), dtype=torch.int64)

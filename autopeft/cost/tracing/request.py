@@ -18,7 +18,7 @@ from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.registry import virtual_tokens
 from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 # A tape is as good as the code that it ran; these decide what is run and what is written down.
 _SOURCES = (
@@ -134,7 +134,7 @@ class TraceRequest(Message):
             "candidate": candidate.footprint,
             "shape": shape,
             "task": self.task,
-            "labels": self.labels if self.task == "classification" else 0,
+            "labels": self.labels if TASKS[self.task].new_head else 0,
             "target": self.target,
             "padded": self.padded,
             "loop": self.loop.model_dump(mode="json", exclude=_NO_TRACE, exclude_defaults=True),

@@ -1,0 +1,23 @@
+"""The flags that say which column plays which part, one a role."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_PANEL = "What"
+
+
+def _column(of: str) -> typer.models.OptionInfo:
+    found: typer.models.OptionInfo = typer.Option(
+        metavar="NAME", rich_help_panel=_PANEL, help=f"Column of {of}."
+    )
+    return found
+
+
+TextColumn = Annotated[str | None, _column("the text")]
+LabelColumn = Annotated[str | None, _column("the class")]
+NumberColumn = Annotated[str | None, _column("the number (regression)")]
+PromptColumn = Annotated[str | None, _column("the prompt (sft)")]
+CompletionColumn = Annotated[str | None, _column("the answer (sft)")]
