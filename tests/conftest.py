@@ -104,7 +104,9 @@ def _save_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: index for index, word in enumerate(("[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS))}
+    vocabulary = {
+        word: index for index, word in enumerate(("[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS, "[MASK]"))
+    }
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
@@ -118,19 +120,17 @@ def _save_tokenizer(folder: Path) -> None:
         sep_token="[SEP]",
         bos_token="[CLS]",
         eos_token="[SEP]",
+        mask_token="[MASK]",
     ).save_pretrained(folder)
 
 
-def _save_model(base: BaseModel, folder: Path) -> BaseModel:
+def _save_model(base: BaseModel, folder: Path, head: str) -> BaseModel:
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    import transformers
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(**base.config)
-    auto = {"decoder": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}.get(
-        base.family, AutoModel
-    )
-    auto.from_config(config).save_pretrained(folder)
+    config = transformers.AutoConfig.for_model(**base.config)
+    getattr(transformers, head).from_config(config).save_pretrained(folder)
     _save_tokenizer(folder)
     return base.model_copy(update={"path": str(folder), "name": str(folder)})
 
@@ -138,19 +138,25 @@ def _save_model(base: BaseModel, folder: Path) -> BaseModel:
 @pytest.fixture(scope="session")
 def encoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny encoder on disk, with a tokenizer of twelve words."""
-    return _save_model(TINY_BERT, tmp_path_factory.mktemp("tiny-bert"))
+    return _save_model(TINY_BERT, tmp_path_factory.mktemp("tiny-bert"), "AutoModel")
 
 
 @pytest.fixture(scope="session")
 def decoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny decoder on disk, with a tokenizer of twelve words."""
-    return _save_model(TINY_LLAMA, tmp_path_factory.mktemp("tiny-llama"))
+    return _save_model(TINY_LLAMA, tmp_path_factory.mktemp("tiny-llama"), "AutoModelForCausalLM")
+
+
+@pytest.fixture(scope="session")
+def guesser_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny encoder on disk with the head that guesses hidden words."""
+    return _save_model(TINY_BERT, tmp_path_factory.mktemp("tiny-guesser"), "AutoModelForMaskedLM")
 
 
 @pytest.fixture(scope="session")
 def seq2seq_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny encoder-decoder on disk, with a tokenizer of twelve words."""
-    return _save_model(TINY_T5, tmp_path_factory.mktemp("tiny-t5"))
+    return _save_model(TINY_T5, tmp_path_factory.mktemp("tiny-t5"), "AutoModelForSeq2SeqLM")
 
 
 @pytest.fixture(scope="session")
@@ -230,3 +236,32 @@ def ratings() -> Dataset:
         )
 
     return dataset_of("regression", rows)
+
+
+@pytest.fixture(scope="session")
+def entities() -> Dataset:
+    """Words of which a good film or plot is one kind of span, a bad actor or scene the other."""
+    dice = random.Random(0)
+    labels = ("O", "B-praise", "I-praise", "B-blame", "I-blame")
+
+    def row() -> Example:
+        words, tags = ["the"], [0]
+        for _ in range(dice.randint(1, 3)):
+            kind = dice.randrange(2)
+            nouns = (("film", "plot"), ("actor", "scene"))[kind]
+            words += [("good", "bad")[kind], dice.choice(nouns), "was", "very"]
+            tags += [1 + 2 * kind, 2 + 2 * kind, 0, 0]
+        return Example(text=" ".join(words), words=tuple(words), tags=tuple(tags))
+
+    return dataset_of("token-classification", lambda count: tuple(row() for _ in range(count)), labels)
+
+
+@pytest.fixture(scope="session")
+def texts() -> Dataset:
+    """Texts that say one thing again and again, so that a hidden word can be guessed."""
+
+    def rows(count: int) -> tuple[Example, ...]:
+        starts = [("good film", "bad plot")[index % 2] for index in range(count)]
+        return tuple(Example(text=f"{start} " * (2 + index % 3)) for index, start in enumerate(starts))
+
+    return dataset_of("masked-lm", rows)

@@ -19,5 +19,7 @@ def _column(of: str) -> typer.models.OptionInfo:
 TextColumn = Annotated[str | None, _column("the text")]
 LabelColumn = Annotated[str | None, _column("the class")]
 NumberColumn = Annotated[str | None, _column("the number (regression)")]
+WordsColumn = Annotated[str | None, _column("the words (token-classification)")]
+TagsColumn = Annotated[str | None, _column("their tags (token-classification)")]
 PromptColumn = Annotated[str | None, _column("the prompt (sft)")]
 CompletionColumn = Annotated[str | None, _column("the answer (sft)")]

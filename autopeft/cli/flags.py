@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from autopeft.cli.columns import CompletionColumn, LabelColumn, NumberColumn, PromptColumn, TextColumn
+from autopeft.cli.columns import (
+    CompletionColumn,
+    LabelColumn,
+    NumberColumn,
+    PromptColumn,
+    TagsColumn,
+    TextColumn,
+    WordsColumn,
+)
 from autopeft.errors import InputError
 from autopeft.workload.tasks import Task
 
@@ -232,6 +240,8 @@ def merge_flags(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     number_column: NumberColumn = None,
+    words_column: WordsColumn = None,
+    tags_column: TagsColumn = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
     demo: Demo = False,
@@ -273,6 +283,8 @@ def merge_flags(
         "text": text_column,
         "label": label_column,
         "number": number_column,
+        "words": words_column,
+        "tags": tags_column,
         "prompt": prompt_column,
         "completion": completion_column,
     }

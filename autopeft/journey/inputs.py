@@ -10,7 +10,7 @@ from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.methods.heads import default_task
-from autopeft.methods.registry import DEFAULT, METHODS, find_method
+from autopeft.methods.registry import DEFAULT, METHODS, find_method, learns
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate, Scalar
 from autopeft.space.reader import load_space
@@ -53,7 +53,7 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
         find_method(method)
     settings = settings_of(request, profile, space)
     space = fix(space, {f"training.{name}": value for name, value in settings.items()})
-    able = [spec.name for spec in METHODS.values() if base.family in spec.families and task in spec.tasks]
+    able = [spec.name for spec in METHODS.values() if learns(spec, base.family, task)]
     if not able:
         raise UnsupportedError(f"no method works on {base.family} models for {task} yet ({base.name}).")
     space = only_methods(space, able)
@@ -199,12 +199,13 @@ def _workload(
             rows=request.examples or 0,
             labels=max(1, head_outputs(task, USUAL_CLASSES)),
         )
-    from autopeft.workload.tokens import measure_lengths
+    from autopeft.workload.tokens import measure_lengths, measure_targets
 
     return Workload(
         task=task,
         lengths=measure_lengths(dataset, base, max_length),
         rows=len(dataset.train),
         validation_rows=len(dataset.validation),
+        targets=measure_targets(dataset, base, max_length),
         labels=max(1, dataset.outputs),
     )

@@ -159,9 +159,20 @@ def _build(
             options: dict[str, Any] = _attention(training)
             if scheme.kind != "none":
                 options |= loading_options(base, _shapes(auto, config, dtype), scheme, dtype)
-            model = auto.from_pretrained(
-                base.path, config=config, dtype=dtype, use_safetensors=True, **options
+            model, found = auto.from_pretrained(
+                base.path,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
+            missing = sorted(found["missing_keys"])
+            if missing and not TASKS[task].new_head:
+                raise UnsupportedError(
+                    f"{task} needs the pretrained head, but {base.name} has no weights of {missing[0]}: "
+                    "give a checkpoint that was saved with its head."
+                )
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"the weights of {base.name} cannot be loaded from {base.path}: {reason}") from None

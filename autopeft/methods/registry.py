@@ -9,7 +9,7 @@ from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.spec import EVERY_FAMILY, TEXT_FAMILIES, Knob, MethodSpec
 from autopeft.space.candidate import Candidate
-from autopeft.workload.base_model import BaseModel
+from autopeft.workload.base_model import BaseModel, Family
 from autopeft.workload.tasks import TASKS, Task
 
 _ALPHA = Knob(default=2.0, choices=(1.0, 2.0), meaning="lora_alpha divided by the rank: scale of the update")
@@ -116,7 +116,7 @@ _SPECS = (
         paper="the lower end of every comparison",
         trains="the classification head only",
         exports="model",
-        tasks=("classification", "regression"),
+        tasks=("classification", "regression", "token-classification"),
         families=EVERY_FAMILY,
     ),
     MethodSpec(
@@ -133,6 +133,15 @@ METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*_SPECS, *OWN_MET
 
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
+
+
+_VIRTUAL = frozenset(("virtual_tokens", "num_virtual_tokens"))
+
+
+def learns(spec: MethodSpec, family: Family, task: Task) -> bool:
+    """Say whether a method works on a family of models for a task."""
+    able = TASKS[task].virtual_tokens or not _VIRTUAL & set(spec.knobs)
+    return able and family in spec.families and task in spec.tasks
 
 
 def find_method(name: str) -> MethodSpec:
@@ -212,6 +221,11 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
     if base.family not in spec.families:
         allowed = " or ".join(spec.families)
         raise UnsupportedError(f"{spec.name} works on {allowed} models; {base.name} is {base.family}.")
+    if not TASKS[task].virtual_tokens and _VIRTUAL & set(spec.knobs):
+        raise UnsupportedError(
+            f"{spec.name} puts virtual tokens before a row, which {task} has no labels for: "
+            "choose a method that does not."
+        )
     if task not in spec.tasks:
         raise UnsupportedError(f"{spec.name} is for {' and '.join(spec.tasks)}, not for {task}.")
     kind = head_family(base.family, base.config.get("model_type", ""))

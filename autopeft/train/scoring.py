@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autopeft.methods.heads import head_family
+from autopeft.train.spans import marks_spans, shared
 from autopeft.workload.base_model import BaseModel, Family
 from autopeft.workload.dataset import Dataset, Task
+from autopeft.workload.tasks import OUTSIDE
 from autopeft.workload.tokens import IGNORED
 
 Facts = NDArray[np.float64]
@@ -97,17 +100,61 @@ class Numbers:
         return found
 
 
+class Tags:
+    """How far each row's tags are right: what is shared, marked, to be marked; right tags, tags."""
+
+    def __init__(self, kind: Family, dataset: Dataset) -> None:
+        """Know the tags, and which of them marks nothing: O, or the most frequent."""
+        del kind
+        self._names = dataset.labels
+        self._spans = marks_spans(dataset.labels)
+        counts = Counter(tag for row in dataset.train for tag in row.tags)
+        self._outside = OUTSIDE if OUTSIDE in self._names else self._names[counts.most_common(1)[0][0]]
+
+    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Compare the tags of each row, at the first token of each word."""
+        logits, labels = _answers(model, batch)
+        said, mask = logits[:, -labels.shape[1] :].argmax(-1), labels != IGNORED
+        rows = zip(said, labels, mask, strict=True)
+        return torch.stack([self.compare(one[of].tolist(), other[of].tolist()) for one, other, of in rows])
+
+    def compare(self, said: Sequence[int], right: Sequence[int]) -> torch.Tensor:
+        """Compare two taggings of a row."""
+        names = [[self._names[tag] for tag in tags] for tags in (said, right)]
+        both = shared(*names, spans=self._spans, outside=self._outside)
+        hits = sum(one == other for one, other in zip(said, right, strict=True))
+        return torch.tensor([*both, hits, len(right)], dtype=torch.float64)
+
+    def score(self, facts: Facts) -> float:
+        """Return the F1: twice what is shared, as a share of all that is marked; 0 where nothing is."""
+        hits, said, right = facts[:, :3].sum(0)
+        return float(2 * hits / (said + right)) if said + right else 0.0
+
+    def further(self, facts: Facts) -> dict[str, float]:
+        """Return precision, recall and the share of right tags."""
+        hits, said, right, agreed, tags = facts.sum(0).tolist()
+        return {
+            "precision": hits / max(1.0, said),
+            "recall": hits / max(1.0, right),
+            "token_accuracy": agreed / max(1.0, tags),
+        }
+
+
 class Tokens:
     """Loss of the tokens to predict: mean in nats, right tokens and tokens of each row."""
 
     def __init__(self, kind: Family, dataset: Dataset) -> None:
-        """Know whether a place predicts the token after it, as a decoder's does, or its own."""
+        """Know whether a place predicts the token after it, as a decoder's does, or its own.
+
+        What reads and writes apart makes its decoder's inputs of the labels.
+        """
         del dataset
         self._ahead = int(kind in ("decoder", "multimodal"))
+        self._told = kind in ("encoder-decoder", "speech")
 
     def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Take each row's loss."""
-        logits, labels = _answers(model, batch)
+        logits, labels = _answers(model, batch, told=self._told)
         losses, hits, counts = token_losses(logits, labels, ahead=self._ahead)
         return torch.stack((losses / counts.clamp(min=1), hits.float(), counts.float()), dim=1)
 
@@ -123,6 +170,8 @@ class Tokens:
 _SCORINGS: dict[Task, Callable[[Family, Dataset], Scoring]] = {
     "classification": Classes,
     "regression": Numbers,
+    "token-classification": Tags,
+    "masked-lm": Tokens,
     "sft": Tokens,
 }
 
@@ -150,6 +199,8 @@ def token_losses(
     return losses.sum(1), hits.sum(1), mask.sum(1)
 
 
-def _answers(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+def _answers(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], *, told: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs = {name: value for name, value in batch.items() if told or name != "labels"}
     return model(**inputs).logits, batch["labels"]

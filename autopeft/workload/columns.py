@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from autopeft.errors import DataError
 from autopeft.workload.tasks import TASKS, Task
 
-ROLES = ("text", "label", "number", "prompt", "context", "completion", "messages", "split")
+ROLES = ("text", "label", "number", "words", "tags", "prompt", "context", "completion", "messages", "split")
 _TEXT = "text sentence review content tweet comment document article body headline title utterance message"
 _NAMES: dict[str, tuple[str, ...]] = {
     "text": tuple(_TEXT.split()),
     "label": ("label", "labels", "target", "class", "sentiment", "category", "intent", "topic", "y"),
     "number": ("number", "score", "rating", "value", "target", "label", "labels", "stars", "y"),
+    "words": ("words", "tokens"),
+    "tags": ("tags", "ner_tags", "pos_tags", "labels", "ner", "pos"),
     "prompt": ("prompt", "instruction", "question", "query", "input"),
     "context": ("input", "context"),
     "completion": ("completion", "response", "output", "answer", "target"),
@@ -21,7 +23,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 """Names by which a column is known, the likeliest first; case does not matter."""
 
-GUESSED: tuple[Task, ...] = ("classification", "regression", "sft")
+GUESSED: tuple[Task, ...] = ("token-classification", "classification", "regression", "sft")
 """Tasks that columns may speak for, those whose columns are named most tellingly first."""
 
 _NUMBERING = ("", "id", "idx", "index", "unnamed: 0")
@@ -48,7 +50,7 @@ def assign(
             return candidate, roles
     wanted = (task,) if task else GUESSED
     sets = ", or ".join(f"{' and '.join(roles)} ({each})" for each in wanted for roles in TASKS[each].needs)
-    example = TASKS[wanted[0]].needs[-1][0]
+    example = TASKS[task or "classification"].needs[-1][0]
     raise DataError(
         f"{source} must have columns for {' or '.join(wanted)}: {sets}; but has "
         f"{', '.join(map(repr, available))}: say which is which, such as --{example}-column {available[0]}."

@@ -30,12 +30,15 @@ class Example(Message):
         text: the text, or the prompt of a completion.
         label: number of its class (classification).
         number: the amount to predict (regression).
+        words, tags: words and the number of each one's class (token classification); `text` joins them.
         completion: what is to be written (sft).
     """
 
     text: str
     label: int = -1
     number: float = 0.0
+    words: tuple[str, ...] = ()
+    tags: tuple[int, ...] = ()
     completion: str = ""
 
 
@@ -93,6 +96,8 @@ class Workload(Message):
 
     Attributes:
         lengths: token counts of the training rows, truncated at the length limit.
+        targets: token counts of what an encoder-decoder is to write, apart from `lengths`; None where it
+            writes nothing, or nobody said.
         rows: training rows; 0 where unknown (then only a step can be costed, no run).
         validation_rows: rows of one evaluation.
         labels: number of classes; 1 where a number is predicted.
@@ -100,6 +105,7 @@ class Workload(Message):
 
     task: Task
     lengths: Lengths
+    targets: Lengths | None = None
     rows: int = Field(default=0, ge=0)
     validation_rows: int = Field(default=0, ge=0)
     labels: int = Field(default=2, ge=1)
@@ -109,7 +115,7 @@ class Dataset(Message):
     """Labelled rows in three splits, with what was found out about them.
 
     Attributes:
-        labels: class names in the order of `Example.label`; empty where there are no classes.
+        labels: class names in the order of `Example.label` and `Example.tags`; empty where there are none.
         columns: which column of the file plays which part, as guessed or given.
         fingerprint: hash of all rows and splits.
         notes: what was decided about the data on the user's behalf.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def read_dataset(
         given["test"] = maker.rows(test_table)
     splits = _split(given, seed, notes)
     splits = (shrink(splits[0], train_rows, seed), *splits[1:])
-    _check_classes(splits[0], names, path)
+    _check_classes(splits[0], names, roles, path, notes)
     _check_numbers(splits[0], roles, path)
     notes.append(
         "rows: " + ", ".join(f"{len(part)} {name}" for part, name in zip(splits, given, strict=True))
@@ -143,16 +142,18 @@ def _split(given: Mapping[str, Sequence[Example]], seed: int, notes: list[str]) 
     return train, validation, test
 
 
-def _check_classes(train: Rows, names: Sequence[str], path: str) -> None:
-    """Make sure that every class can be learnt."""
-    if not names:
+def _check_classes(
+    train: Rows, names: Sequence[str], roles: Mapping[str, str], path: str, notes: list[str]
+) -> None:
+    """Make sure that every class can be learnt; rare tags may all have been drawn into held-out rows."""
+    seen = {number for row in train for number in (row.label, *row.tags)}
+    unseen = [name for index, name in enumerate(names) if index not in seen]
+    if not unseen:
         return
-    counts = Counter(row.label for row in train)
-    unseen = [name for index, name in enumerate(names) if index not in counts]
-    if unseen:
-        raise DataError(
-            f"{path}: every class must have training rows, but {', '.join(map(repr, unseen))} has none."
-        )
+    shown = ", ".join(map(repr, unseen))
+    if "tags" not in roles or "split" in roles:
+        raise DataError(f"{path}: every class must have training rows, but {shown} has none.")
+    notes.append(f"no training row has {shown}, which cannot be learnt")
 
 
 def _check_numbers(train: Rows, roles: Mapping[str, str], path: str) -> None:

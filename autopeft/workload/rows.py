@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from autopeft.errors import DataError
 from autopeft.workload.dataset import Example, Task
 from autopeft.workload.tables import Table
-from autopeft.workload.tasks import TASKS
+from autopeft.workload.tasks import OUTSIDE, TASKS
 
 Cells = Mapping[str, Any]
 _SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -62,6 +63,8 @@ def class_names(task: Task, table: Table, roles: Mapping[str, str]) -> tuple[str
     """
     if TASKS[task].outputs != "classes":
         return ()
+    if TASKS[task].each_token:
+        return _tag_names(table, roles)
     column = roles["label"]
     names = {_label(cells.get(column), table, place, column) for cells, place in each_row(table)}
     if len(names) < 2:
@@ -74,6 +77,18 @@ def class_names(task: Task, table: Table, roles: Mapping[str, str]) -> tuple[str
             "so it is no class: say which column is the label, or that the task is sft or regression."
         )
     return tuple(sorted(names, key=int) if _whole(names) else sorted(names))
+
+
+def _tag_names(table: Table, roles: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the tags in a file, alphabetically; O, which marks nothing, is the first."""
+    names = {
+        name for cells, place in each_row(table) for name in _tagged_cells(cells, roles, table, place)[1]
+    }
+    if len(names) < 2:
+        raise DataError(
+            f"{table.file}: {roles['tags']!r} must hold at least 2 tags, but holds only {min(names)!r}."
+        )
+    return tuple(sorted(names, key=lambda name: (name != OUTSIDE, name)))
 
 
 def holds_amounts(table: Table, column: str) -> bool:
@@ -113,6 +128,53 @@ def _measured(maker: RowMaker, cells: Cells, table: Table, place: str) -> Exampl
     return Example(text=maker.text("text", cells, table, place), number=number)
 
 
+def _tagged(maker: RowMaker, cells: Cells, table: Table, place: str) -> Example:
+    words, names = _tagged_cells(cells, maker.roles, table, place)
+    tags = tuple(maker.class_of(name, table, place) for name in names)
+    return Example(text=" ".join(words), words=tuple(words), tags=tags)
+
+
+def _tagged_cells(
+    cells: Cells, roles: Mapping[str, str], table: Table, place: str
+) -> tuple[list[str], list[str]]:
+    """Return the words of a row and their tags."""
+    words, tags = (_list(cells, roles[role], table, place) for role in ("words", "tags"))
+    if len(words) != len(tags):
+        raise DataError(
+            f"{table.file}, {place}: each word must have one tag, but there are {len(words)} words and "
+            f"{len(tags)} tags."
+        )
+    return [_encodable(word) for word in words], tags
+
+
+def _list(cells: Cells, column: str, table: Table, place: str) -> list[str]:
+    """Read a list of words, or of what stands for them: a list of JSON as text, or words between spaces."""
+    cell = cells.get(column)
+    if isinstance(cell, str):
+        try:
+            found = json.loads(cell) if cell.lstrip().startswith("[") else cell.split()
+        except json.JSONDecodeError:
+            found = cell.split()
+    else:
+        found = cell
+    right = isinstance(found, list) and bool(found)
+    if not right or not all(type(each) in (str, int) and str(each).strip() for each in found):
+        raise DataError(
+            f"{table.file}, {place}: {column!r} must hold a list of words, none of them empty, but holds "
+            f"{_short(cell)}."
+        )
+    return [str(each).strip() for each in found]
+
+
+def _short(cell: object) -> str:
+    shown = repr(cell)
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
+
+
+def _unlabelled(maker: RowMaker, cells: Cells, table: Table, place: str) -> Example:
+    return Example(text=maker.text("text", cells, table, place))
+
+
 def _answered(maker: RowMaker, cells: Cells, table: Table, place: str) -> Example:
     if "messages" in maker.roles:
         prompt, completion = _last_turn(cells.get(maker.roles["messages"]), table, place)
@@ -126,6 +188,8 @@ def _answered(maker: RowMaker, cells: Cells, table: Table, place: str) -> Exampl
 _MAKERS: dict[Task, Callable[[RowMaker, Cells, Table, str], Example]] = {
     "classification": _classified,
     "regression": _measured,
+    "token-classification": _tagged,
+    "masked-lm": _unlabelled,
     "sft": _answered,
 }
 

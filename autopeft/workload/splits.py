@@ -55,7 +55,7 @@ def deduplicate(rows: Iterable[Example]) -> tuple[Rows, int, int]:
     labels_of: dict[tuple[str, ...], set[object]] = defaultdict(set)
     everything = list(rows)
     for row in everything:
-        labels_of[_identity(row)].add((row.label, row.number))
+        labels_of[_identity(row)].add((row.label, row.number, row.tags))
     kept: dict[tuple[str, ...], Example] = {}
     contradictory = 0
     for row in everything:

@@ -8,7 +8,7 @@ from typing import Literal
 from autopeft.message import Message
 from autopeft.workload.base_model import Family
 
-Task = Literal["classification", "regression", "sft"]
+Task = Literal["classification", "regression", "token-classification", "masked-lm", "sft"]
 Interval = Literal["proportion", "mean", "bootstrap"]
 
 
@@ -35,6 +35,8 @@ ACCURACY = Metric(name="accuracy", direction="maximize", interval="proportion")
 HELD_OUT_LOSS = Metric(name="loss", direction="minimize")
 RELATIVE_ERROR = Metric(name="relative absolute error", direction="minimize")
 """Mean absolute error, as a share of that of always saying the median of the training rows."""
+F1 = Metric(name="F1", direction="maximize", interval="bootstrap")
+"""Of spans where tags mark spans (IOB2), else of tokens whose tag is not the usual one."""
 
 
 class TaskSpec(Message):
@@ -47,6 +49,8 @@ class TaskSpec(Message):
         peft_type: name of peft's `TaskType`; None where that follows from the family.
         outputs: what a head gives: one number for each class, the number itself, or the pretrained head's
             tokens; all but the last are new, so that they have to be trained.
+        each_token: whether each token has an answer of its own, not the row as a whole.
+        virtual_tokens: whether methods may put tokens of their own before a row.
         baseline: what a winner is compared with: a linear model on frozen features ("probe"), or the model
             as it is ("untrained").
     """
@@ -56,6 +60,8 @@ class TaskSpec(Message):
     heads: dict[Family, str]
     peft_type: str | None = None
     outputs: Literal["classes", "number", "tokens"] = "tokens"
+    each_token: bool = True
+    virtual_tokens: bool = True
     baseline: Literal["probe", "untrained"] = "untrained"
 
     @property
@@ -78,6 +84,7 @@ TASKS: dict[Task, TaskSpec] = {
         },
         peft_type="SEQ_CLS",
         outputs="classes",
+        each_token=False,
         baseline="probe",
     ),
     "regression": TaskSpec(
@@ -86,7 +93,24 @@ TASKS: dict[Task, TaskSpec] = {
         heads=dict.fromkeys(("decoder", "encoder", "encoder-decoder"), "AutoModelForSequenceClassification"),
         peft_type="SEQ_CLS",
         outputs="number",
+        each_token=False,
         baseline="probe",
+    ),
+    "token-classification": TaskSpec(
+        metric=F1,
+        needs=(("words", "tags"),),
+        heads=dict.fromkeys(("decoder", "encoder"), "AutoModelForTokenClassification"),
+        peft_type="TOKEN_CLS",
+        outputs="classes",
+        virtual_tokens=False,
+        baseline="probe",
+    ),
+    "masked-lm": TaskSpec(
+        metric=HELD_OUT_LOSS,
+        needs=(("text",),),
+        heads={"encoder": "AutoModelForMaskedLM"},
+        peft_type=None,
+        virtual_tokens=False,
     ),
     "sft": TaskSpec(
         metric=HELD_OUT_LOSS,
@@ -100,11 +124,16 @@ TASKS: dict[Task, TaskSpec] = {
     ),
 }
 
+OUTSIDE = "O"
+"""The tag that marks nothing."""
+
 USUAL_CLASSES = 2
 """Classes where nobody says how many."""
 
 PIPELINES: dict[str, str] = {
     "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForImageClassification": "image-classification",
     "AutoModelForAudioClassification": "audio-classification",
     "AutoModelForCausalLM": "text-generation",

@@ -22,7 +22,11 @@ from autopeft.train.result import TrialResult
 from autopeft.train.trainer import Trainer
 
 CLASSIFIER = "AutoModelForSequenceClassification"
-HEADS = {"sft": "AutoModelForCausalLM"}
+HEADS = {
+    "sft": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "token-classification": "AutoModelForTokenClassification",
+}
 TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=1, max_length=16)
 
 
@@ -31,13 +35,13 @@ def trained(base, dataset, method) -> tuple[Trainer, TrialResult]:
     return run, TrialResult(state="complete", reports=(run.advance(10**9),))
 
 
-def draft(path: Path, dataset, method: str, measured: TrialResult) -> Bundle:
+def draft(path: Path, dataset, method: str, measured: TrialResult, head: str = "") -> Bundle:
     return Bundle(
         path=str(path),
         format=bundle_format(method),
         model="tiny",
         task=dataset.task,
-        head=HEADS.get(dataset.task, CLASSIFIER),
+        head=head or HEADS.get(dataset.task, CLASSIFIER),
         labels=dataset.labels,
         candidate=Candidate(method=method, training=TRAINING),
         budget=Budget(gpu_mem="1GB"),
@@ -112,6 +116,21 @@ def test_an_exported_regression_gives_the_users_numbers(encoder_with_weights, ra
     scale = ratings.scale
     expected = [pytest.approx(row, abs=1e-3) for row in (scale.mean + scale.deviation * scaled).tolist()]
     assert loaded_outputs(tmp_path / "bundle") == expected
+
+
+def test_exports_of_tags_of_masked_and_of_written_text_load_as_their_cards_say(
+    encoder_with_weights, guesser_with_weights, seq2seq_with_weights, entities, texts, turns, tmp_path
+) -> None:
+    for base, dataset, head in (
+        (encoder_with_weights, entities, ""),
+        (guesser_with_weights, texts, ""),
+        (seq2seq_with_weights, turns, "AutoModelForSeq2SeqLM"),
+    ):
+        run, measured = trained(base, dataset, "lora")
+        folder = tmp_path / dataset.task
+        assert write_bundle(draft(folder, dataset, "lora", measured, head), run).reference_difference <= 1e-5
+        expected = json.loads((folder / "reference.json").read_text())["logits"]
+        assert torch.allclose(torch.tensor(loaded_outputs(folder)), torch.tensor(expected), atol=1e-4)
 
 
 def test_a_decoder_s_export_says_how_to_have_the_users_numbers(

@@ -59,3 +59,14 @@ def test_a_token_s_loss_is_that_of_the_place_which_predicts_it(ahead: int) -> No
         assert losses[row].item() == pytest.approx(float(expected), abs=1e-5)
         assert counts[row] == len(wanted)
         assert hits[row] == sum(int(logits[row, at - ahead].argmax() == labels[row, at]) for at in wanted)
+
+
+def test_tags_are_scored_over_all_rows_at_the_first_token_of_each_word(tiny_bert, entities) -> None:
+    scoring = make_scoring(tiny_bert, entities)
+    right = torch.tensor([[IGNORED, 1, 2, IGNORED, 0], [IGNORED, 3, 0, 0, IGNORED]])
+    said = torch.tensor([[4, 1, 2, 4, 0], [4, 3, 4, 0, 4]])
+    logits = torch.nn.functional.one_hot(said, 5).float()
+    facts = scoring.facts(answering(logits), {"labels": right}).numpy()
+    assert facts.tolist() == [[1, 1, 1, 3, 3], [0, 1, 1, 2, 3]]
+    assert scoring.score(facts) == 0.5
+    assert scoring.further(facts) == {"precision": 0.5, "recall": 0.5, "token_accuracy": 5 / 6}

@@ -62,3 +62,62 @@ def test_numbers_that_are_all_equal_cannot_be_learnt(tmp_path: Path) -> None:
 def test_equal_texts_with_different_numbers_are_left_out(tmp_path: Path) -> None:
     dataset = read(tmp_path, [*RATED, {"text": "row 7", "score": 3.3}])
     assert any("2 train rows left out" in note for note in dataset.notes)
+
+
+TAGGED = [
+    {"tokens": ["Ada", "of", "Rome", str(index)], "ner_tags": ["B-p", "O", "B-l", "O"]} for index in range(60)
+]
+
+
+def test_words_and_tags_are_guessed_and_o_comes_first(tmp_path: Path) -> None:
+    dataset = read(tmp_path, TAGGED)
+    assert (dataset.task, dataset.metric.name) == ("token-classification", "F1")
+    assert dataset.columns == {"words": "tokens", "tags": "ner_tags"}
+    assert dataset.labels == ("O", "B-l", "B-p")
+    assert dataset.train[0].tags == (2, 0, 1, 0)
+    assert dataset.train[0].text == " ".join(dataset.train[0].words)
+
+
+def test_a_conll_file_gives_the_same_rows(tmp_path: Path) -> None:
+    file = tmp_path / "data.conll"
+    rows = ["\n".join(f"{word} x {tag}" for word, tag in zip(*row.values(), strict=True)) for row in TAGGED]
+    file.write_text("-DOCSTART- -X- O\n\n" + "\n\n".join(rows))
+    assert read_dataset(str(file)).train == read(tmp_path, TAGGED).train
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"tokens": ["a", "b"], "ner_tags": ["O"]}, "2 words and 1 tags"),
+        ({"tokens": [], "ner_tags": []}, "'tokens' must hold a list of words"),
+        ({"tokens": ["a", ""], "ner_tags": ["O", "O"]}, "none of them empty"),
+        ({"tokens": ["a"], "ner_tags": [None]}, "'ner_tags' must hold a list of words"),
+        ({"tokens": 7, "ner_tags": ["O"]}, "but holds 7"),
+    ],
+)
+def test_words_without_their_tags_are_refused_with_their_line(
+    tmp_path: Path, row: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(DataError, match=f"line 61: .*{says}"):
+        read(tmp_path, [*TAGGED, row])
+
+
+def test_a_tag_that_only_test_rows_have_is_refused(tmp_path: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"tokens": ["x"], "ner_tags": ["B-new"]}))
+    with pytest.raises(DataError, match="the class 'B-new' must occur in the training rows"):
+        read(tmp_path, TAGGED, test_path=str(test))
+
+
+def test_text_alone_is_learnt_from_only_where_that_is_said(tmp_path: Path) -> None:
+    rows = [{"text": f"row {index}"} for index in range(40)]
+    with pytest.raises(DataError, match="must have columns for"):
+        read(tmp_path, rows)
+    dataset = read(tmp_path, rows, task="masked-lm")
+    assert (dataset.labels, dataset.metric.name, dataset.columns) == ((), "loss", {"text": "text"})
+
+
+def test_an_empty_completion_is_refused_with_its_line(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {index}", "completion": "a" if index else " "} for index in range(40)]
+    with pytest.raises(DataError, match="line 1: 'completion' must hold text, but is empty"):
+        read(tmp_path, rows)

@@ -80,7 +80,9 @@ def make_batch(
             batch = _text_with_image(config, rows, length, padded=padded)
         case _:
             assert_never(kind)
-    if TASKS[task].new_head:
+    if TASKS[task].new_head and TASKS[task].each_token:
+        batch["labels"] = torch.zeros((rows, length), dtype=torch.int64)
+    elif TASKS[task].new_head:
         batch["labels"] = torch.zeros(rows, dtype=torch.float32 if labels == 1 else torch.int64)
     elif kind in ("encoder-decoder", "speech"):
         batch["labels"] = torch.ones((rows, target), dtype=torch.int64)
