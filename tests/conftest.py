@@ -265,3 +265,21 @@ def texts() -> Dataset:
         return tuple(Example(text=f"{start} " * (2 + index % 3)) for index, start in enumerate(starts))
 
     return dataset_of("masked-lm", rows)
+
+
+@pytest.fixture(scope="session")
+def pairs() -> Dataset:
+    """Questions of which the answer that says good is preferred."""
+    dice = random.Random(0)
+
+    def rows(count: int) -> tuple[Example, ...]:
+        return tuple(
+            Example(
+                text=f"question {dice.choice(WORDS[2:6])}",
+                completion=f"answer good {dice.choice(WORDS[2:6])}",
+                rejected=f"answer bad {dice.choice(WORDS[2:6])} very",
+            )
+            for _ in range(count)
+        )
+
+    return dataset_of("dpo", rows)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from autopeft.cli.columns import (
+    ChosenColumn,
     CompletionColumn,
     LabelColumn,
     NumberColumn,
     PromptColumn,
+    RejectedColumn,
     TagsColumn,
     TextColumn,
     WordsColumn,
@@ -244,6 +246,8 @@ def merge_flags(
     tags_column: TagsColumn = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
+    chosen_column: ChosenColumn = None,
+    rejected_column: RejectedColumn = None,
     demo: Demo = False,
     gpu_mem: GpuMem = None,
     time: Time = None,
@@ -287,6 +291,8 @@ def merge_flags(
         "tags": tags_column,
         "prompt": prompt_column,
         "completion": completion_column,
+        "chosen": chosen_column,
+        "rejected": rejected_column,
     }
     return merge(
         config,

@@ -64,7 +64,7 @@ def hold_contest(
         label = "logistic regression on frozen features"
         probe = _score(PROBE, label, test, dataset, against=winner)
         scores.append(probe.model_copy(update={"validation_score": validation.score}))
-    else:
+    elif TASKS[dataset.task].baseline == "untrained":
         untrained = Trainer(base, dataset, best.candidate, seed=study.seed, device=device).evaluate("test")
         scores.append(_score(UNTRAINED, "the base model as it is", untrained, dataset, against=winner))
     return Scores(trial=best.number, scores=tuple(scores))

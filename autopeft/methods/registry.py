@@ -141,6 +141,7 @@ _VIRTUAL = frozenset(("virtual_tokens", "num_virtual_tokens"))
 def learns(spec: MethodSpec, family: Family, task: Task) -> bool:
     """Say whether a method works on a family of models for a task."""
     able = TASKS[task].virtual_tokens or not _VIRTUAL & set(spec.knobs)
+    able = able and not (TASKS[task].reference and spec.exports == "model")
     return able and family in spec.families and task in spec.tasks
 
 
@@ -225,6 +226,11 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
         raise UnsupportedError(
             f"{spec.name} puts virtual tokens before a row, which {task} has no labels for: "
             "choose a method that does not."
+        )
+    if TASKS[task].reference and spec.exports == "model":
+        raise UnsupportedError(
+            f"{task} compares with the model without its adapter, and {spec.name} trains the model itself: "
+            "choose a method that adds an adapter."
         )
     if task not in spec.tasks:
         raise UnsupportedError(f"{spec.name} is for {' and '.join(spec.tasks)}, not for {task}.")

@@ -37,7 +37,7 @@ def linear_probe(
     model = build_backbone(base, dataset.task, dataset.outputs, training, weights=True)
     torch.nn.Module.to(model, device)
     spec = TASKS[dataset.task]
-    feed, scoring = make_feed(base, dataset, training), make_scoring(base, dataset)
+    feed, scoring = make_feed(base, dataset, training), make_scoring(base, dataset, training)
     features = {
         split: _features(model, feed, feed.rows(split), torch.device(device), each_token=spec.each_token)
         for split in ("train", "validation", "test")
@@ -84,7 +84,7 @@ def _tags(dataset: Dataset, features: Features, strength: float) -> Callable[[st
     tags = np.concatenate([_seen(row, found) for row, found in _pairs(dataset, features, "train")])
     chosen = np.random.default_rng(0).permutation(len(words))[:_MOST_WORDS]
     probe = LogisticRegression(C=strength, max_iter=1000).fit(words[chosen], tags[chosen])
-    scoring = Tags("encoder", dataset)
+    scoring = Tags(dataset)
 
     def facts(split: str) -> Facts:
         rows = [

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autopeft.methods.heads import head_family
+from autopeft.space.candidate import Training
+from autopeft.train.losses import preference_margins
 from autopeft.train.spans import marks_spans, shared
 from autopeft.workload.base_model import BaseModel, Family
 from autopeft.workload.dataset import Dataset, Task
@@ -38,18 +40,15 @@ class Scoring(Protocol):
         """Return further metrics by name."""
 
 
-def make_scoring(base: BaseModel, dataset: Dataset) -> Scoring:
+def make_scoring(base: BaseModel, dataset: Dataset, training: Training) -> Scoring:
     """Make what scores a dataset's rows."""
-    kind = head_family(base.family, base.config.get("model_type", ""))
-    return _SCORINGS[dataset.task](kind, dataset)
+    return _SCORINGS[dataset.task](
+        head_family(base.family, base.config.get("model_type", "")), dataset, training
+    )
 
 
 class Classes:
     """Right or wrong: 1 or 0 a row."""
-
-    def __init__(self, kind: Family, dataset: Dataset) -> None:
-        """Take any dataset."""
-        del kind, dataset
 
     def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Say which rows are right."""
@@ -69,9 +68,8 @@ class Classes:
 class Numbers:
     """Error of each row as a share of the training rows' spread, what was predicted and what was right."""
 
-    def __init__(self, kind: Family, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         """Know how numbers were scaled."""
-        del kind
         self._scale = dataset.scale
 
     def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -103,9 +101,8 @@ class Numbers:
 class Tags:
     """How far each row's tags are right: what is shared, marked, to be marked; right tags, tags."""
 
-    def __init__(self, kind: Family, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         """Know the tags, and which of them marks nothing: O, or the most frequent."""
-        del kind
         self._names = dataset.labels
         self._spans = marks_spans(dataset.labels)
         counts = Counter(tag for row in dataset.train for tag in row.tags)
@@ -143,12 +140,11 @@ class Tags:
 class Tokens:
     """Loss of the tokens to predict: mean in nats, right tokens and tokens of each row."""
 
-    def __init__(self, kind: Family, dataset: Dataset) -> None:
+    def __init__(self, kind: Family) -> None:
         """Know whether a place predicts the token after it, as a decoder's does, or its own.
 
         What reads and writes apart makes its decoder's inputs of the labels.
         """
-        del dataset
         self._ahead = int(kind in ("decoder", "multimodal"))
         self._told = kind in ("encoder-decoder", "speech")
 
@@ -167,12 +163,34 @@ class Tokens:
         return {"token_accuracy": float(facts[:, 1].sum() / max(1.0, facts[:, 2].sum()))}
 
 
-_SCORINGS: dict[Task, Callable[[Family, Dataset], Scoring]] = {
-    "classification": Classes,
-    "regression": Numbers,
-    "token-classification": Tags,
-    "masked-lm": Tokens,
-    "sft": Tokens,
+class Pairs:
+    """Whether a pair's chosen answer gained on the rejected one: 1 or 0, its loss, its margin in nats."""
+
+    def __init__(self, beta: float) -> None:
+        """Know the loss's own knob."""
+        self._beta = beta
+
+    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Compare the answers of each pair."""
+        margins = self._beta * preference_margins(model, batch)
+        return torch.stack(((margins > 0).float(), -nn.functional.logsigmoid(margins), margins), dim=1)
+
+    def score(self, facts: Facts) -> float:
+        """Return the share of pairs whose chosen answer gained."""
+        return float(facts[:, 0].mean())
+
+    def further(self, facts: Facts) -> dict[str, float]:
+        """Return the mean loss and the mean margin of rewards."""
+        return {"loss": float(facts[:, 1].mean()), "margin": float(facts[:, 2].mean())}
+
+
+_SCORINGS: dict[Task, Callable[[Family, Dataset, Training], Scoring]] = {
+    "classification": lambda *_: Classes(),
+    "regression": lambda _, dataset, __: Numbers(dataset),
+    "token-classification": lambda _, dataset, __: Tags(dataset),
+    "masked-lm": lambda kind, *_: Tokens(kind),
+    "sft": lambda kind, *_: Tokens(kind),
+    "dpo": lambda *given: Pairs(given[-1].beta),
 }
 
 

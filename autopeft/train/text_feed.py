@@ -16,7 +16,7 @@ from autopeft.train.masking import mask_tokens
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset, Example, Scale
 from autopeft.workload.tasks import Task
-from autopeft.workload.tokens import IGNORED, encode, load_tokenizer
+from autopeft.workload.tokens import IGNORED, encode, load_tokenizer, other_answer
 
 _REFERENCE_TEXTS = ("A short text.", "Another one, a little longer than the first.")
 
@@ -25,11 +25,12 @@ _REFERENCE_TEXTS = ("A short text.", "Another one, a little longer than the firs
 class TextRow:
     """One tokenised row: ids, and its class, its scaled number, or a label for each place (-100: none).
 
-    Without any it is to be masked.
+    Without any it is to be masked. `worse` is the same prompt with the answer that was rejected.
     """
 
     ids: list[int]
     target: float | list[int] | None
+    worse: TextRow | None = None
 
 
 class TextFeed:
@@ -61,13 +62,15 @@ class TextFeed:
 
     def length(self, row: TextRow) -> int:
         """Return a row's tokens."""
-        return len(row.ids)
+        return max(len(row.ids), len(row.worse.ids) if row.worse else 0)
 
     def collate(self, rows: Sequence[TextRow]) -> dict[str, torch.Tensor]:
         """Pad rows to the longest: input_ids and attention_mask (rows, longest), labels to match the task.
 
-        What an encoder-decoder is to write is padded to the longest of its own.
+        What an encoder-decoder is to write is padded to the longest of its own. Of pairs, all rejected
+        answers follow all chosen ones.
         """
+        rows = [*rows, *(row.worse for row in rows if row.worse)]
         rows = [self._masked(row, _dice()) if row.target is None else row for row in rows]
         longest = max(len(row.ids) for row in rows)
         widest = max(len(row.target) if isinstance(row.target, list) else 0 for row in rows)
@@ -98,7 +101,12 @@ class TextFeed:
         task = self._dataset.task
         ids, labels = encode(self.tokenizer, example, task, self._max_length, self._kind)
         whole = _WHOLE.get(task)
-        return TextRow(ids, whole(example, self._scale) if whole else labels or None)
+        worse = other_answer(example)
+        return TextRow(
+            ids,
+            whole(example, self._scale) if whole else labels or None,
+            self._row(worse.model_copy(update={"rejected": ""})) if worse else None,
+        )
 
     def _masked(self, row: TextRow, dice: random.Random) -> TextRow:
         tokenizer = self.tokenizer

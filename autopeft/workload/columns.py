@@ -7,7 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from autopeft.errors import DataError
 from autopeft.workload.tasks import TASKS, Task
 
-ROLES = ("text", "label", "number", "words", "tags", "prompt", "context", "completion", "messages", "split")
+ROLES = (
+    "text",
+    "label",
+    "number",
+    "words",
+    "tags",
+    "prompt",
+    "context",
+    "completion",
+    "chosen",
+    "rejected",
+    "messages",
+    "split",
+)
 _TEXT = "text sentence review content tweet comment document article body headline title utterance message"
 _NAMES: dict[str, tuple[str, ...]] = {
     "text": tuple(_TEXT.split()),
@@ -18,12 +31,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "instruction", "question", "query", "input"),
     "context": ("input", "context"),
     "completion": ("completion", "response", "output", "answer", "target"),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
     "messages": ("messages", "conversations", "conversation", "chat"),
     "split": ("split",),
 }
 """Names by which a column is known, the likeliest first; case does not matter."""
 
-GUESSED: tuple[Task, ...] = ("token-classification", "classification", "regression", "sft")
+GUESSED: tuple[Task, ...] = ("dpo", "token-classification", "classification", "regression", "sft")
 """Tasks that columns may speak for, those whose columns are named most tellingly first."""
 
 _NUMBERING = ("", "id", "idx", "index", "unnamed: 0")

@@ -31,7 +31,8 @@ class Example(Message):
         label: number of its class (classification).
         number: the amount to predict (regression).
         words, tags: words and the number of each one's class (token classification); `text` joins them.
-        completion: what is to be written (sft).
+        completion: what is to be written (sft), or the better of two answers (dpo).
+        rejected: the worse of two answers.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Example(Message):
     words: tuple[str, ...] = ()
     tags: tuple[int, ...] = ()
     completion: str = ""
+    rejected: str = ""
 
 
 class Scale(Message):

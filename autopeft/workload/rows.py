@@ -185,12 +185,24 @@ def _answered(maker: RowMaker, cells: Cells, table: Table, place: str) -> Exampl
     return Example(text=f"{prompt}\n\n{context}" if context else prompt, completion=completion)
 
 
+def _preferred(maker: RowMaker, cells: Cells, table: Table, place: str) -> Example:
+    prompt, chosen, rejected = (
+        maker.text(role, cells, table, place) for role in ("prompt", "chosen", "rejected")
+    )
+    if chosen.strip() == rejected.strip():
+        raise DataError(
+            f"{table.file}, {place}: the chosen and the rejected answer must differ, but are equal."
+        )
+    return Example(text=prompt, completion=chosen, rejected=rejected)
+
+
 _MAKERS: dict[Task, Callable[[RowMaker, Cells, Table, str], Example]] = {
     "classification": _classified,
     "regression": _measured,
     "token-classification": _tagged,
     "masked-lm": _unlabelled,
     "sft": _answered,
+    "dpo": _preferred,
 }
 
 

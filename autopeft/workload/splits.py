@@ -150,7 +150,7 @@ def _take(units: list[list[Example]], size: int) -> list[Example]:
 
 def _identity(row: Example) -> tuple[str, ...]:
     """Return what two rows may not share in different splits."""
-    return row.text.strip(), row.completion.strip()
+    return row.text.strip(), row.completion.strip(), row.rejected.strip()
 
 
 def _content(row: Example) -> list[object]:

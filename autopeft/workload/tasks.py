@@ -8,7 +8,7 @@ from typing import Literal
 from autopeft.message import Message
 from autopeft.workload.base_model import Family
 
-Task = Literal["classification", "regression", "token-classification", "masked-lm", "sft"]
+Task = Literal["classification", "regression", "token-classification", "masked-lm", "sft", "dpo"]
 Interval = Literal["proportion", "mean", "bootstrap"]
 
 
@@ -37,6 +37,8 @@ RELATIVE_ERROR = Metric(name="relative absolute error", direction="minimize")
 """Mean absolute error, as a share of that of always saying the median of the training rows."""
 F1 = Metric(name="F1", direction="maximize", interval="bootstrap")
 """Of spans where tags mark spans (IOB2), else of tokens whose tag is not the usual one."""
+PREFERRED = Metric(name="preference accuracy", direction="maximize", interval="proportion")
+"""Share of the pairs whose chosen answer gained more likelihood than the rejected one."""
 
 
 class TaskSpec(Message):
@@ -51,8 +53,9 @@ class TaskSpec(Message):
             tokens; all but the last are new, so that they have to be trained.
         each_token: whether each token has an answer of its own, not the row as a whole.
         virtual_tokens: whether methods may put tokens of their own before a row.
-        baseline: what a winner is compared with: a linear model on frozen features ("probe"), or the model
-            as it is ("untrained").
+        reference: whether the loss needs the model without its adapter, too.
+        baseline: what a winner is compared with: a linear model on frozen features ("probe"), the model as
+            it is ("untrained"), or nothing, where that has no score.
     """
 
     metric: Metric
@@ -62,7 +65,8 @@ class TaskSpec(Message):
     outputs: Literal["classes", "number", "tokens"] = "tokens"
     each_token: bool = True
     virtual_tokens: bool = True
-    baseline: Literal["probe", "untrained"] = "untrained"
+    reference: bool = False
+    baseline: Literal["probe", "untrained", "none"] = "untrained"
 
     @property
     def new_head(self) -> bool:
@@ -121,6 +125,13 @@ TASKS: dict[Task, TaskSpec] = {
             "speech": "AutoModelForSpeechSeq2Seq",
             "multimodal": "AutoModelForImageTextToText",
         },
+    ),
+    "dpo": TaskSpec(
+        metric=PREFERRED,
+        needs=(("prompt", "chosen", "rejected"),),
+        heads={"decoder": "AutoModelForCausalLM"},
+        reference=True,
+        baseline="none",
     ),
 }
 

@@ -163,17 +163,30 @@ _ENCODERS: dict[tuple[Task, Family | None], _Encoder] = {
     ("masked-lm", None): _encode_text,
     ("sft", None): _encode_turn,
     ("sft", "encoder-decoder"): _encode_apart,
+    ("dpo", None): _encode_turn,
 }
 """How rows of a task are encoded, for a family or (None) for the rest."""
+
+
+def other_answer(example: Example) -> Example | None:
+    """Return a pair of answers as the turn with the rejected one; None where there is no pair."""
+    return example.model_copy(update={"completion": example.rejected}) if example.rejected else None
 
 
 def measure_lengths(dataset: Dataset, base: BaseModel, max_length: int) -> Lengths:
     """Count the tokens of the training rows as `encode` would make them; needs no torch for a local model.
 
+    A pair of answers is as long as the longer of its turns.
+
     Raises:
         InputError: the model has no tokenizer at hand, or it cannot be read.
     """
-    return Lengths.of([len(ids) for ids, _ in _encoded(dataset, base, max_length)])
+    lengths = [len(ids) for ids, _ in _encoded(dataset, base, max_length)]
+    pairs = [other for row in dataset.train if (other := other_answer(row)) is not None]
+    if pairs:
+        others = _encoded(dataset.model_copy(update={"train": tuple(pairs)}), base, max_length)
+        lengths = [max(one, len(ids)) for one, (ids, _) in zip(lengths, others, strict=True)]
+    return Lengths.of(lengths)
 
 
 def measure_targets(dataset: Dataset, base: BaseModel, max_length: int) -> Lengths | None:

@@ -24,6 +24,7 @@ from autopeft.train.trainer import Trainer
 CLASSIFIER = "AutoModelForSequenceClassification"
 HEADS = {
     "sft": "AutoModelForCausalLM",
+    "dpo": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",
     "token-classification": "AutoModelForTokenClassification",
 }

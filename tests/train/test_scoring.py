@@ -11,6 +11,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import r2_score
 
+from autopeft.space.candidate import Training
 from autopeft.train.scoring import make_scoring, token_losses
 from autopeft.workload.tokens import IGNORED
 
@@ -20,7 +21,7 @@ def answering(logits: Any) -> Any:
 
 
 def test_numbers_are_scored_in_the_users_unit_against_the_training_median(tiny_bert, ratings) -> None:
-    scoring, scale = make_scoring(tiny_bert, ratings), ratings.scale
+    scoring, scale = make_scoring(tiny_bert, ratings, Training()), ratings.scale
     right = np.array([100.0, 114.0, 86.0, 107.0])
     said = np.array([100.0, 107.0, 100.0, 114.0])
     logits = (said - scale.mean) / scale.deviation
@@ -35,7 +36,7 @@ def test_numbers_are_scored_in_the_users_unit_against_the_training_median(tiny_b
 
 
 def test_a_model_that_always_says_the_same_has_no_correlation(tiny_bert, ratings) -> None:
-    scoring = make_scoring(tiny_bert, ratings)
+    scoring = make_scoring(tiny_bert, ratings, Training())
     facts = scoring.facts(answering(torch.zeros(3, 1)), {"labels": torch.tensor([0.0, 1.0, 2.0])}).numpy()
     assert set(scoring.further(facts)) == {"mean_absolute_error", "r2"}
 
@@ -62,7 +63,7 @@ def test_a_token_s_loss_is_that_of_the_place_which_predicts_it(ahead: int) -> No
 
 
 def test_tags_are_scored_over_all_rows_at_the_first_token_of_each_word(tiny_bert, entities) -> None:
-    scoring = make_scoring(tiny_bert, entities)
+    scoring = make_scoring(tiny_bert, entities, Training())
     right = torch.tensor([[IGNORED, 1, 2, IGNORED, 0], [IGNORED, 3, 0, 0, IGNORED]])
     said = torch.tensor([[4, 1, 2, 4, 0], [4, 3, 4, 0, 4]])
     logits = torch.nn.functional.one_hot(said, 5).float()

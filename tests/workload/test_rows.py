@@ -121,3 +121,27 @@ def test_an_empty_completion_is_refused_with_its_line(tmp_path: Path) -> None:
     rows = [{"prompt": f"q {index}", "completion": "a" if index else " "} for index in range(40)]
     with pytest.raises(DataError, match="line 1: 'completion' must hold text, but is empty"):
         read(tmp_path, rows)
+
+
+PAIRS = [{"prompt": f"q {index}", "chosen": f"yes {index}", "rejected": "no"} for index in range(40)]
+
+
+def test_pairs_of_answers_are_guessed(tmp_path: Path) -> None:
+    dataset = read(tmp_path, PAIRS)
+    assert (dataset.task, dataset.metric.name) == ("dpo", "preference accuracy")
+    assert dataset.columns == {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    assert all(row.rejected == "no" and row.completion.startswith("yes") for row in dataset.train)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "q", "chosen": "same", "rejected": " same "}, "must differ, but are equal"),
+        ({"prompt": "q", "chosen": "yes", "rejected": ""}, "'rejected' must hold text, but is empty"),
+    ],
+)
+def test_pairs_that_say_nothing_are_refused_with_their_line(
+    tmp_path: Path, row: dict[str, str], says: str
+) -> None:
+    with pytest.raises(DataError, match=f"line 41: .*{says}"):
+        read(tmp_path, [*PAIRS, row])

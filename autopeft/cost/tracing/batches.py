@@ -46,6 +46,8 @@ def make_batch(
     seconds of sound and a transcript of `length`; for a model of images and text, one image and text,
     `length` tokens together (`assumptions` says what is made up).
 
+    A pair of answers is two rows, each of `length` with its prompt.
+
     Args:
         length: tokens of a row.
         padded: one row is a token shorter than the others, so that its padding has to be masked.
@@ -59,6 +61,7 @@ def make_batch(
         UnsupportedError: such batches cannot be packed, or nobody knows what they look like.
     """
     kind = head_family(family, config.model_type)
+    rows = 2 * rows if task == "dpo" else rows
     if packed and (kind, task) != ("decoder", "sft"):
         raise UnsupportedError(
             f"packing joins the rows of a decoder's supervised fine-tuning, but this is {task} on a {kind} "

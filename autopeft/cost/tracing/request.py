@@ -53,6 +53,7 @@ class TraceRequest(Message):
     Attributes:
         rows: rows of a micro-batch.
         length: tokens of the longest row.
+        target_length: tokens of the longest that an encoder-decoder writes; None: as long as the row.
         padded: whether batches hold padding.
         loop: what happens around the step.
         general: trace at other shapes too, so that one pattern serves all shapes of this kind;
@@ -66,6 +67,7 @@ class TraceRequest(Message):
     rows: int
     length: int
     target: Target
+    target_length: int | None = None
     padded: bool = True
     loop: Loop = LOOPS["autopeft"]
     general: bool = True
@@ -130,7 +132,8 @@ class TraceRequest(Message):
                 "rank": 1 if self.ranks else self.candidate.rank,
             }
         )
-        return {
+        said = {} if self.target_length is None else {"target_length": self.target_length}
+        return said | {
             "candidate": candidate.footprint,
             "shape": shape,
             "task": self.task,

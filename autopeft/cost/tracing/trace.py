@@ -123,6 +123,7 @@ def _take(
         padded=request.padded,
         loop=request.loop,
         shapes=shapes,
+        target_length=request.target_length,
     )
     shims = traced_as(
         request.target,
