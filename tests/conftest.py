@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS, Dataset, Example
+from autopeft.workload.tasks import TASKS, Task
 
 TINY_BERT = BaseModel(
     name="tiny-bert",
@@ -56,6 +58,28 @@ TINY_GPT2 = BaseModel(
         "eos_token_id": 2,
     },
 )
+TINY_T5 = BaseModel(
+    name="tiny-t5",
+    family="encoder-decoder",
+    source="made for tests",
+    config={
+        "model_type": "t5",
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "vocab_size": 100,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "decoder_start_token_id": 0,
+    },
+)
+
+
+@pytest.fixture
+def tiny_t5() -> BaseModel:
+    return TINY_T5
 
 
 @pytest.fixture
@@ -80,7 +104,9 @@ def _save_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: index for index, word in enumerate(("[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS))}
+    vocabulary = {
+        word: index for index, word in enumerate(("[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS, "[MASK]"))
+    }
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
@@ -94,17 +120,17 @@ def _save_tokenizer(folder: Path) -> None:
         sep_token="[SEP]",
         bos_token="[CLS]",
         eos_token="[SEP]",
+        mask_token="[MASK]",
     ).save_pretrained(folder)
 
 
-def _save_model(base: BaseModel, folder: Path) -> BaseModel:
+def _save_model(base: BaseModel, folder: Path, head: str) -> BaseModel:
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    import transformers
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(**base.config)
-    auto = AutoModelForCausalLM if base.family == "decoder" else AutoModel
-    auto.from_config(config).save_pretrained(folder)
+    config = transformers.AutoConfig.for_model(**base.config)
+    getattr(transformers, head).from_config(config).save_pretrained(folder)
     _save_tokenizer(folder)
     return base.model_copy(update={"path": str(folder), "name": str(folder)})
 
@@ -112,13 +138,25 @@ def _save_model(base: BaseModel, folder: Path) -> BaseModel:
 @pytest.fixture(scope="session")
 def encoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny encoder on disk, with a tokenizer of twelve words."""
-    return _save_model(TINY_BERT, tmp_path_factory.mktemp("tiny-bert"))
+    return _save_model(TINY_BERT, tmp_path_factory.mktemp("tiny-bert"), "AutoModel")
 
 
 @pytest.fixture(scope="session")
 def decoder_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny decoder on disk, with a tokenizer of twelve words."""
-    return _save_model(TINY_LLAMA, tmp_path_factory.mktemp("tiny-llama"))
+    return _save_model(TINY_LLAMA, tmp_path_factory.mktemp("tiny-llama"), "AutoModelForCausalLM")
+
+
+@pytest.fixture(scope="session")
+def guesser_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny encoder on disk with the head that guesses hidden words."""
+    return _save_model(TINY_BERT, tmp_path_factory.mktemp("tiny-guesser"), "AutoModelForMaskedLM")
+
+
+@pytest.fixture(scope="session")
+def seq2seq_with_weights(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny encoder-decoder on disk, with a tokenizer of twelve words."""
+    return _save_model(TINY_T5, tmp_path_factory.mktemp("tiny-t5"), "AutoModelForSeq2SeqLM")
 
 
 @pytest.fixture(scope="session")
@@ -166,3 +204,82 @@ def turns() -> Dataset:
         source="made for tests",
         fingerprint="turns-1",
     )
+
+
+def dataset_of(
+    task: Task, rows: Callable[[int], tuple[Example, ...]], labels: tuple[str, ...] = ()
+) -> Dataset:
+    """Make a dataset of 120, 40 and 60 rows."""
+    return Dataset(
+        name=task,
+        task=task,
+        metric=TASKS[task].metric,
+        train=rows(120),
+        validation=rows(40),
+        test=rows(60),
+        labels=labels,
+        source="made for tests",
+        fingerprint=f"{task}-1",
+    )
+
+
+@pytest.fixture(scope="session")
+def ratings() -> Dataset:
+    """Texts rated by 100 and 7 for every good and less 7 for every bad."""
+    dice = random.Random(0)
+
+    def rows(count: int) -> tuple[Example, ...]:
+        texts = [[dice.choice(("good", "bad", *WORDS[2:5])) for _ in range(8)] for _ in range(count)]
+        rated = [100 + 7 * (words.count("good") - words.count("bad")) for words in texts]
+        return tuple(
+            Example(text=" ".join(words), number=number) for words, number in zip(texts, rated, strict=True)
+        )
+
+    return dataset_of("regression", rows)
+
+
+@pytest.fixture(scope="session")
+def entities() -> Dataset:
+    """Words of which a good film or plot is one kind of span, a bad actor or scene the other."""
+    dice = random.Random(0)
+    labels = ("O", "B-praise", "I-praise", "B-blame", "I-blame")
+
+    def row() -> Example:
+        words, tags = ["the"], [0]
+        for _ in range(dice.randint(1, 3)):
+            kind = dice.randrange(2)
+            nouns = (("film", "plot"), ("actor", "scene"))[kind]
+            words += [("good", "bad")[kind], dice.choice(nouns), "was", "very"]
+            tags += [1 + 2 * kind, 2 + 2 * kind, 0, 0]
+        return Example(text=" ".join(words), words=tuple(words), tags=tuple(tags))
+
+    return dataset_of("token-classification", lambda count: tuple(row() for _ in range(count)), labels)
+
+
+@pytest.fixture(scope="session")
+def texts() -> Dataset:
+    """Texts that say one thing again and again, so that a hidden word can be guessed."""
+
+    def rows(count: int) -> tuple[Example, ...]:
+        starts = [("good film", "bad plot")[index % 2] for index in range(count)]
+        return tuple(Example(text=f"{start} " * (2 + index % 3)) for index, start in enumerate(starts))
+
+    return dataset_of("masked-lm", rows)
+
+
+@pytest.fixture(scope="session")
+def pairs() -> Dataset:
+    """Questions of which the answer that says good is preferred."""
+    dice = random.Random(0)
+
+    def rows(count: int) -> tuple[Example, ...]:
+        return tuple(
+            Example(
+                text=f"question {dice.choice(WORDS[2:6])}",
+                completion=f"answer good {dice.choice(WORDS[2:6])}",
+                rejected=f"answer bad {dice.choice(WORDS[2:6])} very",
+            )
+            for _ in range(count)
+        )
+
+    return dataset_of("dpo", rows)

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from autopeft.cli.columns import (
+    AudioColumn,
+    ChosenColumn,
+    CompletionColumn,
+    ImageColumn,
+    LabelColumn,
+    NumberColumn,
+    PromptColumn,
+    RejectedColumn,
+    TagsColumn,
+    TextColumn,
+    WordsColumn,
+)
 from autopeft.errors import InputError
+from autopeft.workload.tasks import Task
 
 if TYPE_CHECKING:
     from autopeft.request import Request
@@ -93,26 +107,8 @@ TestData = Annotated[
     str | None, typer.Option(metavar="DATA", rich_help_panel=WHAT, help="Test rows; else some are held out.")
 ]
 TaskName = Annotated[
-    Literal["classification", "sft"] | None,
+    Task | None,
     typer.Option(rich_help_panel=WHAT, help="What to learn; guessed from the columns."),
-]
-TextColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the text.")
-]
-ImageColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of image files.")
-]
-AudioColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of sound files.")
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the class.")
-]
-PromptColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the prompt (sft).")
-]
-CompletionColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Column of the answer (sft).")
 ]
 Demo = Annotated[
     bool,
@@ -254,8 +250,13 @@ def merge_flags(
     image_column: ImageColumn = None,
     audio_column: AudioColumn = None,
     label_column: LabelColumn = None,
+    number_column: NumberColumn = None,
+    words_column: WordsColumn = None,
+    tags_column: TagsColumn = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
+    chosen_column: ChosenColumn = None,
+    rejected_column: RejectedColumn = None,
     demo: Demo = False,
     gpu_mem: GpuMem = None,
     time: Time = None,
@@ -296,8 +297,13 @@ def merge_flags(
         "image": image_column,
         "audio": audio_column,
         "label": label_column,
+        "number": number_column,
+        "words": words_column,
+        "tags": tags_column,
         "prompt": prompt_column,
         "completion": completion_column,
+        "chosen": chosen_column,
+        "rejected": rejected_column,
     }
     return merge(
         config,

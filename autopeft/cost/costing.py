@@ -89,6 +89,9 @@ def cost_run(
     scaled: tuple[str, ...] = ()
     if not general and lengths != [run.request.length]:
         scaled = ("time of shorter rows than the longest taken to be in proportion",)
+    targets = workload.targets
+    if targets is not None and targets.percentiles[0] != targets.longest:
+        scaled += (f"every batch taken to write {run.request.target_length} tokens, as the longest row",)
     loop = run.request.loop
     padding = padding_bytes(run.request, max(run.lengths))
     memory = estimate_memory(tape, profile, loop, guesses=len(guesses), padding_bytes=padding)

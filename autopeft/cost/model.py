@@ -280,6 +280,7 @@ def run_for(
         labels=workload.labels,
         rows=training.batch_size,
         length=longest,
+        target_length=truncate(workload.targets, training.max_length).longest if workload.targets else None,
         target=_target(profile),
         padded=padded and loop.rows_padded and not training.packing and training.attention != "flash",
         loop=loop,

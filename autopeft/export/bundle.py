@@ -7,7 +7,7 @@ from autopeft.message import Message
 from autopeft.plan.budget import Budget
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import TrialResult
-from autopeft.workload.dataset import Metric, Task
+from autopeft.workload.dataset import Metric, Scale, Task
 
 
 class Bundle(Message):
@@ -17,6 +17,8 @@ class Bundle(Message):
         head: the transformers class that loads the model.
         path: the directory.   format: "peft" loads with peft alone, "autopeft" after
             `import autopeft.adapters`, "model" is a whole transformers model.
+        loading: what `from_pretrained` has to be told beside the directory.
+        scale: what to do to the model's output to have the user's number (regression); None: nothing.
         test_score, low, high: the metric on the test rows with its 95 % interval.
         packing: import and argument that load the base packed as it was trained on; empty where it was not.
         reference_difference: largest difference between the logits recorded at export and those
@@ -30,6 +32,8 @@ class Bundle(Message):
     task: Task
     head: str
     labels: tuple[str, ...]
+    loading: dict[str, int] = {}
+    scale: Scale | None = None
     candidate: Candidate
     budget: Budget
     predicted: CostEstimate | None

@@ -6,7 +6,7 @@ from autopeft.export.bundle import Bundle
 from autopeft.export.check import loading_code
 from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
-from autopeft.workload.tasks import PIPELINES
+from autopeft.workload.tasks import PIPELINES, TASKS
 
 
 def model_card(bundle: Bundle) -> str:
@@ -34,7 +34,7 @@ def model_card(bundle: Bundle) -> str:
     imports, loader = loading_code(
         bundle.format,
         bundle.head,
-        len(bundle.labels),
+        bundle.loading,
         bundle.candidate.training.precision,
         '"PATH_OF_THIS_FOLDER"',
         bundle.packing,
@@ -58,6 +58,7 @@ def model_card(bundle: Bundle) -> str:
             "",
             *_inputs(bundle.candidate.method),
             *(["Classes: " + ", ".join(bundle.labels) + ".", ""] if bundle.labels else []),
+            *_numbers(bundle),
             "## How it was found",
             "",
             *_findings(bundle),
@@ -74,6 +75,16 @@ def _inputs(method: str) -> list[str]:
     if not METHODS[method].named_task:
         return []
     return ["Every call needs the task of each row: `task_ids=torch.zeros(rows, dtype=torch.int64)`.", ""]
+
+
+def _numbers(bundle: Bundle) -> list[str]:
+    """Say what the model's output is where it is a number."""
+    if TASKS[bundle.task].outputs != "number":
+        return []
+    if bundle.scale is None:
+        return ["The number is `model(**inputs).logits[:, 0]`.", ""]
+    mean, deviation = bundle.scale.mean, bundle.scale.deviation
+    return [f"The number is `{mean!r} + {deviation!r} * model(**inputs).logits[:, 0]`.", ""]
 
 
 def _findings(bundle: Bundle) -> list[str]:

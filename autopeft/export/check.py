@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from autopeft.errors import ExportError
@@ -42,7 +43,7 @@ print(json.dumps(float((logits.float() - expected).abs().max() / expected.abs().
 def loading_code(
     kind: str,
     head: str,
-    labels: int,
+    loading: Mapping[str, int],
     precision: Precision,
     path: str,
     packing: tuple[str, str] = ("", ""),
@@ -52,15 +53,14 @@ def loading_code(
     Args:
         kind: "peft", "autopeft" or "model".
         head: the transformers class of the base model.
-        labels: how many numbers the head gives; 0 where that is not for the task to say.
+        loading: what the base model's `from_pretrained` has to be told.
         path: an expression of the bundle's directory.
         packing: import and argument that load the base packed as it was trained on.
     """
     more = f', dtype="{_DTYPES[precision]}"{packing[1]}'
     if kind == "model":
         return f"from transformers import {head}", f"{head}.from_pretrained({path}{more})"
-    if labels:
-        more += f", num_labels={labels}"
+    more += "".join(f", {name}={value}" for name, value in loading.items())
     ours = "import autopeft.adapters\n" if kind == "autopeft" else ""
     of = head.removeprefix("AutoModelFor")
     if of in _PEFT_LOADS:
@@ -77,7 +77,7 @@ def compare_in_fresh_process(
     folder: Path,
     kind: str,
     head: str,
-    labels: int,
+    loading: Mapping[str, int],
     precision: Precision,
     device: str = "cpu",
     packing: tuple[str, str] = ("", ""),
@@ -87,7 +87,7 @@ def compare_in_fresh_process(
     Raises:
         ExportError: the directory does not load, or differs by more than `TOLERANCE`.
     """
-    imports, loader = loading_code(kind, head, labels, precision, "str(folder)", packing)
+    imports, loader = loading_code(kind, head, loading, precision, "str(folder)", packing)
     script = _SCRIPT.format(imports=imports, loader=loader, device=device)
     done = subprocess.run(  # noqa: S603 (our own interpreter and script)
         [sys.executable, "-W", "ignore", "-c", script, str(folder)],

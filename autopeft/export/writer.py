@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
@@ -18,9 +18,11 @@ from autopeft.errors import ExportError, StorageError
 from autopeft.export.bundle import Bundle
 from autopeft.export.card import model_card
 from autopeft.export.check import REFERENCE, compare_in_fresh_process
+from autopeft.export.scale import fold_scale
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.quantization.loading import loading_recipe
 from autopeft.methods.registry import METHODS
+from autopeft.workload.tasks import TASKS
 
 if TYPE_CHECKING:
     from autopeft.train.trainer import Trainer
@@ -56,13 +58,16 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
     make_folder(target.parent)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
+        draft = draft.model_copy(update={"loading": _loading(trainer)})
+        if TASKS[draft.task].outputs == "number":
+            draft = draft.model_copy(update={"scale": fold_scale(trainer.model, trainer.dataset.scale)})
         _fill(staging, trainer, draft)
         packing = loading_recipe(trainer.model)
         difference = compare_in_fresh_process(
             staging,
             draft.format,
             draft.head,
-            len(draft.labels),
+            draft.loading,
             draft.candidate.training.precision,
             str(trainer.device),
             packing,
@@ -85,6 +90,17 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
 def bundle_format(method: str) -> str:
     """Return how a method's export loads: "peft", "autopeft", "model" or "none"."""
     return METHODS[method].exports
+
+
+def _loading(trainer: Trainer) -> dict[str, int]:
+    """Say what a new head needs: its size, and by which token a decoder's knows where a row ends."""
+    if not trainer.dataset.outputs:
+        return {}
+    pad: dict[str, int] = {}
+    if trainer.base.family == "decoder":
+        config: Any = trainer.model.config
+        pad = {"pad_token_id": config.pad_token_id}
+    return {"num_labels": trainer.dataset.outputs, **pad}
 
 
 def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from autopeft.message import Message
 from autopeft.report.decide import DEFAULT, PROBE, UNTRAINED, WINNER
 from autopeft.report.facts import TestScore
-from autopeft.report.intervals import mean_interval, paired_difference, wilson
+from autopeft.report.intervals import bootstrap_interval, mean_interval, paired_difference, wilson
 from autopeft.search.study import Study, Trial
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset
-from autopeft.workload.tasks import TASKS
+from autopeft.workload.tasks import TASKS, Metric
 
 if TYPE_CHECKING:
     from autopeft.train.evaluate import Evaluation
@@ -64,7 +64,7 @@ def hold_contest(
         label = "logistic regression on frozen features"
         probe = _score(PROBE, label, test, dataset, against=winner)
         scores.append(probe.model_copy(update={"validation_score": validation.score}))
-    else:
+    elif TASKS[dataset.task].baseline == "untrained":
         untrained = Trainer(base, dataset, best.candidate, seed=study.seed, device=device).evaluate("test")
         scores.append(_score(UNTRAINED, "the base model as it is", untrained, dataset, against=winner))
     return Scores(trial=best.number, scores=tuple(scores))
@@ -79,17 +79,12 @@ def _score(
     trial: Trial | None = None,
     against: Evaluation | None = None,
 ) -> TestScore:
-    values = evaluation.values
-    share = dataset.metric.interval == "proportion"
-    low, high = wilson(round(sum(values)), len(values)) if share else mean_interval(values)
+    low, high = _interval(dataset.metric, evaluation)
     lead: Mapping[str, float] = {}
     if against is not None:
-        found = (
-            paired_difference([v > 0 for v in against.values], [v > 0 for v in values])
-            if share
-            else _mean_difference(against.values, values)
+        lead = dict(
+            zip(("lead", "lead_low", "lead_high"), _lead(dataset.metric, against, evaluation), strict=True)
         )
-        lead = dict(zip(("lead", "lead_low", "lead_high"), found, strict=True))
     result, predicted = (trial.result, trial.predicted) if trial else (None, None)
     return TestScore(
         contender=contender,
@@ -105,6 +100,36 @@ def _score(
     )
 
 
-def _mean_difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    differences = [mine - theirs for mine, theirs in zip(one, other, strict=True)]
-    return (sum(differences) / len(differences), *mean_interval(differences))
+def _interval(metric: Metric, evaluation: Evaluation) -> tuple[float, float]:
+    """Return the interval of a score, made as its metric says."""
+    match metric.interval:
+        case "proportion":
+            return wilson(round(sum(evaluation.values)), len(evaluation.values))
+        case "mean":
+            return mean_interval(evaluation.values)
+        case "bootstrap":
+            low, high = bootstrap_interval(
+                len(evaluation.facts), lambda rows: evaluation.scoring.score(evaluation.facts[rows])
+            )
+            return min(low, evaluation.score), max(high, evaluation.score)
+        case _:
+            assert_never(metric.interval)
+
+
+def _lead(metric: Metric, one: Evaluation, other: Evaluation) -> tuple[float, float, float]:
+    """Return how much more the first scores on the same rows, with its paired interval."""
+    match metric.interval:
+        case "proportion":
+            return paired_difference([value > 0 for value in one.values], [v > 0 for v in other.values])
+        case "mean":
+            differences = [mine - its for mine, its in zip(one.values, other.values, strict=True)]
+            return (sum(differences) / len(differences), *mean_interval(differences))
+        case "bootstrap":
+            lead = one.score - other.score
+            low, high = bootstrap_interval(
+                len(one.facts),
+                lambda rows: one.scoring.score(one.facts[rows]) - other.scoring.score(other.facts[rows]),
+            )
+            return lead, min(low, lead), max(high, lead)
+        case _:
+            assert_never(metric.interval)

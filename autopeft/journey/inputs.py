@@ -10,7 +10,7 @@ from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.methods.heads import default_task
-from autopeft.methods.registry import DEFAULT, METHODS, find_method
+from autopeft.methods.registry import DEFAULT, METHODS, find_method, learns
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate, Scalar
 from autopeft.space.reader import load_space
@@ -18,6 +18,7 @@ from autopeft.space.search_space import SearchSpace, fix, only_methods
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset, Lengths, Task, Workload
 from autopeft.workload.models import find_model
+from autopeft.workload.tasks import USUAL_CLASSES, head_outputs
 
 ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
@@ -52,7 +53,7 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
         find_method(method)
     settings = settings_of(request, profile, space)
     space = fix(space, {f"training.{name}": value for name, value in settings.items()})
-    able = [spec.name for spec in METHODS.values() if base.family in spec.families and task in spec.tasks]
+    able = [spec.name for spec in METHODS.values() if learns(spec, base.family, task)]
     if not able:
         raise UnsupportedError(f"no method works on {base.family} models for {task} yet ({base.name}).")
     space = only_methods(space, able)
@@ -192,13 +193,19 @@ def _workload(
 ) -> Workload:
     if dataset is None:
         longest = request.seq_len or min(assumed_length(base), base.max_length or assumed_length(base))
-        return Workload(task=task, lengths=Lengths.constant(longest), rows=request.examples or 0)
-    from autopeft.workload.tokens import measure_lengths
+        return Workload(
+            task=task,
+            lengths=Lengths.constant(longest),
+            rows=request.examples or 0,
+            labels=max(1, head_outputs(task, USUAL_CLASSES)),
+        )
+    from autopeft.workload.tokens import measure_lengths, measure_targets
 
     return Workload(
         task=task,
         lengths=measure_lengths(dataset, base, max_length),
         rows=len(dataset.train),
         validation_rows=len(dataset.validation),
-        labels=max(1, len(dataset.labels)),
+        targets=measure_targets(dataset, base, max_length),
+        labels=max(1, dataset.outputs),
     )

@@ -25,6 +25,7 @@ from autopeft.space.optimizers import find_optimizer
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Lengths, Task, Workload
 from autopeft.workload.models import find_model
+from autopeft.workload.tasks import USUAL_CLASSES, head_outputs
 
 if TYPE_CHECKING:
     from autopeft.request import Request
@@ -88,7 +89,12 @@ class Poser:
         return Posed(
             base=base,
             candidate=candidate,
-            workload=Workload(task=task, lengths=lengths, rows=question.examples or 0),
+            workload=Workload(
+                task=task,
+                lengths=lengths,
+                rows=question.examples or 0,
+                labels=max(1, head_outputs(task, USUAL_CLASSES)),
+            ),
             loop=loop,
             profile=profile,
             limit_bytes=limit,

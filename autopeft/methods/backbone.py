@@ -21,7 +21,7 @@ from autopeft.methods.quantization.mending import mend
 from autopeft.methods.quantization.schemes import Quantization, find_quantization
 from autopeft.space.candidate import Training
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Every name under which configurations keep a dropout rate; all are set to `Training.dropout`.
@@ -57,7 +57,7 @@ def build_backbone(
     """Make the base model with the head that the task needs.
 
     Args:
-        labels: number of classes (classification).
+        labels: how many numbers the head gives; the pretrained head knows it itself.
         weights: load the pretrained weights; otherwise they are initialised, which under fake
             tensors costs nothing.
         quantization: how the base is stored (`methods/quantization/schemes.py`).
@@ -100,8 +100,10 @@ def configure(base: BaseModel, task: Task, labels: int, training: Training) -> P
             f"seq_len must be at most {base.max_length} for {base.name}, but got {training.max_length}."
         )
     config = whole_config(base)
-    if task == "classification":
+    if TASKS[task].new_head:
         config.num_labels = labels
+    if TASKS[task].outputs == "number":
+        config.problem_type = "regression"
     for part in (config, *(getattr(config, name, None) for name in _PARTS)):
         if isinstance(part, PretrainedConfig):
             _set_dropout(part, training.dropout)
@@ -159,9 +161,20 @@ def _build(
             options: dict[str, Any] = _attention(training)
             if scheme.kind != "none":
                 options |= loading_options(base, _shapes(auto, config, dtype), scheme, dtype)
-            model = auto.from_pretrained(
-                base.path, config=config, dtype=dtype, use_safetensors=True, **options
+            model, found = auto.from_pretrained(
+                base.path,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
+            missing = sorted(found["missing_keys"])
+            if missing and not TASKS[task].new_head:
+                raise UnsupportedError(
+                    f"{task} needs the pretrained head, but {base.name} has no weights of {missing[0]}: "
+                    "give a checkpoint that was saved with its head."
+                )
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"the weights of {base.name} cannot be loaded from {base.path}: {reason}") from None

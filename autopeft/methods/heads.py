@@ -81,7 +81,7 @@ def peft_task_type(family: Family, task: Task, model_type: str) -> TaskType | No
     from peft import TaskType
 
     kind = head_family(family, model_type)
-    if kind in ("vision", "speech"):
+    if kind in ("vision", "speech") or task == "masked-lm":
         return None
     said = TASKS[task].peft_type
     if said is not None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
 from autopeft.methods.abilities import with_abilities
-from autopeft.methods.heads import head_family
+from autopeft.methods.heads import default_task, head_family
 from autopeft.methods.own_methods import OWN_METHODS
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.spec import EVERY_FAMILY, TEXT_FAMILIES, Knob, MethodSpec
 from autopeft.space.candidate import Candidate
-from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Task
+from autopeft.workload.base_model import BaseModel, Family
+from autopeft.workload.tasks import TASKS, Task
 
 _ALPHA = Knob(default=2.0, choices=(1.0, 2.0), meaning="lora_alpha divided by the rank: scale of the update")
 _TOKENS = Knob(default=16, choices=(8, 16, 32), meaning="number of trained virtual tokens")
@@ -117,7 +117,7 @@ _SPECS = (
         paper="the lower end of every comparison",
         trains="the classification head only",
         exports="model",
-        tasks=("classification",),
+        tasks=("classification", "regression", "token-classification"),
         families=EVERY_FAMILY,
     ),
     MethodSpec(
@@ -139,6 +139,16 @@ _TOKEN_KNOBS = ("virtual_tokens", "num_virtual_tokens", "prefix")
 
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
+
+
+_VIRTUAL = frozenset(("virtual_tokens", "num_virtual_tokens"))
+
+
+def learns(spec: MethodSpec, family: Family, task: Task) -> bool:
+    """Say whether a method works on a family of models for a task."""
+    able = TASKS[task].virtual_tokens or not _VIRTUAL & set(spec.knobs)
+    able = able and not (TASKS[task].reference and spec.exports == "model")
+    return able and family in spec.families and task in spec.tasks
 
 
 def find_method(name: str) -> MethodSpec:
@@ -218,14 +228,25 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
     if base.family not in spec.families:
         allowed = " or ".join(spec.families)
         raise UnsupportedError(f"{spec.name} works on {allowed} models; {base.name} is {base.family}.")
+    if not TASKS[task].virtual_tokens and _VIRTUAL & set(spec.knobs):
+        raise UnsupportedError(
+            f"{spec.name} puts virtual tokens before a row, which {task} has no labels for: "
+            "choose a method that does not."
+        )
+    if TASKS[task].reference and spec.exports == "model":
+        raise UnsupportedError(
+            f"{task} compares with the model without its adapter, and {spec.name} trains the model itself: "
+            "choose a method that adds an adapter."
+        )
     if task not in spec.tasks:
         raise UnsupportedError(f"{spec.name} is for {' and '.join(spec.tasks)}, not for {task}.")
     kind = head_family(base.family, base.config.get("model_type", ""))
-    if task == "sft" and kind in ("encoder", "vision"):
-        raise UnsupportedError(
-            f"sft needs a decoder or another model that writes; {base.name} is {kind}: "
-            "use task classification."
+    if kind not in TASKS[task].heads:
+        needed, usual = (
+            " or ".join(TASKS[task].heads),
+            default_task(base.family, base.config.get("model_type", "")),
         )
+        raise UnsupportedError(f"{task} needs a {needed} model; {base.name} is {kind}: use task {usual}.")
     packed = find_quantization(candidate.quantization).packed
     if packed is not None and packed not in spec.quantised:
         raise UnsupportedError(

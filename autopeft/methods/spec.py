@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from autopeft.message import Message
 from autopeft.methods.quantization.schemes import Packed
@@ -70,4 +70,4 @@ class MethodSpec(Message):
     served: tuple[Server, ...] = ()
     shares: dict[str, float] = {}
     families: tuple[Family, ...] = ("decoder", "encoder")
-    tasks: tuple[Task, ...] = ("classification", "sft")
+    tasks: tuple[Task, ...] = get_args(Task)

@@ -33,6 +33,7 @@ class Training(Message):
         attention: which kernels attend.
         loss: how the loss of a language model is taken: from all logits at once, in chunks of them,
             or by a kernel that never holds them.
+        beta: how strongly preference tuning holds on to the model as it was.
         packing: rows are packed to `max_length`, so that batches hold no padding.
     """
 
@@ -52,6 +53,7 @@ class Training(Message):
     attention: Attention = "sdpa"
     loss: Loss = "standard"
     packing: bool = False
+    beta: float = Field(default=0.1, gt=0)
 
 
 class Candidate(Message):
@@ -83,7 +85,15 @@ class Candidate(Message):
     @property
     def footprint(self) -> str:
         """A key shared by all candidates that cost the same memory and the same time a step."""
-        free = {"learning_rate", "epochs", "warmup_share", "schedule", "weight_decay", "max_grad_norm"}
+        free = {
+            "learning_rate",
+            "epochs",
+            "warmup_share",
+            "schedule",
+            "weight_decay",
+            "max_grad_norm",
+            "beta",
+        }
         fields = self.model_dump(mode="json", exclude={"training": free})
         fields["knobs"] = {k: v for k, v in self.knobs.items() if k not in ("alpha", "alpha_ratio")}
         return _digest(fields)

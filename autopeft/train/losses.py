@@ -1,12 +1,12 @@
-"""Losses of a language model: from all logits at once, in recomputed chunks, or without keeping any.
+"""Losses: of a language model from all logits at once, in chunks, or without keeping any; of pairs.
 
-The last two run the model up to its head and apply the head themselves. They keep what a model does
+Chunked and fused ones run the model up to its head and apply the head themselves. They keep what a model does
 to its logits behind the head (a scale, a soft cap) and what peft puts before the text (virtual tokens).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from peft import PeftModel
@@ -17,6 +17,7 @@ from autopeft.errors import InputError, UnsupportedError
 from autopeft.space.candidate import Training
 from autopeft.train.fused_loss import fused_cross_entropy
 from autopeft.train.head import Headless, run_headless
+from autopeft.workload.tasks import Task
 from autopeft.workload.tokens import IGNORED
 
 CHUNKS = 8  # as torchtune's `num_output_chunks`
@@ -48,6 +49,53 @@ def loss_of(model: nn.Module, batch: Mapping[str, torch.Tensor], training: Train
     hidden = headless.hidden.reshape(-1, headless.hidden.shape[-1])
     take = _chunked if training.loss == "chunked" else _fused
     return _with_router_loss(take(hidden, following, headless, head), base, headless)
+
+
+def preference_loss(model: nn.Module, batch: Mapping[str, torch.Tensor], training: Training) -> torch.Tensor:
+    """Return the mean DPO loss of pairs, shape () (Rafailov et al. 2023, arXiv:2305.18290, equation 7).
+
+    Raises:
+        InputError: `training.loss` is not standard.
+    """
+    if training.loss != "standard":
+        raise InputError(f"loss={training.loss} is for supervised fine-tuning; leave it at standard for dpo.")
+    return -nn.functional.logsigmoid(training.beta * preference_margins(model, batch)).mean()
+
+
+def preference_margins(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return how much more likely the chosen answer of each pair became than the rejected one, (pairs,).
+
+    The reference is the model without its adapter.
+
+    Args:
+        model: a model with an adapter.
+        batch: all chosen answers, then all rejected ones in their order, each with its prompt.
+    """
+    with torch.no_grad(), model.disable_adapter():  # type: ignore[operator]
+        reference = log_likelihoods(model, batch)
+    chosen, rejected = (log_likelihoods(model, batch) - reference).chunk(2)
+    return chosen - rejected
+
+
+def log_likelihoods(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logarithm of how likely each row's answer is, (rows,)."""
+    labels = batch["labels"]
+    logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+    # Virtual tokens stand before the text; the label of a place is the next token.
+    logits, following = logits[:, -labels.shape[1] :][:, :-1], labels[:, 1:]
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return -losses.view(following.shape).sum(1)
+
+
+def objective(task: Task) -> Objective:
+    """Return the loss that a task trains with."""
+    return _OBJECTIVES.get(task, loss_of)
+
+
+Objective = Callable[[nn.Module, Mapping[str, torch.Tensor], Training], torch.Tensor]
+_OBJECTIVES: dict[Task, Objective] = {"dpo": preference_loss}
 
 
 def _chunked(hidden: torch.Tensor, labels: torch.Tensor, headless: Headless, head: nn.Module) -> torch.Tensor:

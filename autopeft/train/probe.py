@@ -1,76 +1,154 @@
-"""The linear probe: logistic regression on the frozen base model's features."""
+"""The linear probe: a linear model on the frozen base model's features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from autopeft.methods.backbone import build_backbone
 from autopeft.space.candidate import Training
 from autopeft.train.evaluate import Evaluation
 from autopeft.train.feed import Feed, make_feed
-from autopeft.train.scoring import make_scoring
+from autopeft.train.scoring import Facts, Tags, make_scoring
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Dataset
+from autopeft.workload.dataset import Dataset, Example
+from autopeft.workload.tasks import TASKS, Task
+from autopeft.workload.tokens import IGNORED
 
+_MOST_WORDS = 20_000
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 def linear_probe(
     base: BaseModel, dataset: Dataset, training: Training, *, device: str = "cpu"
 ) -> tuple[Evaluation, Evaluation]:
-    """Fit a logistic regression on mean-pooled last hidden states; return its validation and test scores.
+    """Fit a linear model on mean-pooled last hidden states; return its validation and test scores.
 
-    The strength of its penalty is the one of 0.01, 0.1, 1, 10 (inverse) that validates best.
+    Logistic regression for classes, ridge regression for numbers. The strength of its penalty is the one
+    of 0.01, 0.1, 1, 10 (inverse) that validates best.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    model = build_backbone(base, dataset.task, len(dataset.labels), training, weights=True)
+    model = build_backbone(base, dataset.task, dataset.outputs, training, weights=True)
     torch.nn.Module.to(model, device)
-    feed, scoring = make_feed(base, dataset, training), make_scoring(base, dataset)
-    features, labels = {}, {}
-    for split in ("train", "validation", "test"):
-        features[split] = _pooled(model, feed, feed.rows(split), torch.device(device))
-        labels[split] = np.array([example.label for example in getattr(dataset, split)])
-    scaler = StandardScaler().fit(features["train"])
-    fitted = [
-        LogisticRegression(C=strength, max_iter=1000).fit(
-            scaler.transform(features["train"]), labels["train"]
+    spec = TASKS[dataset.task]
+    feed, scoring = make_feed(base, dataset, training), make_scoring(base, dataset, training)
+    features = {
+        split: _features(model, feed, feed.rows(split), torch.device(device), each_token=spec.each_token)
+        for split in ("train", "validation", "test")
+    }
+    scaler = StandardScaler().fit(np.concatenate(features["train"]))
+    scaled = {split: [scaler.transform(row) for row in rows] for split, rows in features.items()}
+    found = []
+    for strength in _STRENGTHS:
+        facts = _FITS[dataset.task](dataset, scaled, strength)
+        found.append(
+            tuple(Evaluation(facts=facts(split), scoring=scoring) for split in ("validation", "test"))
         )
-        for strength in _STRENGTHS
-    ]
-    hits = [
-        {split: probe.predict(scaler.transform(features[split])) == labels[split] for split in features}
-        for probe in fitted
-    ]
-    best = max(hits, key=lambda hit: float(hit["validation"].mean()))
-    validation, test = (
-        Evaluation(facts=hits.astype(float)[:, None], scoring=scoring)
-        for hits in (best["validation"], best["test"])
-    )
-    return validation, test
+    better = dataset.metric.better
+    best = found[0]
+    for each in found[1:]:
+        best = each if better(each[0].score, best[0].score) else best
+    return best[0], best[1]
 
 
-def _pooled(
-    model: PreTrainedModel, feed: Feed[Any], rows: Sequence[Any], device: torch.device, batch_size: int = 32
-) -> np.ndarray:
-    """Return the mean of the last hidden state over each row's tokens, shape (rows, hidden)."""
+Features = dict[str, list[NDArray[np.float64]]]
+"""By split, the features of each row: one place (its mean) or those with labels, (places, hidden)."""
+
+
+def _classes(dataset: Dataset, features: Features, strength: float) -> Callable[[str], Facts]:
+    """Fit a logistic regression; return what says which rows of a split are right."""
+    from sklearn.linear_model import LogisticRegression
+
+    probe = LogisticRegression(C=strength, max_iter=1000)
+    probe.fit(np.concatenate(features["train"]), [row.label for row in dataset.train])
+
+    def facts(split: str) -> Facts:
+        labels = np.array([row.label for row in getattr(dataset, split)])
+        right: Facts = (probe.predict(np.concatenate(features[split])) == labels).astype(float)[:, None]
+        return right
+
+    return facts
+
+
+def _tags(dataset: Dataset, features: Features, strength: float) -> Callable[[str], Facts]:
+    """Fit a logistic regression on at most 20,000 words; return what says how far each row is right."""
+    from sklearn.linear_model import LogisticRegression
+
+    words = np.concatenate(features["train"])
+    tags = np.concatenate([_seen(row, found) for row, found in _pairs(dataset, features, "train")])
+    chosen = np.random.default_rng(0).permutation(len(words))[:_MOST_WORDS]
+    probe = LogisticRegression(C=strength, max_iter=1000).fit(words[chosen], tags[chosen])
+    scoring = Tags(dataset)
+
+    def facts(split: str) -> Facts:
+        rows = [
+            scoring.compare(probe.predict(found).tolist(), _seen(row, found).tolist()).numpy()
+            for row, found in _pairs(dataset, features, split)
+        ]
+        return np.stack(rows)
+
+    return facts
+
+
+def _pairs(dataset: Dataset, features: Features, split: str) -> zip[tuple[Example, NDArray[np.float64]]]:
+    return zip(getattr(dataset, split), features[split], strict=True)
+
+
+def _seen(row: Example, features: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the tags of the words that a row still has after it was cut."""
+    return np.array(row.tags[: len(features)])
+
+
+def _numbers(dataset: Dataset, features: Features, strength: float) -> Callable[[str], Facts]:
+    """Fit a ridge regression; return what says how far off it is on each row of a split."""
+    from sklearn.linear_model import Ridge
+
+    probe = Ridge(alpha=len(dataset.train) / (100 * strength))
+    probe.fit(np.concatenate(features["train"]), [row.number for row in dataset.train])
+
+    def facts(split: str) -> Facts:
+        right = np.array([row.number for row in getattr(dataset, split)])
+        predicted = probe.predict(np.concatenate(features[split]))
+        return np.stack((np.abs(predicted - right) / dataset.scale.spread, predicted, right), axis=1)
+
+    return facts
+
+
+_FITS: dict[Task, Callable[[Dataset, Features, float], Callable[[str], Facts]]] = {
+    "classification": _classes,
+    "regression": _numbers,
+    "token-classification": _tags,
+}
+
+
+def _features(
+    model: PreTrainedModel,
+    feed: Feed[Any],
+    rows: Sequence[Any],
+    device: torch.device,
+    batch_size: int = 32,
+    *,
+    each_token: bool,
+) -> list[NDArray[np.float64]]:
+    """Return of each row the mean of its last hidden states, (1, hidden), or those of places with a label."""
     backbone = model.base_model.eval()
     order = sorted(range(len(rows)), key=lambda index: feed.length(rows[index]))
-    pooled: list[np.ndarray] = [np.empty(0)] * len(rows)
+    found: list[NDArray[np.float64]] = [np.empty((0, 0))] * len(rows)
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = feed.collate([rows[index] for index in chosen])
             inputs = {name: each.to(device) for name, each in batch.items() if name != "labels"}
-            hidden = backbone(**inputs).last_hidden_state.float()
-            mask = inputs["attention_mask"].unsqueeze(-1)
-            means = (hidden * mask).sum(1) / mask.sum(1)
-            for index, mean in zip(chosen, means.cpu().numpy(), strict=True):
-                pooled[index] = mean
-    return np.stack(pooled)
+            hidden = backbone(**inputs).last_hidden_state.float().cpu()
+            for index, states, mask, labels in zip(
+                chosen, hidden, batch["attention_mask"].bool(), batch["labels"], strict=True
+            ):
+                some = states[labels != IGNORED] if each_token else states[mask].mean(0, keepdim=True)
+                found[index] = some.double().numpy()
+    return found

@@ -10,18 +10,20 @@ from torch import nn
 
 from autopeft.methods.adapt import trainable
 from autopeft.space.candidate import Training
-from autopeft.train.losses import loss_of
+from autopeft.train.losses import Objective, loss_of, objective
 from autopeft.train.optimizers import make_optimizer, off_device
 
-__all__ = ["Batch", "Phase", "forward_loss", "make_optimizer", "off_device", "training_step"]
+__all__ = ["Batch", "Phase", "forward_loss", "make_optimizer", "objective", "off_device", "training_step"]
 
 Batch = Mapping[str, torch.Tensor]
 Phase = Literal["forward", "backward", "optimizer"]
 
 
-def forward_loss(model: nn.Module, batch: Batch, training: Training) -> torch.Tensor:
+def forward_loss(
+    model: nn.Module, batch: Batch, training: Training, loss: Objective = loss_of
+) -> torch.Tensor:
     """Return what one micro-batch adds to the loss of its step, shape ()."""
-    return loss_of(model, batch, training) / training.grad_accum
+    return loss(model, batch, training) / training.grad_accum
 
 
 def training_step(
@@ -30,12 +32,15 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     training: Training,
     enter: Callable[[Phase], None] | None = None,
+    *,
+    of: Objective = loss_of,
 ) -> torch.Tensor:
     """Take one optimizer step over `grad_accum` micro-batches.
 
     Args:
         batches: `training.grad_accum` micro-batches of model inputs, labels among them.
         enter: told at the start of each phase.
+        of: the loss of a micro-batch (`objective` of a task).
 
     Returns:
         The mean loss of the micro-batches, detached, shape ().
@@ -44,7 +49,7 @@ def training_step(
     total: torch.Tensor | None = None
     for batch in batches:
         announce("forward")
-        loss = forward_loss(model, batch, training)
+        loss = forward_loss(model, batch, training, of)
         announce("backward")
         loss.backward()  # type: ignore[no-untyped-call]
         total = loss.detach() if total is None else total + loss.detach()

@@ -27,7 +27,7 @@ from autopeft.train.meter import Meter
 from autopeft.train.optimizer_state import pack_state, unpack_state
 from autopeft.train.result import Report
 from autopeft.train.scoring import make_scoring
-from autopeft.train.step import Batch, make_optimizer, training_step
+from autopeft.train.step import Batch, make_optimizer, objective, training_step
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.batching import bucketed_batches
 from autopeft.workload.dataset import Dataset
@@ -62,16 +62,16 @@ class Trainer:
         if candidate.training.packing:
             raise UnsupportedError("rows are not packed in training here yet: leave out packing.")
         torch.manual_seed(seed)
-        self.dataset, self.candidate, self.seed = dataset, candidate, seed
+        self.base, self.dataset, self.candidate, self.seed = base, dataset, candidate, seed
         self.training: Training = candidate.training
         self.device = torch.device(device)
         self.meter = Meter(self.device)
         self.feed = make_feed(base, dataset, self.training)
-        self._scoring = make_scoring(base, dataset)
+        self._scoring = make_scoring(base, dataset, self.training)
         self._train = self.feed.rows("train")
         self._validation = self.feed.rows("validation")
         backbone = build_backbone(
-            *(base, dataset.task, len(dataset.labels), self.training),
+            *(base, dataset.task, dataset.outputs, self.training),
             weights=True,
             quantization=candidate.quantization,
         )
@@ -164,20 +164,28 @@ class Trainer:
     def _take_step(self) -> float:
         started = time.perf_counter()
         batches = [next(self._stream) for _ in range(self.training.grad_accum)]
-        loss = float(training_step(self.model, batches, self.optimizer, self.training))
+        loss = float(
+            training_step(
+                self.model,
+                [batch for _, batch in batches],
+                self.optimizer,
+                self.training,
+                of=objective(self.dataset.task),
+            )
+        )
         if not math.isfinite(loss):
             raise TrialError(
                 f"the loss became {loss} at step {self.step} with learning rate "
                 f"{self.training.learning_rate:.2g}; a smaller one may hold."
             )
         self.schedule.step()
-        self.samples += sum(len(batch["labels"]) for batch in batches)
+        self.samples += sum(rows for rows, _ in batches)
         self.step += 1
         self.meter.step_took(time.perf_counter() - started)
         return loss
 
-    def _batches(self, skip: int = 0) -> Iterator[Batch]:
-        """Yield padded batches of epoch after epoch, in an order that the seed alone decides."""
+    def _batches(self, skip: int = 0) -> Iterator[tuple[int, Batch]]:
+        """Yield padded batches with their numbers of rows, in an order that the seed alone decides."""
         lengths = [self.feed.length(row) for row in self._train]
         epoch = passed = 0
         while True:
@@ -185,7 +193,7 @@ class Trainer:
                 passed += 1
                 if passed > skip:
                     batch = self.feed.collate([self._train[index] for index in chosen])
-                    yield {name: tensor.to(self.device) for name, tensor in batch.items()}
+                    yield len(chosen), {name: tensor.to(self.device) for name, tensor in batch.items()}
             epoch += 1
 
     def _kept(self) -> list[tuple[str, torch.Tensor]]:

@@ -9,7 +9,10 @@ from autopeft.workload.tasks import TASKS, Task
 
 MEDIA_ROLES = ("image", "audio")
 """Columns that name files: never guessed here, as their cells say more than their names."""
-ROLES = ("text", "label", *MEDIA_ROLES, "prompt", "context", "completion", "messages", "split")
+ROLES = (
+    *("text", *MEDIA_ROLES, "label", "number", "words", "tags"),
+    *("prompt", "context", "completion", "chosen", "rejected", "messages", "split"),
+)
 _TEXT = (
     "text sentence review content tweet comment document article body headline title utterance message"
     " sequence transcription transcript"
@@ -17,13 +20,21 @@ _TEXT = (
 _NAMES: dict[str, tuple[str, ...]] = {
     "text": tuple(_TEXT.split()),
     "label": ("label", "labels", "target", "class", "sentiment", "category", "intent", "topic", "y"),
+    "number": ("number", "score", "rating", "value", "target", "label", "labels", "stars", "y"),
+    "words": ("words", "tokens"),
+    "tags": ("tags", "ner_tags", "pos_tags", "labels", "ner", "pos"),
     "prompt": ("prompt", "instruction", "question", "query", "input"),
     "context": ("input", "context"),
     "completion": ("completion", "response", "output", "answer", "target"),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
     "messages": ("messages", "conversations", "conversation", "chat"),
     "split": ("split",),
 }
 """Names by which a column is known, the likeliest first; case does not matter."""
+
+GUESSED: tuple[Task, ...] = ("dpo", "token-classification", "classification", "regression", "sft")
+"""Tasks that columns may speak for, those whose columns are named most tellingly first."""
 
 _NUMBERING = ("", "id", "idx", "index", "unnamed: 0")
 
@@ -47,10 +58,12 @@ def assign(
         roles = _roles(available, given, candidate)
         if roles is not None:
             return candidate, roles
-    wanted = task or "classification or sft"
+    wanted = (task,) if task else GUESSED
+    sets = ", or ".join(f"{' and '.join(roles)} ({each})" for each in wanted for roles in TASKS[each].needs)
+    example = TASKS[task or "classification"].needs[-1][0]
     raise DataError(
-        f"{source} must have columns for {wanted} (text, image or audio and label; prompt and completion), "
-        f"but has {', '.join(map(repr, available))}: say which is which, such as text={available[0]}."
+        f"{source} must have columns for {' or '.join(wanted)}: {sets}; but has "
+        f"{', '.join(map(repr, available))}: say which is which, such as --{example}-column {available[0]}."
     )
 
 
@@ -68,11 +81,12 @@ def _check_given(available: Iterable[str], given: Mapping[str, str], source: str
 
 
 def _likely_tasks(available: Sequence[str], given: Mapping[str, str]) -> tuple[Task, ...]:
-    """Order the tasks by what the user's own columns speak for; labelled text wins where none do."""
+    """Order the tasks by what the user's own columns speak for; where none do, the rarest names win."""
     if "audio" in given and "label" not in given and _known("label", available, given) is None:
         return ("sft", "classification") if _known("text", available, given) else ("classification", "sft")
-    speaks_for_sft = {"prompt", "completion", "messages"} & given.keys()
-    return ("sft",) if speaks_for_sft else ("classification", "sft")
+    said = set(given) - {"context", "split"}
+    able = (task for task in GUESSED if said <= {role for roles in TASKS[task].needs for role in roles})
+    return tuple(able)
 
 
 def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> dict[str, str] | None:
@@ -84,7 +98,7 @@ def _roles(available: Sequence[str], given: Mapping[str, str], task: Task) -> di
         for role in (*needed, "split"):
             if role not in roles:
                 _add(roles, role, _known(role, free, roles))
-        if task == "classification" or "audio" in needed:
+        if len(needed) == 2 and needed[0] in ("text", *MEDIA_ROLES):
             _add_the_only_other(needed, available, roles)
         elif "prompt" in roles and "context" not in roles:
             _add(roles, "context", _known("context", free, roles))

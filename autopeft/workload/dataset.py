@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from autopeft.message import Message
-from autopeft.workload.tasks import ACCURACY, HELD_OUT_LOSS, Metric, Task
+from autopeft.workload.tasks import ACCURACY, HELD_OUT_LOSS, TASKS, Metric, Task, head_outputs
 
 __all__ = [
     "ACCURACY",
@@ -18,6 +19,7 @@ __all__ = [
     "Lengths",
     "Medium",
     "Metric",
+    "Scale",
     "Task",
     "Workload",
 ]
@@ -27,22 +29,54 @@ Medium = Literal["text", "image", "sound"]
 
 
 class Example(Message):
-    """One row: a text with its label (classification), or a prompt with its completion (sft).
+    """One row: a text and what is to be learnt of it.
 
     Attributes:
+        text: the text, or the prompt of a completion.
         file: path of an image or sound, in the place of a text.   content: SHA-256 of that file.
+        label: number of its class (classification).
+        number: the amount to predict (regression).
+        words, tags: words and the number of each one's class (token classification); `text` joins them.
+        completion: what is to be written (sft), or the better of two answers (dpo).
+        rejected: the worse of two answers.
     """
 
     text: str = ""
     label: int = -1
+    number: float = 0.0
+    words: tuple[str, ...] = ()
+    tags: tuple[int, ...] = ()
     completion: str = ""
+    rejected: str = ""
     file: str = ""
     content: str = ""
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> tuple[str, ...]:
         """What makes two rows the same row: what is read and what is to be written, but not the class."""
-        return self.content or self.text.strip(), self.completion.strip()
+        return self.content or self.text.strip(), self.completion.strip(), self.rejected.strip()
+
+
+class Scale(Message):
+    """How numbers to predict are scaled for training: a model learns (number - mean) / deviation.
+
+    Attributes:
+        spread: mean distance of the training rows from their median, the error of who always says that.
+    """
+
+    mean: float = 0.0
+    deviation: float = Field(default=1.0, gt=0)
+    spread: float = Field(default=1.0, gt=0)
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Scale:
+        """Describe numbers; those that are all equal are only shifted."""
+        middle = statistics.median(numbers)
+        return cls(
+            mean=statistics.fmean(numbers),
+            deviation=statistics.pstdev(numbers) or 1.0,
+            spread=statistics.fmean(abs(number - middle) for number in numbers) or 1.0,
+        )
 
 
 class Lengths(Message):
@@ -77,13 +111,16 @@ class Workload(Message):
 
     Attributes:
         lengths: token counts of the training rows, truncated at the length limit.
+        targets: token counts of what an encoder-decoder is to write, apart from `lengths`; None where it
+            writes nothing, or nobody said.
         rows: training rows; 0 where unknown (then only a step can be costed, no run).
         validation_rows: rows of one evaluation.
-        labels: number of classes (classification only).
+        labels: number of classes; 1 where a number is predicted.
     """
 
     task: Task
     lengths: Lengths
+    targets: Lengths | None = None
     rows: int = Field(default=0, ge=0)
     validation_rows: int = Field(default=0, ge=0)
     labels: int = Field(default=2, ge=1)
@@ -93,7 +130,7 @@ class Dataset(Message):
     """Labelled rows in three splits, with what was found out about them.
 
     Attributes:
-        labels: class names in the order of `Example.label`; empty for sft.
+        labels: class names in the order of `Example.label` and `Example.tags`; empty where there are none.
         medium: what a row is read from.
         columns: which column of the file plays which part, as guessed or given.
         fingerprint: hash of all rows and splits.
@@ -115,6 +152,16 @@ class Dataset(Message):
 
     @model_validator(mode="after")
     def _labels_known(self) -> Dataset:
-        if self.task == "classification" and len(self.labels) < 2:
-            raise ValueError(f"classification needs at least 2 classes, but got {list(self.labels)}")
+        if TASKS[self.task].outputs == "classes" and len(self.labels) < 2:
+            raise ValueError(f"{self.task} needs at least 2 classes, but got {list(self.labels)}")
         return self
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the task's own head gives; 0 where the head is the pretrained one."""
+        return head_outputs(self.task, len(self.labels))
+
+    @property
+    def scale(self) -> Scale:
+        """How the numbers of a regression are scaled."""
+        return Scale.of([row.number for row in self.train])

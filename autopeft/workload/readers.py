@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from autopeft.errors import DataError
 from autopeft.workload.columns import MEDIA_ROLES, assign, has_text
 from autopeft.workload.dataset import Dataset, Example, Task
 from autopeft.workload.folders import SPLITS
-from autopeft.workload.media import KINDS, admit, find_media
+from autopeft.workload.media import KINDS, find_media
+from autopeft.workload.rows import RowMaker, class_names, classes_are_numbers, holds_amounts
 from autopeft.workload.sources import read_source
 from autopeft.workload.splits import Rows, carve, deduplicate, seal, shrink, without
 from autopeft.workload.tables import Table
@@ -22,8 +19,6 @@ _FEWEST = 20
 _HELD_OUT_SHARE = 0.1
 _MOST_VALIDATION, _MOST_TEST = 1_000, 2_000
 """More held-out rows than these cost time in every trial and hardly sharpen a score."""
-
-_SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 def read_dataset(
@@ -46,8 +41,7 @@ def read_dataset(
     Args:
         path: the file or directory of training rows, or the id of a hub dataset.
         task: what is learnt; None guesses it from the columns.
-        columns: column by role (text, image, audio, label, prompt, context, completion, messages, split),
-            where the guess is wrong.
+        columns: column by role (`columns.ROLES`), where the guess is wrong.
         test_path: a file of test rows with the same columns.
         seed: decides the random split.
         train_rows: use at most this many training rows.
@@ -56,21 +50,30 @@ def read_dataset(
         DataError: a file is missing, malformed, or cannot be learnt from.
     """
     table = read_source(path)
+    guessed = task is None
     task, roles = assign(table.columns, _with_media(table, columns or {}), task, path)
     test_table = read_source(test_path) if test_path else None
     if test_table:
         _require_columns(test_table, [column for role, column in roles.items() if role != "split"])
-    names = _class_names(table, roles) if task == "classification" else ()
     notes = [*table.notes]
     if "messages" in roles:
         notes.append("of each conversation, the last answered message")
-    rows = _examples(table, roles, names)
+    if guessed and task == "classification" and holds_amounts(table, roles["label"]):
+        task, roles = "regression", {**roles, "number": roles["label"]}
+        del roles["label"]
+        notes.append(f"{roles['number']!r} holds many numbers with fractions, so the task is regression")
+    names = class_names(task, table, roles)
+    if guessed and classes_are_numbers(names):
+        notes.append("the classes are whole numbers; to learn them as amounts, say --task regression")
+    maker = RowMaker(task, roles, names)
+    rows = maker.rows(table)
     given = _given_splits(table, roles, rows, notes)
     if test_table:
-        given["test"] = _examples(test_table, roles, names)
+        given["test"] = maker.rows(test_table)
     splits = _split(given, seed, notes)
     splits = (shrink(splits[0], train_rows, seed), *splits[1:])
-    _check_classes(splits[0], names, path)
+    _check_classes(splits[0], names, roles, path, notes)
+    _check_numbers(splits[0], roles, path)
     notes.append(
         "rows: " + ", ".join(f"{len(part)} {name}" for part, name in zip(splits, given, strict=True))
     )
@@ -136,133 +139,39 @@ def _split(given: Mapping[str, Sequence[Example]], seed: int, notes: list[str]) 
         raise DataError(
             f"there must be at least {_FEWEST} different training rows, but there are {len(train)}."
         )
+    stratified = ", stratified by class" if len({row.label for row in train}) > 1 else ""
     share = max(1, round(_HELD_OUT_SHARE * len(train)))
     if not test:
         test, train = carve(train, [min(share, _MOST_TEST)], seed)
-        notes.append(f"{len(test)} test rows drawn at random (seed {seed}), stratified by class")
+        notes.append(f"{len(test)} test rows drawn at random (seed {seed}){stratified}")
     if not validation:
         validation, train = carve(train, [min(share, _MOST_VALIDATION)], seed + 1)
-        notes.append(f"{len(validation)} validation rows drawn at random (seed {seed}), stratified by class")
+        notes.append(f"{len(validation)} validation rows drawn at random (seed {seed}){stratified}")
     return train, validation, test
 
 
-def _check_classes(train: Rows, names: Sequence[str], path: str) -> None:
-    """Make sure that every class can be learnt."""
-    if not names:
+def _check_classes(
+    train: Rows, names: Sequence[str], roles: Mapping[str, str], path: str, notes: list[str]
+) -> None:
+    """Make sure that every class can be learnt; rare tags may all have been drawn into held-out rows."""
+    seen = {number for row in train for number in (row.label, *row.tags)}
+    unseen = [name for index, name in enumerate(names) if index not in seen]
+    if not unseen:
         return
-    counts = Counter(row.label for row in train)
-    unseen = [name for index, name in enumerate(names) if index not in counts]
-    if unseen:
+    shown = ", ".join(map(repr, unseen))
+    if "tags" not in roles or "split" in roles:
+        raise DataError(f"{path}: every class must have training rows, but {shown} has none.")
+    notes.append(f"no training row has {shown}, which cannot be learnt")
+
+
+def _check_numbers(train: Rows, roles: Mapping[str, str], path: str) -> None:
+    """Make sure that there is something to learn about numbers."""
+    numbers = {row.number for row in train}
+    if "number" in roles and len(numbers) < 2:
         raise DataError(
-            f"{path}: every class must have training rows, but {', '.join(map(repr, unseen))} has none."
+            f"{path}: {roles['number']!r} must hold at least 2 different numbers, "
+            f"but holds only {min(numbers)}."
         )
-
-
-def _class_names(table: Table, roles: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the classes in the file: integers in their order, words alphabetically."""
-    column = roles["label"]
-    names = {
-        _label(cells.get(column), table, place, column)
-        for cells, place in zip(table.rows, table.places, strict=True)
-    }
-    if len(names) < 2:
-        raise DataError(
-            f"{table.file}: {column!r} must hold at least 2 classes, but holds only {min(names)!r}."
-        )
-    if len(names) > max(2, len(table.rows) // 2):
-        raise DataError(
-            f"{table.file}: {column!r} holds {len(names)} different values in {len(table.rows)} rows, "
-            "so it is no class: say which column is the label, or that the task is sft."
-        )
-    numbers = all(name.lstrip("-").isdecimal() for name in names)
-    return tuple(sorted(names, key=int) if numbers else sorted(names))
-
-
-def _label(cell: object, table: Table, place: str, column: str) -> str:
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)) or not str(cell).strip():
-        raise DataError(f"{table.file}, {place}: {column!r} must name a class, but is empty.")
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    if isinstance(cell, bool | int | str) and str(cell).strip().lower() not in ("nan", "null"):
-        return str(cell).strip()
-    raise DataError(f"{table.file}, {place}: {column!r} must be a word or an integer, but is {cell!r}.")
-
-
-def _examples(table: Table, roles: Mapping[str, str], names: Sequence[str]) -> list[Example]:
-    index = {name: number for number, name in enumerate(names)}
-    examples = []
-    for cells, place in zip(table.rows, table.places, strict=True):
-        if "messages" in roles:
-            prompt, completion = _last_turn(cells.get(roles["messages"]), table, place)
-            examples.append(Example(text=prompt, completion=completion))
-        elif names:
-            label = _label(cells.get(roles["label"]), table, place, roles["label"])
-            if label not in index:
-                raise DataError(
-                    f"{table.file}, {place}: the class {label!r} must occur in the training rows, whose "
-                    f"classes are {', '.join(map(repr, names))}."
-                )
-            examples.append(_read(cells, roles, table, place, label=index[label]))
-        elif "audio" in roles:
-            spoken = _text(cells, roles["text"], table, place)
-            examples.append(_read(cells, roles, table, place, completion=spoken))
-        else:
-            prompt = _text(cells, roles["prompt"], table, place)
-            context = str(cells.get(roles.get("context", "")) or "").strip()
-            completion = _text(cells, roles["completion"], table, place)
-            examples.append(
-                Example(text=f"{prompt}\n\n{context}" if context else prompt, completion=completion)
-            )
-    return examples
-
-
-def _read(
-    cells: Mapping[str, Any], roles: Mapping[str, str], table: Table, place: str, **answer: Any
-) -> Example:
-    """Return a row that is read from a text, or from a file that holds an image or a sound."""
-    for role in MEDIA_ROLES:
-        if role in roles:
-            beside = table.file if table.file.is_dir() else table.file.parent
-            file, content = admit(cells.get(roles[role]), role, beside, f"{table.file}, {place}")
-            return Example(file=file, content=content, **answer)
-    return Example(text=_text(cells, roles["text"], table, place), **answer)
-
-
-def _text(cells: Mapping[str, Any], column: str, table: Table, place: str) -> str:
-    cell = cells.get(column)
-    if isinstance(cell, int | float) and not math.isnan(cell):
-        return str(cell)
-    if not isinstance(cell, str) or not cell.strip():
-        held = (
-            "is empty" if cell is None or isinstance(cell, str | float) else f"holds a {type(cell).__name__}"
-        )
-        raise DataError(f"{table.file}, {place}: {column!r} must hold text, but {held}.")
-    return _encodable(cell)
-
-
-def _encodable(text: str) -> str:
-    """Replace half characters, which JSON can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _last_turn(messages: object, table: Table, place: str) -> tuple[str, str]:
-    """Return the last user message that an assistant message answers, and that answer."""
-    turns = []
-    for message in messages if isinstance(messages, list) else []:
-        fields = message if isinstance(message, dict) else {}
-        speaker = _SPEAKERS.get(str(fields.get("role", fields.get("from"))), "")
-        turns.append((speaker, fields.get("content", fields.get("value"))))
-    for (asker, question), (answerer, answer) in reversed(list(itertools.pairwise(turns))):
-        if (
-            (asker, answerer) == ("user", "assistant")
-            and isinstance(question, str)
-            and isinstance(answer, str)
-        ):
-            return _encodable(question), _encodable(answer)
-    raise DataError(
-        f"{table.file}, {place}: messages must be a list of objects with role and content, "
-        "in which an assistant message answers a user message."
-    )
 
 
 def _require_columns(table: Table, columns: Sequence[str]) -> None:

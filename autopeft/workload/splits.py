@@ -31,7 +31,7 @@ def seal(
     for rows in splits:
         digest.update(b"\nsplit\n")
         for row in rows:
-            digest.update(json.dumps([row.text or row.content, row.label, row.completion]).encode() + b"\n")
+            digest.update(json.dumps(_content(row)).encode() + b"\n")
     train, validation, test = splits
     return Dataset(
         name=name,
@@ -54,11 +54,11 @@ def deduplicate(rows: Iterable[Example]) -> tuple[Rows, int, int]:
 
     Returns: the rows kept, the number of copies dropped, the number of contradictory rows dropped.
     """
-    labels_of: dict[tuple[str, str], set[int]] = defaultdict(set)
+    labels_of: dict[tuple[str, ...], set[object]] = defaultdict(set)
     everything = list(rows)
     for row in everything:
-        labels_of[row.identity].add(row.label)
-    kept: dict[tuple[str, str], Example] = {}
+        labels_of[row.identity].add((row.label, row.number, row.tags))
+    kept: dict[tuple[str, ...], Example] = {}
     contradictory = 0
     for row in everything:
         if len(labels_of[row.identity]) > 1:
@@ -148,3 +148,11 @@ def _take(units: list[list[Example]], size: int) -> list[Example]:
         taken, left[0] = left[0][:size], left[0][size:]
     units[:] = left
     return taken
+
+
+def _content(row: Example) -> list[object]:
+    """Return all that a row says; what its task does not know is left out."""
+    known = row.model_dump(
+        mode="json", exclude_defaults=True, exclude={"text", "label", "completion", "file"}
+    )
+    return [row.text, row.label, row.completion, *known.items()]

@@ -1,4 +1,4 @@
-"""Files to rows of named cells: CSV, JSON Lines, a JSON list, Parquet; errors name the line."""
+"""Files to rows of named cells: CSV, JSON Lines, a JSON list, Parquet, CoNLL; errors name the line."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def read_table(path: str) -> Table:
         ".ndjson": _read_json_lines,
         ".json": _read_json,
         ".parquet": _read_parquet,
+        ".conll": _read_conll,
+        ".iob2": _read_conll,
     }
     reader = readers.get(file.suffix.lower())
     if reader is None:
@@ -196,3 +198,26 @@ def _read_parquet(file: Path) -> Table:
     check_unique(file, tuple(content.column_names))
     places = [f"row {number}" for number in range(1, len(rows) + 1)]
     return Table(file=file, columns=tuple(content.column_names), rows=rows, places=places)
+
+
+def _read_conll(file: Path) -> Table:
+    """Read a word a line with its tag in the last column, and an empty line after each row."""
+    rows: list[dict[str, Any]] = []
+    places: list[str] = []
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*_read_text(file).splitlines(), ""], start=1):
+        cells = line.split()
+        if not cells or cells[0] == "-DOCSTART-":
+            if words:
+                rows.append({"words": words, "tags": tags})
+                places.append(f"line {number - len(words)}")
+            words, tags = [], []
+            continue
+        if len(cells) < 2:
+            raise DataError(
+                f"{file}, line {number}: a line must hold a word and its tag, but holds {line!r}."
+            )
+        words.append(cells[0])
+        tags.append(cells[-1])
+    return Table(file=file, columns=("words", "tags"), rows=rows, places=places)

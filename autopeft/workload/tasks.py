@@ -8,7 +8,7 @@ from typing import Literal
 from autopeft.message import Message
 from autopeft.workload.base_model import Family
 
-Task = Literal["classification", "sft"]
+Task = Literal["classification", "regression", "token-classification", "masked-lm", "sft", "dpo"]
 Interval = Literal["proportion", "mean", "bootstrap"]
 
 
@@ -33,6 +33,12 @@ class Metric(Message):
 
 ACCURACY = Metric(name="accuracy", direction="maximize", interval="proportion")
 HELD_OUT_LOSS = Metric(name="loss", direction="minimize")
+RELATIVE_ERROR = Metric(name="relative absolute error", direction="minimize")
+"""Mean absolute error, as a share of that of always saying the median of the training rows."""
+F1 = Metric(name="F1", direction="maximize", interval="bootstrap")
+"""Of spans where tags mark spans (IOB2), else of tokens whose tag is not the usual one."""
+PREFERRED = Metric(name="preference accuracy", direction="maximize", interval="proportion")
+"""Share of the pairs whose chosen answer gained more likelihood than the rejected one."""
 
 
 class TaskSpec(Message):
@@ -43,17 +49,29 @@ class TaskSpec(Message):
         heads: the transformers class that builds the model, by family; families that are left out cannot
             learn this.
         peft_type: name of peft's `TaskType`; None where that follows from the family.
-        new_head: whether the head is not the pretrained one, so that it has to be trained.
-        baseline: what a winner is compared with: a linear model on frozen features ("probe"), or the model
-            as it is ("untrained").
+        outputs: what a head gives: one number for each class, the number itself, or the pretrained head's
+            tokens; all but the last are new, so that they have to be trained.
+        each_token: whether each token has an answer of its own, not the row as a whole.
+        virtual_tokens: whether methods may put tokens of their own before a row.
+        reference: whether the loss needs the model without its adapter, too.
+        baseline: what a winner is compared with: a linear model on frozen features ("probe"), the model as
+            it is ("untrained"), or nothing, where that has no score.
     """
 
     metric: Metric
     needs: tuple[tuple[str, ...], ...]
     heads: dict[Family, str]
     peft_type: str | None = None
-    new_head: bool = False
-    baseline: Literal["probe", "untrained"] = "untrained"
+    outputs: Literal["classes", "number", "tokens"] = "tokens"
+    each_token: bool = True
+    virtual_tokens: bool = True
+    reference: bool = False
+    baseline: Literal["probe", "untrained", "none"] = "untrained"
+
+    @property
+    def new_head(self) -> bool:
+        """Whether the head is new, so that it has to be trained whatever the method."""
+        return self.outputs != "tokens"
 
 
 TASKS: dict[Task, TaskSpec] = {
@@ -69,8 +87,34 @@ TASKS: dict[Task, TaskSpec] = {
             "multimodal": "AutoModelForSequenceClassification",
         },
         peft_type="SEQ_CLS",
-        new_head=True,
+        outputs="classes",
+        each_token=False,
         baseline="probe",
+    ),
+    "regression": TaskSpec(
+        metric=RELATIVE_ERROR,
+        needs=(("text", "number"),),
+        heads=dict.fromkeys(("decoder", "encoder", "encoder-decoder"), "AutoModelForSequenceClassification"),
+        peft_type="SEQ_CLS",
+        outputs="number",
+        each_token=False,
+        baseline="probe",
+    ),
+    "token-classification": TaskSpec(
+        metric=F1,
+        needs=(("words", "tags"),),
+        heads=dict.fromkeys(("decoder", "encoder"), "AutoModelForTokenClassification"),
+        peft_type="TOKEN_CLS",
+        outputs="classes",
+        virtual_tokens=False,
+        baseline="probe",
+    ),
+    "masked-lm": TaskSpec(
+        metric=HELD_OUT_LOSS,
+        needs=(("text",),),
+        heads={"encoder": "AutoModelForMaskedLM"},
+        peft_type=None,
+        virtual_tokens=False,
     ),
     "sft": TaskSpec(
         metric=HELD_OUT_LOSS,
@@ -82,10 +126,25 @@ TASKS: dict[Task, TaskSpec] = {
             "multimodal": "AutoModelForImageTextToText",
         },
     ),
+    "dpo": TaskSpec(
+        metric=PREFERRED,
+        needs=(("prompt", "chosen", "rejected"),),
+        heads={"decoder": "AutoModelForCausalLM"},
+        reference=True,
+        baseline="none",
+    ),
 }
+
+OUTSIDE = "O"
+"""The tag that marks nothing."""
+
+USUAL_CLASSES = 2
+"""Classes where nobody says how many."""
 
 PIPELINES: dict[str, str] = {
     "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForImageClassification": "image-classification",
     "AutoModelForAudioClassification": "audio-classification",
     "AutoModelForCausalLM": "text-generation",
@@ -94,3 +153,8 @@ PIPELINES: dict[str, str] = {
     "AutoModelForImageTextToText": "image-text-to-text",
 }
 """The Hub's name of what a model with a head is for."""
+
+
+def head_outputs(task: Task, classes: int) -> int:
+    """Return how many numbers a task's own head gives; 0 where the head is the pretrained one."""
+    return {"classes": classes, "number": 1, "tokens": 0}[TASKS[task].outputs]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autopeft.errors import InputError
 from autopeft.workload import hub
-from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Dataset, Example, Lengths, Task
+from autopeft.workload.base_model import BaseModel, Family
+from autopeft.workload.dataset import Dataset, Example, Lengths
+from autopeft.workload.tasks import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,16 +91,50 @@ def render_turn(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[str
 
 
 def encode(
-    tokenizer: Tokenizer, example: Example, task: Task, max_length: int
+    tokenizer: Tokenizer, example: Example, task: Task, max_length: int, kind: Family = "decoder"
 ) -> tuple[list[int], list[int]]:
-    """Turn a row into at most `max_length` token ids and as many labels.
+    """Turn a row into at most `max_length` token ids, and into labels where they are tokens or stand by them.
 
-    Classification: the text with special tokens, no labels (the class is in `example.label`).
-    Sft: prompt and completion; labels are `IGNORED` on the prompt. Where the limit bites, the prompt
-    loses its beginning, down to half the limit, and then the completion its end.
+    Args:
+        tokenizer: the model's.
+        example: the row.
+        task: what is learnt of it.
+        max_length: most tokens of a row, and of what an encoder-decoder writes.
+        kind: the family whose batches the model takes; one that reads and writes apart has labels of a
+            length of their own.
+
+    Raises:
+        InputError: the tokenizer cannot do what the task needs.
     """
-    if task == "classification":
-        return list(tokenizer(example.text, truncation=True, max_length=max_length)["input_ids"]), []
+    maker = _ENCODERS.get((task, kind)) or _ENCODERS[task, None]
+    return maker(tokenizer, example, max_length)
+
+
+def _encode_text(tokenizer: Tokenizer, example: Example, max_length: int) -> tuple[list[int], list[int]]:
+    """Encode the text with special tokens; what is to be learnt of it the example knows."""
+    return list(tokenizer(example.text, truncation=True, max_length=max_length)["input_ids"]), []
+
+
+def _encode_words(tokenizer: Tokenizer, example: Example, max_length: int) -> tuple[list[int], list[int]]:
+    """Encode words between spaces; the label of a word stands at its first token, `IGNORED` elsewhere."""
+    found = tokenizer(example.text, truncation=True, max_length=max_length, return_offsets_mapping=True)
+    starts = list(itertools.accumulate((len(word) + 1 for word in example.words[:-1]), initial=0))
+    labels, seen = [], -1
+    for first, last in found["offset_mapping"]:
+        piece = example.text[first:last]
+        word = bisect.bisect_right(starts, first + len(piece) - len(piece.lstrip())) - 1
+        is_new = bool(piece.strip()) and word > seen
+        labels.append(example.tags[word] if is_new else IGNORED)
+        seen = word if is_new else seen
+    return list(found["input_ids"]), labels
+
+
+def _encode_turn(tokenizer: Tokenizer, example: Example, max_length: int) -> tuple[list[int], list[int]]:
+    """Encode prompt and completion in one; labels are `IGNORED` on the prompt.
+
+    Where the limit bites, the prompt loses its beginning, down to half the limit, and then the completion
+    its end.
+    """
     given, rest = render_turn(tokenizer, example.text, example.completion)
     prompt = list(tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])
     answer = list(tokenizer(rest, add_special_tokens=False, verbose=False)["input_ids"])
@@ -109,15 +146,65 @@ def encode(
     return prompt + answer, [IGNORED] * len(prompt) + answer
 
 
+def _encode_apart(tokenizer: Tokenizer, example: Example, max_length: int) -> tuple[list[int], list[int]]:
+    """Encode what is read and what is to be written; the latter ends in the end token unless it is cut."""
+    target = list(tokenizer(example.completion, truncation=True, max_length=max_length)["input_ids"])
+    if tokenizer.eos_token and len(target) < max_length:
+        (end, *_) = tokenizer(tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+        target += [end] * (target[-1:] != [end])
+    return _encode_text(tokenizer, example, max_length)[0], target
+
+
+_Encoder = Callable[[Tokenizer, Example, int], tuple[list[int], list[int]]]
+_ENCODERS: dict[tuple[Task, Family | None], _Encoder] = {
+    ("classification", None): _encode_text,
+    ("regression", None): _encode_text,
+    ("token-classification", None): _encode_words,
+    ("masked-lm", None): _encode_text,
+    ("sft", None): _encode_turn,
+    ("sft", "encoder-decoder"): _encode_apart,
+    ("dpo", None): _encode_turn,
+}
+"""How rows of a task are encoded, for a family or (None) for the rest."""
+
+
+def other_answer(example: Example) -> Example | None:
+    """Return a pair of answers as the turn with the rejected one; None where there is no pair."""
+    return example.model_copy(update={"completion": example.rejected}) if example.rejected else None
+
+
 def measure_lengths(dataset: Dataset, base: BaseModel, max_length: int) -> Lengths:
     """Count the tokens of the training rows as `encode` would make them; needs no torch for a local model.
+
+    A pair of answers is as long as the longer of its turns.
 
     Raises:
         InputError: the model has no tokenizer at hand, or it cannot be read.
     """
+    lengths = [len(ids) for ids, _ in _encoded(dataset, base, max_length)]
+    pairs = [other for row in dataset.train if (other := other_answer(row)) is not None]
+    if pairs:
+        others = _encoded(dataset.model_copy(update={"train": tuple(pairs)}), base, max_length)
+        lengths = [max(one, len(ids)) for one, (ids, _) in zip(lengths, others, strict=True)]
+    return Lengths.of(lengths)
+
+
+def measure_targets(dataset: Dataset, base: BaseModel, max_length: int) -> Lengths | None:
+    """Count the tokens that an encoder-decoder is to write for each training row; None where it writes none.
+
+    Raises:
+        InputError: the model has no tokenizer at hand, or it cannot be read.
+    """
+    if (dataset.task, base.family) not in _ENCODERS:
+        return None
+    return Lengths.of([len(labels) for _, labels in _encoded(dataset, base, max_length)])
+
+
+def _encoded(dataset: Dataset, base: BaseModel, max_length: int) -> Iterator[tuple[list[int], list[int]]]:
     file = Path(_place(base)) / "tokenizer.json"
     tokenizer: Tokenizer = PlainTokenizer(file) if file.is_file() else load_tokenizer(base)
-    return Lengths.of([len(encode(tokenizer, row, dataset.task, max_length)[0]) for row in dataset.train])
+    for row in dataset.train:
+        yield encode(tokenizer, row, dataset.task, max_length, base.family)
 
 
 class PlainTokenizer:
@@ -160,7 +247,8 @@ class PlainTokenizer:
         else:
             self._backend.no_truncation()
         special = options.get("add_special_tokens", True)
-        return {"input_ids": self._backend.encode(text, add_special_tokens=special).ids}
+        found = self._backend.encode(text, add_special_tokens=special)
+        return {"input_ids": found.ids, "offset_mapping": found.offsets}
 
     def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any:
         """Render messages as a transformers tokenizer would with `tokenize=False`."""

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from autopeft.errors import ExportError
 from autopeft.export.bundle import Bundle
@@ -21,6 +22,12 @@ from autopeft.train.result import TrialResult
 from autopeft.train.trainer import Trainer
 
 CLASSIFIER = "AutoModelForSequenceClassification"
+HEADS = {
+    "sft": "AutoModelForCausalLM",
+    "dpo": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "token-classification": "AutoModelForTokenClassification",
+}
 TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=1, max_length=16)
 
 
@@ -29,13 +36,13 @@ def trained(base, dataset, method) -> tuple[Trainer, TrialResult]:
     return run, TrialResult(state="complete", reports=(run.advance(10**9),))
 
 
-def draft(path: Path, dataset, method: str, measured: TrialResult) -> Bundle:
+def draft(path: Path, dataset, method: str, measured: TrialResult, head: str = "") -> Bundle:
     return Bundle(
         path=str(path),
         format=bundle_format(method),
         model="tiny",
         task=dataset.task,
-        head={"classification": CLASSIFIER, "sft": "AutoModelForCausalLM"}[dataset.task],
+        head=head or HEADS.get(dataset.task, CLASSIFIER),
         labels=dataset.labels,
         candidate=Candidate(method=method, training=TRAINING),
         budget=Budget(gpu_mem="1GB"),
@@ -102,6 +109,56 @@ def test_a_causal_model_s_adapter_gives_the_recorded_logits(decoder_with_weights
     assert write_bundle(draft(tmp_path / "bundle", turns, "lora", measured), run).reference_difference <= 1e-5
 
 
+def loaded_outputs(folder: Path) -> list[list[float]]:
+    """Load an export as its card says, without autopeft, and give what it says to the reference."""
+    code = (folder / "README.md").read_text().partition("```python")[2].partition("```")[0]
+    script = (
+        "import json, torch\n"
+        f"{code.replace('PATH_OF_THIS_FOLDER', str(folder))}\n"
+        f"reference = json.load(open({str(folder / 'reference.json')!r}))\n"
+        "inputs = {name: torch.tensor(each) for name, each in reference.items() if name != 'logits'}\n"
+        "print(json.dumps(model.eval()(**inputs).logits.tolist()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_an_exported_regression_gives_the_users_numbers(encoder_with_weights, ratings, tmp_path) -> None:
+    run, measured = trained(encoder_with_weights, ratings, "lora")
+    with torch.inference_mode():
+        scaled = run.model(**run.feed.reference()).logits
+    bundle = write_bundle(draft(tmp_path / "bundle", ratings, "lora", measured), run)
+    assert bundle.scale is None
+    scale = ratings.scale
+    expected = [pytest.approx(row, abs=1e-3) for row in (scale.mean + scale.deviation * scaled).tolist()]
+    assert loaded_outputs(tmp_path / "bundle") == expected
+
+
+def test_exports_of_tags_of_masked_and_of_written_text_load_as_their_cards_say(
+    encoder_with_weights, guesser_with_weights, seq2seq_with_weights, entities, texts, turns, tmp_path
+) -> None:
+    for base, dataset, head in (
+        (encoder_with_weights, entities, ""),
+        (guesser_with_weights, texts, ""),
+        (seq2seq_with_weights, turns, "AutoModelForSeq2SeqLM"),
+    ):
+        run, measured = trained(base, dataset, "lora")
+        folder = tmp_path / dataset.task
+        assert write_bundle(draft(folder, dataset, "lora", measured, head), run).reference_difference <= 1e-5
+        expected = json.loads((folder / "reference.json").read_text())["logits"]
+        assert torch.allclose(torch.tensor(loaded_outputs(folder)), torch.tensor(expected), atol=1e-4)
+
+
+def test_a_decoder_s_export_says_how_to_have_the_users_numbers(
+    decoder_with_weights, ratings, tmp_path
+) -> None:
+    run, measured = trained(decoder_with_weights, ratings, "lora")
+    bundle = write_bundle(draft(tmp_path / "bundle", ratings, "lora", measured), run)
+    assert bundle.scale == ratings.scale
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert f"{ratings.scale.mean!r} + {ratings.scale.deviation!r} * model(**inputs).logits[:, 0]" in card
+
+
 @pytest.mark.parametrize("method", ["poly", "multitask_prompt_tuning"])
 def test_a_method_of_many_tasks_is_exported_with_the_task_of_each_row(
     method, encoder_with_weights, sentiment, tmp_path
@@ -139,7 +196,7 @@ def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) 
     content[-400:] = os.urandom(400)
     weights.write_bytes(content)
     with pytest.raises(ExportError, match="logits of the export must be within"):
-        compare_in_fresh_process(tmp_path / "bundle", "peft", CLASSIFIER, 2, "fp32")
+        compare_in_fresh_process(tmp_path / "bundle", "peft", CLASSIFIER, {"num_labels": 2}, "fp32")
 
 
 def test_an_existing_directory_is_kept_unless_forced(encoder_with_weights, sentiment, tmp_path) -> None:

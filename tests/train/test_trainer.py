@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autopeft.errors import TrialError
+from autopeft.errors import TrialError, UnsupportedError
 from autopeft.methods.registry import METHODS
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.trainer import Trainer
@@ -35,6 +35,52 @@ def test_a_supervised_fine_tuning_lowers_the_held_out_loss(decoder_with_weights,
     after = run.advance(10**9)
     assert after.score < before.score
     assert after.extra["token_accuracy"] >= before.extra["token_accuracy"]
+
+
+def test_a_regression_learns_numbers_in_their_own_unit(encoder_with_weights, ratings) -> None:
+    run = trainer(encoder_with_weights, ratings, "full", TRAINING.model_copy(update={"epochs": 10}))
+    before = run.evaluate("test")
+    run.advance(10**9)
+    after = run.evaluate("test")
+    assert after.score < 0.5 < before.score
+    assert after.extra["r2"] > 0.7
+    assert after.extra["spearman"] > 0.8
+    assert after.extra["mean_absolute_error"] == pytest.approx(after.score * ratings.scale.spread)
+    assert after.facts[:, 2].tolist() == pytest.approx([row.number for row in ratings.test], rel=1e-6)
+
+
+def test_a_token_classification_learns_to_mark_spans(encoder_with_weights, entities) -> None:
+    run = trainer(encoder_with_weights, entities, "full")
+    assert run.evaluate("test").score < 0.5
+    run.advance(10**9)
+    after = run.evaluate("test")
+    assert after.score > 0.9
+    assert after.extra["token_accuracy"] > 0.9
+
+
+def test_a_masked_language_model_guesses_hidden_words_better(guesser_with_weights, texts) -> None:
+    run = trainer(guesser_with_weights, texts, "lora", targets="all-linear")
+    before = run.evaluate("validation")
+    assert run.evaluate("validation").score == before.score
+    assert run.advance(10**9).score < before.score
+
+
+def test_a_checkpoint_without_the_head_that_guesses_words_is_refused(encoder_with_weights, texts) -> None:
+    with pytest.raises(UnsupportedError, match="masked-lm needs the pretrained head"):
+        trainer(encoder_with_weights, texts)
+
+
+def test_an_encoder_decoder_is_fed_what_to_read_apart_from_what_to_write(seq2seq_with_weights, turns) -> None:
+    run = trainer(seq2seq_with_weights, turns, "full", TRAINING.model_copy(update={"epochs": 10}))
+    batch = run.feed.collate(run.feed.rows("test")[:2])
+    tokenizer = run.feed.tokenizer
+    assert tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True) == turns.test[0].text
+    assert tokenizer.decode(batch["labels"][0], skip_special_tokens=True) == turns.test[0].completion
+    assert batch["labels"][0, -1] == tokenizer.eos_token_id
+    before = run.evaluate("validation")
+    after = run.advance(10**9)
+    assert after.score < before.score
+    assert after.extra["token_accuracy"] > 0.6
 
 
 # At peft's defaults these do not suit a BERT of 32 columns; tests/methods trains them with smaller knobs.

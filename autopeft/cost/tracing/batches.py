@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.methods.heads import head_family
 from autopeft.workload.base_model import Family
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 Batch = dict[str, torch.Tensor]
 
@@ -46,10 +46,12 @@ def make_batch(
     seconds of sound and a transcript of `length`; for a model of images and text, one image and text,
     `length` tokens together (`assumptions` says what is made up).
 
+    A pair of answers is two rows, each of `length` with its prompt.
+
     Args:
         length: tokens of a row.
         padded: one row is a token shorter than the others, so that its padding has to be masked.
-        labels: number of classes; 1 is a regression (classification only).
+        labels: how many numbers a new head gives; 1 is a regression.
         packed: rows are packed documents without padding, in the one long row that TRL makes of them.
         target_length: tokens of a target; None takes it to be as long as its source.
         dtype: what the weights are kept in; spectrograms come in it, pixels always as float32.
@@ -59,6 +61,7 @@ def make_batch(
         UnsupportedError: such batches cannot be packed, or nobody knows what they look like.
     """
     kind = head_family(family, config.model_type)
+    rows = 2 * rows if task == "dpo" else rows
     if packed and (kind, task) != ("decoder", "sft"):
         raise UnsupportedError(
             f"packing joins the rows of a decoder's supervised fine-tuning, but this is {task} on a {kind} "
@@ -80,7 +83,9 @@ def make_batch(
             batch = _text_with_image(config, rows, length, padded=padded)
         case _:
             assert_never(kind)
-    if task == "classification":
+    if TASKS[task].new_head and TASKS[task].each_token:
+        batch["labels"] = torch.zeros((rows, length), dtype=torch.int64)
+    elif TASKS[task].new_head:
         batch["labels"] = torch.zeros(rows, dtype=torch.float32 if labels == 1 else torch.int64)
     elif kind in ("encoder-decoder", "speech"):
         batch["labels"] = torch.ones((rows, target), dtype=torch.int64)

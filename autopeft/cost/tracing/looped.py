@@ -19,7 +19,8 @@ from autopeft.cost.loops import Loop
 from autopeft.methods.adapt import trainable
 from autopeft.methods.backbone import DTYPES
 from autopeft.space.candidate import Training
-from autopeft.train.step import Batch, Phase, forward_loss
+from autopeft.train.step import Batch, Phase, forward_loss, objective
+from autopeft.workload.tasks import TASKS, Task
 
 # What CUDA's autocast computes in fp32 and a CPU's does not; the rest of both lists agrees as far as
 # transformers' models go. See aten/src/ATen/autocast_mode.h.
@@ -50,12 +51,18 @@ class LoopedStep:
     """One optimizer step after another, with what outlives them."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, training: Training, loop: Loop
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        training: Training,
+        loop: Loop,
+        task: Task = "sft",
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.training = training
         self.loop = loop
+        self._task = task
         self._outputs: Any = None
 
     def take(self, batches: Iterable[Batch], enter: Callable[[Phase], None]) -> None:
@@ -80,8 +87,8 @@ class LoopedStep:
 
     def _forward(self, batch: Batch) -> torch.Tensor:
         with _casting(self.loop, self.training):
-            if self.training.loss != "standard":
-                return forward_loss(self.model, batch, self.training)
+            if self.training.loss != "standard" or TASKS[self._task].reference:
+                return forward_loss(self.model, batch, self.training, objective(self._task))
             if self.loop.logits_chunk and "input_ids" in batch and batch["labels"].dim() > 1:
                 outputs, loss = self._chunked(batch)
             else:

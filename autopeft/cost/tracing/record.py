@@ -27,7 +27,7 @@ from autopeft.methods.quantization.kbit import prepare_kbit
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.registry import find_method
 from autopeft.train.optimizers import make_optimizer, off_device
-from autopeft.train.step import Batch, training_step
+from autopeft.train.step import Batch, objective, training_step
 from autopeft.train.step import Phase as PhaseName
 
 # The first micro-batch finds no gradients and every later one adds to them, so two show all.
@@ -66,7 +66,9 @@ def record(job: Job) -> Take:
         config: Any = model.config
         if job.kind != "vision":  # whose images are as large as its processor makes them
             _, longest = max(job.shapes, key=lambda shape: shape[1])
-            recorder.guesses |= dict.fromkeys(assumptions(config, job.base.family, job.task, longest))
+            recorder.guesses |= dict.fromkeys(
+                assumptions(config, job.base.family, job.task, longest, job.target_length)
+            )
         recorded = recorder.arrays()
         whole = find_method(job.candidate.method).exports == "model"
         with recorder.without_operators():  # still there to answer where peft reads a value to save a prompt
@@ -102,14 +104,15 @@ Step = Callable[[Iterator[Batch], Callable[[PhaseName], None]], object]
 def _step(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     training = job.candidate.training
     if job.loop == LOOPS["autopeft"]:
-        return lambda batches, enter: training_step(model, batches, optimizer, training, enter)
+        loss = objective(job.task)
+        return lambda batches, enter: training_step(model, batches, optimizer, training, enter, of=loss)
     if job.loop.fused_qkv:
         fuse_qkv(model)
     if job.loop.fuses_gelu:
         fuse_gelu(model)
     if job.loop.keeps_4bit_inputs:
         keep_4bit_inputs(model)
-    return LoopedStep(model, optimizer, training, job.loop).take
+    return LoopedStep(model, optimizer, training, job.loop, job.task).take
 
 
 def _record_step(
@@ -168,6 +171,7 @@ def _batch(job: Job, config: Any, rows: int, length: int) -> Batch:
         padded=job.padded,
         labels=job.labels,
         packed=job.packed,
+        target_length=job.target_length,
         dtype=DTYPES[job.candidate.training.precision],
     )
 

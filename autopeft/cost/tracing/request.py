@@ -18,7 +18,7 @@ from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.registry import virtual_tokens
 from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
 # A tape is as good as the code that it ran; these decide what is run and what is written down.
 _SOURCES = (
@@ -55,6 +55,7 @@ class TraceRequest(Message):
     Attributes:
         rows: rows of a micro-batch.
         length: tokens of the longest row.
+        target_length: tokens of the longest that an encoder-decoder writes; None: as long as the row.
         padded: whether batches hold padding.
         loop: what happens around the step.
         general: trace at other shapes too, so that one pattern serves all shapes of this kind;
@@ -68,6 +69,7 @@ class TraceRequest(Message):
     rows: int
     length: int
     target: Target
+    target_length: int | None = None
     padded: bool = True
     loop: Loop = LOOPS["autopeft"]
     general: bool = True
@@ -133,11 +135,12 @@ class TraceRequest(Message):
                 "rank": 1 if self.ranks else self.candidate.rank,
             }
         )
-        return {
+        said = {} if self.target_length is None else {"target_length": self.target_length}
+        return said | {
             "candidate": candidate.footprint,
             "shape": shape,
             "task": self.task,
-            "labels": self.labels if self.task == "classification" else 0,
+            "labels": self.labels if TASKS[self.task].new_head else 0,
             "target": self.target,
             "padded": self.padded,
             "loop": self.loop.model_dump(mode="json", exclude=_NO_TRACE, exclude_defaults=True),

@@ -18,7 +18,10 @@ from autopeft.workload.dataset import Task
 
 
 class Job(NamedTuple):
-    """One recording to make: `shapes` are the (rows, length) of its steps."""
+    """One recording to make: `shapes` are the (rows, length) of its steps.
+
+    `target_length` is that of what an encoder-decoder writes; None: as long as what it reads.
+    """
 
     base: BaseModel
     candidate: Candidate
@@ -28,6 +31,7 @@ class Job(NamedTuple):
     padded: bool
     loop: Loop
     shapes: tuple[tuple[int, int], ...]
+    target_length: int | None = None
 
     @property
     def kind(self) -> Family:

@@ -125,6 +125,7 @@ def _take(
         padded=request.padded,
         loop=request.loop,
         shapes=shapes,
+        target_length=request.target_length,
     )
     shims = traced_as(
         request.target,
