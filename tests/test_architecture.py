@@ -95,7 +95,7 @@ MACHINERY: dict[str, set[str]] = {
     "cost": {
         *("methods.adapt", "methods.backbone", "methods.heads", "methods.placement", "methods.registry"),
         *("methods.quantization.convert", "methods.quantization.kbit", "methods.quantization.schemes"),
-        *("train.step", "train.optimizers", "workload.batching", "workload.families"),
+        *("train.mezo", "train.step", "train.optimizers", "workload.batching", "workload.families"),
     },
     # Which family a configuration belongs to is written down once, beside the catalogue.
     "methods": {"workload.families"},

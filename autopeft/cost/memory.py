@@ -141,13 +141,14 @@ def stream(
     sizes = np.append(tape.block_bytes, [workspace_bytes, workspace_bytes, weights])
     spans = tape.spans
     forward = spans[1].event
-    backward = next(span.event for span in spans if span.phase is Phase.BACKWARD)
+    ends = len(tape.events)
+    backward = next((span.event for span in spans if span.phase is Phase.BACKWARD), ends)
     built = tape.events[:forward]
     gone = np.isin(built, np.invert(built[built < 0]))
     kept = built[(built >= 0) & ~gone]
     warm = np.array([count + 2, ~(count + 2)] if loop.warms_allocator else [], dtype=np.int32)
     head = np.concatenate((warm, kept, np.array([count], dtype=np.int32)))
-    middle = np.array([count + 1], dtype=np.int32)
+    middle = np.array([count + 1] if backward < ends else [], dtype=np.int32)
     events = np.concatenate((head, tape.events[forward:backward], middle, tape.events[backward:]))
     starts = [span.event for span in spans if span.phase is Phase.FORWARD and span.micro_batch == 0]
     if loop.empties_cache_every:

@@ -246,6 +246,8 @@ def _require_layers(candidate: Candidate, base: BaseModel) -> None:
     layers = candidate.layers
     if base.layers == 0 or base.family not in ("decoder", "encoder"):
         return
+    if isinstance(layers, str) and layers.startswith("switches:"):
+        return
     if isinstance(layers, str):
         bounds = [int(end) for end in re.findall(r"\d+", layers)]
         if bounds and bounds[0] > bounds[-1]:

@@ -234,7 +234,7 @@ def configure(model: PreTrainedModel, candidate: Candidate) -> HybridConfig:
     """Configure a hybrid for a candidate.
 
     Raises:
-        InputError: targets are given, or every part is left out.
+        InputError: targets are given, every part is left out, or the model has no matrix for a part.
         UnsupportedError: a prefix is to go through flash attention, which takes no mask of its own.
     """
     if candidate.targets is not None:
@@ -252,12 +252,14 @@ def configure(model: PreTrainedModel, candidate: Candidate) -> HybridConfig:
         raise UnsupportedError(
             f"{candidate.method} needs attention=sdpa or eager for its prefix; flash has no mask."
         )
-    roles = "+".join(_ROLES[name] for name, size in sizes.items() if size)
+    # Each role by itself, so that a model without such a matrix is refused and not given half a hybrid.
+    roles = dict.fromkeys(_ROLES[name] for name, size in sizes.items() if size)
+    names = dict.fromkeys(name for role in roles for name in resolve_targets(model, role, candidate.layers))
     return HybridConfig(
         **sizes,
         scale=number_of(candidate, "scale") if "scale" in candidate.knobs else 1.0,
         gated=candidate.method == "unipelt",
-        target_modules=shorten(model, resolve_targets(model, roles, candidate.layers)),
+        target_modules=shorten(model, names),
     )
 
 

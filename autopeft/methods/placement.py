@@ -104,12 +104,15 @@ def choose_layers(layers: str | tuple[int, ...], count: int) -> frozenset[int]:
     elif layers in ("first-half", "last-half", "last-quarter"):
         cut = {"first-half": count // 2, "last-half": count // 2, "last-quarter": count - count // 4}[layers]
         return frozenset(range(cut) if layers == "first-half" else range(cut, count))
+    elif switches := re.fullmatch(r"switches:([01]+)", layers):
+        turned = switches.group(1)
+        indices = frozenset(i for i in range(count) if turned[i * len(turned) // count] == "1")
     else:
         match = re.fullmatch(r"(\d+)-(\d*)", layers)
         if match is None:
             raise InputError(
-                "layers must be all, first-half, last-half, last-quarter, a range (4-20, 4-) or a list, "
-                f"but got {layers!r}."
+                "layers must be all, first-half, last-half, last-quarter, a range (4-20, 4-), a list or "
+                f"switches:1011, but got {layers!r}."
             )
         indices = frozenset(range(int(match.group(1)), int(match.group(2) or count - 1) + 1))
     if not indices or min(indices) < 0 or max(indices) >= count:

@@ -9,6 +9,9 @@ gets a copy of the configuration with a name of ours, behind which the keys and 
 position biases widened, and the kernel of the model's own name is called. So nothing needs a cache (as peft's
 prefix tuning does, which rules out gradient checkpointing and models that see), and a cache of the text stays
 as it is. A prefix has no place in the text: rotations and biases of position do not touch it.
+
+Refused are models that attend by code of their own (Bloom, DeBERTa, Falcon, GPT-J, MPNet, MPT) and those that
+make keys out of a compressed state (DeepSeek), for which no matrix is a layer's keys.
 """
 
 from __future__ import annotations

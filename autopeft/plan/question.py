@@ -77,7 +77,7 @@ _MEANT = {
 }
 """What other tools call a field, for the hint in the error."""
 _ROLES = ("all-linear", "attention", "mlp", "norms", "query", "key", "value", "output", "gate", "up", "down")
-_LAYERS = re.compile(r"all|first-half|last-half|last-quarter|\d{1,6}-(\d{1,6})?")
+_LAYERS = re.compile(r"all|first-half|last-half|last-quarter|\d{1,6}-(\d{1,6})?|switches:[01]{1,999}")
 _LISTED = re.compile(r"\d{1,6}(\s*,\s*\d{1,6})+")
 
 

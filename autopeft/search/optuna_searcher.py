@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate, Scalar
-from autopeft.space.domain import Choice, Domain, Range, assemble
+from autopeft.space.domain import Allowed, Choice, Domain, Switches, assemble
 from autopeft.space.search_space import (
     SearchSpace,
     active,
@@ -153,10 +153,20 @@ class OptunaSearcher:
         return domain.field if len(same) == 1 else f"{domain.field}#{same.index(domain)}"
 
     def _params(self, values: dict[str, Scalar]) -> dict[str, Any]:
-        return {self._name(each): values[each.field] for each in active(self._space, values)}
+        named = ((self._name(each), each) for each in active(self._space, values))
+        return {
+            part: value
+            for name, each in named
+            for part, value in _split(name, each.allowed, values[each.field]).items()
+        }
 
     def _distributions(self, values: dict[str, Scalar]) -> dict[str, BaseDistribution]:
-        return {self._name(each): _distribution(each.allowed) for each in active(self._space, values)}
+        named = ((self._name(each), each) for each in active(self._space, values))
+        return {
+            part: distribution
+            for name, each in named
+            for part, distribution in _drawn_from(name, each.allowed).items()
+        }
 
 
 def _sampler(kind: Literal["tpe", "random"], seed: int) -> optuna.samplers.BaseSampler:
@@ -179,7 +189,12 @@ def _state(trial: Trial) -> Literal["COMPLETE", "PRUNED"] | None:
     return "PRUNED" if trial.finished else None
 
 
-def _suggest(trial: optuna.Trial, name: str, allowed: Choice | Range) -> Scalar:
+def _suggest(trial: optuna.Trial, name: str, allowed: Allowed) -> Scalar:
+    if isinstance(allowed, Switches):
+        parts = (f"{name}.{place}" for place in range(allowed.switches))
+        drawn = [bool(trial.suggest_categorical(part, (True, False))) for part in parts]
+        # All off is no candidate; all on stands for it, and is what the sampler is told of.
+        return allowed.turned(drawn if any(drawn) else [True] * len(drawn))
     if isinstance(allowed, Choice):
         chosen: Scalar = trial.suggest_categorical(name, allowed.choices)  # type: ignore[assignment]
         return chosen
@@ -189,13 +204,26 @@ def _suggest(trial: optuna.Trial, name: str, allowed: Choice | Range) -> Scalar:
     return trial.suggest_float(name, allowed.low, allowed.top, log=allowed.log, step=allowed.step)
 
 
-def _distribution(allowed: Choice | Range) -> BaseDistribution:
-    """Return the distribution that `_suggest` draws from."""
+def _split(name: str, allowed: Allowed, value: Scalar) -> dict[str, Any]:
+    """Return a value as Optuna's parameters: one, or one for each switch."""
+    if isinstance(allowed, Switches):
+        return {f"{name}.{place}": each for place, each in enumerate(allowed.switched(value))}
+    return {name: value}
+
+
+def _drawn_from(name: str, allowed: Allowed) -> dict[str, BaseDistribution]:
+    """Return the distributions that `_suggest` draws from: one, or one for each switch."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+    if isinstance(allowed, Switches):
+        return {
+            f"{name}.{place}": CategoricalDistribution((True, False)) for place in range(allowed.switches)
+        }
     if isinstance(allowed, Choice):
-        return CategoricalDistribution(allowed.choices)
+        return {name: CategoricalDistribution(allowed.choices)}
     if allowed.whole:
         step = 1 if allowed.step is None else int(allowed.step)
-        return IntDistribution(int(allowed.low), int(allowed.top), log=allowed.log, step=step)
-    return FloatDistribution(float(allowed.low), float(allowed.top), log=allowed.log, step=allowed.step)
+        return {name: IntDistribution(int(allowed.low), int(allowed.top), log=allowed.log, step=step)}
+    return {
+        name: FloatDistribution(float(allowed.low), float(allowed.top), log=allowed.log, step=allowed.step)
+    }

@@ -65,7 +65,8 @@ class Candidate(Message):
         targets: role ("attention", "mlp", "all-linear", "query+value") or names of modules;
             None for methods that choose their own place.
         layers: which layers are adapted: "all", "first-half", "last-half", "last-quarter",
-            a range "4-20" (both ends included, counted from 0) or "4-" (to the last), or a list of layers.
+            a range "4-20" (both ends included, counted from 0) or "4-" (to the last), a list of layers, or
+            "switches:1011", on and off from the first to the last, spread evenly where layers are more.
         knobs: the method's own knobs, by name (see its `MethodSpec`), lists and objects of JSON included.
     """
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -14,6 +15,7 @@ from autopeft.space.candidate import Candidate, Scalar, Training
 
 METHOD = "method"
 MOST_LISTED = 1000
+_SWITCHES = "switches:"
 _FIELDS = frozenset(Candidate.model_fields) - {"knobs", "training"} | {
     f"training.{name}" for name in Training.model_fields
 }
@@ -136,6 +138,58 @@ class Range(Message):
         return math.isclose(steps, round(steps), abs_tol=1e-6)
 
 
+class Switches(Message):
+    """Every layer on or off by itself, but not all off: "switches:1011" of `Candidate.layers`.
+
+    Attributes:
+        switches: how many there are; those of a model's layers, or fewer that are spread over them.
+        default: the value to try first; None takes all on.
+    """
+
+    switches: int = Field(ge=2, le=999)
+    default: str | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Switches:
+        if self.default is not None and self.default not in self:
+            raise ValueError(f"`default` must be {self.switches} times 1 or 0, but got {self.default!r}")
+        return self
+
+    @property
+    def continuous(self) -> bool:
+        """Whether values are too many to be listed."""
+        return self.switches > math.log2(MOST_LISTED)
+
+    @property
+    def typical(self) -> str:
+        """The value to try first."""
+        return self.turned([True] * self.switches) if self.default is None else self.default
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All values, from all on; only the typical one where they are too many."""
+        if self.continuous:
+            return (self.typical,)
+        every = itertools.product((True, False), repeat=self.switches)
+        return tuple(self.turned(list(each)) for each in every if any(each))
+
+    def turned(self, switches: Sequence[bool]) -> str:
+        """Return the value that has these switches on."""
+        return _SWITCHES + "".join("1" if each else "0" for each in switches)
+
+    def switched(self, value: object) -> tuple[bool, ...]:
+        """Return which switches a value has on."""
+        return tuple(each == "1" for each in str(value).removeprefix(_SWITCHES))
+
+    def __contains__(self, value: object) -> bool:
+        """Say whether `value` is one of them."""
+        on = self.switched(value)
+        return len(on) == self.switches and any(on) and value == self.turned(on)
+
+
+Allowed = Choice | Range | Switches
+
+
 class Domain(Message):
     """The values one field of `Candidate` may take.
 
@@ -145,13 +199,13 @@ class Domain(Message):
     """
 
     field: str
-    allowed: Choice | Range
+    allowed: Allowed
     when: dict[str, tuple[Scalar, ...]] = {}
 
     @model_validator(mode="after")
     def _makes_candidates(self) -> Domain:
         allowed = self.allowed
-        for value in allowed.choices if isinstance(allowed, Choice) else (allowed.low, allowed.high):
+        for value in (allowed.low, allowed.high) if isinstance(allowed, Range) else allowed.values:
             check_field(self.field, value)
         return self
 

@@ -127,6 +127,19 @@ _SPECS = (
         paper="Zhang et al. 2023, arXiv:2308.03303",
     ),
     OptimizerSpec(
+        name="lora-plus",
+        aliases=("loraplus",),
+        library="peft",
+        state="two moments; LoRA's B learns 16 times faster than A",
+        paper="Hayou et al. 2024, arXiv:2402.12354",
+    ),
+    OptimizerSpec(
+        name="mezo",
+        library="autopeft",
+        state="nothing; no gradients and no activations either, as it runs forward only",
+        paper="Malladi et al. 2023, arXiv:2305.17333",
+    ),
+    OptimizerSpec(
         name="galore",
         aliases=("galore_adamw",),
         library="autopeft",

@@ -10,7 +10,8 @@
         - {when: {method: [ia3]}, low: 5e-3, high: 5e-2, log: true}
     fixed: {training.epochs: 3}
 
-`choices` list values, `low` and `high` bound numbers (`log`, `step`), `default` is what is tried first.
+`choices` list values, `low` and `high` bound numbers (`log`, `step`), `switches` turn each layer on or off
+(`layers: {switches: 12}`), `default` is what is tried first.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from pydantic import ValidationError
 from autopeft.errors import ConfigError, UnknownNameError
 from autopeft.files import shipped
 from autopeft.message import explain
-from autopeft.space.domain import Choice, Domain, Range
+from autopeft.space.domain import Choice, Domain, Range, Switches
 from autopeft.space.search_space import SearchSpace, faults
 
+_KINDS: dict[str, type[Choice | Switches]] = {"choices": Choice, "switches": Switches}
 _FIELDS = ("description", "families", "domains", "fixed")
 
 
@@ -132,11 +134,11 @@ class _SpaceFile:
         when = rest.pop("when", {})
         if isinstance(when, dict):
             when = {key: value if isinstance(value, list) else [value] for key, value in when.items()}
+        what = next((name for name in _KINDS if name in rest), "range")
         try:
-            allowed = Choice(**rest) if "choices" in rest else Range(**rest)
+            allowed = _KINDS.get(what, Range)(**rest)
             return Domain(field=field, allowed=allowed, when=when)
         except ValidationError as error:
-            what = "choices" if "choices" in rest else "range"
             raise self._fault(node, field, explain(error, what)) from None
 
     def _part(

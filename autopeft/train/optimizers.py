@@ -19,6 +19,7 @@ from autopeft.optional import require
 from autopeft.space.candidate import Training
 from autopeft.space.optimizers import find_optimizer
 from autopeft.train.low_rank import LowRankAdamW
+from autopeft.train.mezo import Mezo
 
 # Class of torch.optim and what it gets beside learning rate and weight decay.
 _TORCH: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,6 +46,8 @@ _BITSANDBYTES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # bitsandbytes pages states of at least this many values (`Optimizer8bit.get_state_buffer`).
 _PAGED_VALUES = 100_000
+# Rate of LoRA's B over that of A (Hayou et al. 2024, arXiv:2402.12354, section 5: 2^4).
+_LORA_PLUS_RATIO = 16.0
 _PAGED_STATES = ("state1", "state2")
 
 
@@ -70,6 +73,10 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
         return Adafactor(trainable(model), scale_parameter=False, relative_step=False, **rates)
     if name == "lora-fa":
         return _lora_fa(model, training)
+    if name == "lora-plus":
+        return _lora_plus(model, rates)
+    if name == "mezo":
+        return Mezo(trainable(model), **rates)
     return LowRankAdamW(model, random=name == "apollo", **rates)
 
 
@@ -136,4 +143,24 @@ def _lora_fa(model: nn.Module, training: Training) -> torch.optim.Optimizer:
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
     )
+    return made
+
+
+def _lora_plus(model: nn.Module, rates: dict[str, float]) -> torch.optim.Optimizer:
+    """Make AdamW in which LoRA's B learns faster than all else, by peft's rules of what counts as B."""
+    from peft.optimizers import create_loraplus_optimizer
+
+    if not isinstance(model, PeftModel) or not any("lora_B" in name for name, _ in model.named_parameters()):
+        raise UnsupportedError(
+            "lora-plus sets the rates of LoRA's A and B apart, but the candidate's method has none; "
+            "choose method lora, rslora or dora, or another optimizer."
+        )
+    made: torch.optim.Optimizer = create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=rates["lr"],
+        loraplus_lr_ratio=_LORA_PLUS_RATIO,
+        loraplus_weight_decay=rates["weight_decay"],
+    )
+    made.param_groups[:] = [group for group in made.param_groups if group["params"]]
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from autopeft.methods.adapt import trainable
 from autopeft.space.candidate import Training
 from autopeft.train.losses import Objective, loss_of, objective
+from autopeft.train.mezo import Mezo
 from autopeft.train.optimizers import make_optimizer, off_device
 
 __all__ = ["Batch", "Phase", "forward_loss", "make_optimizer", "objective", "off_device", "training_step"]
@@ -35,7 +37,7 @@ def training_step(
     *,
     of: Objective = loss_of,
 ) -> torch.Tensor:
-    """Take one optimizer step over `grad_accum` micro-batches.
+    """Take one optimizer step over `grad_accum` micro-batches; MeZO's has no backward.
 
     Args:
         batches: `training.grad_accum` micro-batches of model inputs, labels among them.
@@ -47,6 +49,8 @@ def training_step(
     """
     announce = enter or _ignore
     total: torch.Tensor | None = None
+    if isinstance(optimizer, Mezo):
+        return _forward_only(model, batches, optimizer, training, announce, of)
     for batch in batches:
         announce("forward")
         loss = forward_loss(model, batch, training, of)
@@ -61,6 +65,27 @@ def training_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
+
+
+def _forward_only(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: Mezo,
+    training: Training,
+    announce: Callable[[Phase], None],
+    of: Objective,
+) -> torch.Tensor:
+    """Take one step without backward: the loss is compared on both sides, without dropout, which is noise."""
+    losses = []
+    mode = model.training
+    model.eval()
+    for batch in batches:
+        announce("forward")
+        losses.append(optimizer.probe(partial(forward_loss, model, batch, training, of)))
+    model.train(mode)
+    announce("optimizer")
+    optimizer.step()
+    return torch.stack(losses).sum()
 
 
 def _ignore(phase: Phase) -> None:

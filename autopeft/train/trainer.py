@@ -22,7 +22,6 @@ from autopeft.methods.preparing import prepare
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.evaluate import Evaluation, evaluate
 from autopeft.train.feed import make_feed
-from autopeft.train.losses import loss_of
 from autopeft.train.meter import Meter
 from autopeft.train.optimizer_state import pack_state, unpack_state
 from autopeft.train.result import Report
@@ -76,8 +75,10 @@ class Trainer:
             quantization=candidate.quantization,
         )
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
+        self._objective = objective(dataset.task)
         prepare(
-            self.model, candidate, self._batches(), lambda model, batch: loss_of(model, batch, self.training)
+            *(self.model, candidate, (batch for _, batch in self._batches())),
+            lambda model, batch: self._objective(model, batch, self.training),
         )
         self.optimizer = make_optimizer(self.model, self.training)
         rows_a_step = self.training.batch_size * self.training.grad_accum
@@ -170,7 +171,7 @@ class Trainer:
                 [batch for _, batch in batches],
                 self.optimizer,
                 self.training,
-                of=objective(self.dataset.task),
+                of=self._objective,
             )
         )
         if not math.isfinite(loss):

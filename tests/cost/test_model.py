@@ -215,3 +215,19 @@ def test_the_key_of_a_tape_changes_with_all_that_it_depends_on(tiny_bert: BaseMo
     assert len({each.key for each in (request, *others)}) == len(others) + 1
     renamed = request.model_copy(update={"base": tiny_bert.model_copy(update={"name": "other"})})
     assert renamed.key == request.key
+
+
+def test_forward_only_training_is_estimated_without_a_backward(
+    model: TracedCostModel, tiny_bert: BaseModel, cpu: HardwareProfile, gpu: HardwareProfile
+):
+    found = {}
+    for name in ("mezo", "sgd"):
+        training = TRAINING.model_copy(update={"optimizer": name})
+        for device in (cpu, gpu):
+            asked = _candidate("full", training=training)
+            found[name, device.name] = model.estimate(tiny_bert, asked, WORKLOAD, device)
+    for device in (cpu, gpu):
+        few, usual = found["mezo", device.name], found["sgd", device.name]
+        assert few.memory.parts.gradients == 0 < usual.memory.parts.gradients
+        assert few.memory.allocated_peak_bytes < 0.7 * usual.memory.allocated_peak_bytes
+        assert few.time.backward_seconds == 0 < few.time.forward_seconds

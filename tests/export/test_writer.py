@@ -80,7 +80,9 @@ def test_an_adapter_loads_with_transformers_and_peft_alone(encoder_with_weights,
     assert got == [pytest.approx(row, abs=1e-5) for row in reference["logits"]]
 
 
-@pytest.mark.parametrize("method", ["bottleneck", "compacter", "lst", "full", "prefix_tuning"])
+@pytest.mark.parametrize(
+    "method", ["bottleneck", "compacter", "unipelt", "fish", "lst", "full", "prefix_tuning"]
+)
 def test_adapters_of_our_own_and_whole_models_load_too(
     method, encoder_with_weights, sentiment, tmp_path
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,9 @@ from toys import ROWS, backbone, job_of, toy_batch
 from autopeft.cost.tracing.take import Job, Take
 from autopeft.errors import AutopeftError
 from autopeft.methods.adapt import adapt
+from autopeft.methods.preparing import prepare
 from autopeft.methods.registry import METHODS
+from autopeft.train.losses import loss_of
 from autopeft.train.step import make_optimizer, training_step
 from autopeft.workload.base_model import Family
 
@@ -33,10 +36,12 @@ LOGITS_ATOL, MERGED_TOLERANCE = 1e-5, 5e-4
 FALL = 0.99
 """Share of its start below which the loss has to fall."""
 
+_ROWS_ALIKE = ("T5's head asks how many rows end alike, which depends on values", 0.001)
 # Pairs that differ in temporaries of one operator: why, and by how much the peaks differ.
 _UNLIKE_ON: dict[tuple[str, Family], tuple[str, float]] = {
     ("bitfit", "vision"): ("a CPU makes a frozen convolution's gradient together with its bias's", 0.001),
-    ("probe", "encoder-decoder"): ("T5's head asks how many rows end alike, which depends on values", 0.001),
+    ("probe", "encoder-decoder"): _ROWS_ALIKE,
+    ("unipelt", "encoder-decoder"): _ROWS_ALIKE,
 }
 _BROKEN = (
     *(AutopeftError, AssertionError, AttributeError, ImportError, KeyError, IndexError, NotImplementedError),
@@ -83,12 +88,14 @@ def examine(method: str, family: Family, *, tape: bool = True) -> dict[str, Fact
 
 
 def train(job: Job) -> Trained:
-    """Adapt the base model and take `STEPS` steps on the toy batch."""
+    """Adapt the base model, prepare it and take `STEPS` steps, all on the toy batch."""
     training = job.candidate.training
     model = adapt(backbone(job), job.candidate, job.task)
+    batch = toy_batch(job, model.config)
+    prepare(model, job.candidate, repeat(batch), lambda whole, given: loss_of(whole, given, training))
     model.train()
     before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
-    optimizer, batch = make_optimizer(model, training), toy_batch(job, model.config)
+    optimizer = make_optimizer(model, training)
     losses = [float(training_step(model, [batch], optimizer, training)) for _ in range(STEPS)]
     return Trained(model, job, before, losses)
 

@@ -180,6 +180,53 @@ def test_what_a_hybrid_cannot_do_is_refused_in_one_line(tiny_llama) -> None:
             adapted(tiny_llama, "autopeft-2024", **fields)
 
 
+WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+KINDS: dict[str, dict[str, Any]] = {
+    "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4},  # one key for all heads, in one matrix
+    "gpt_neox": {},  # query, key and value in one matrix
+    "modernbert": {"pad_token_id": 0, "global_attn_every_n_layers": 2},  # the same, and windows
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 16},  # keys narrower than the model
+    "roberta": {},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_part_gets_a_gradient_in_attentions_of_many_shapes(kind) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **WIDTHS, vocab_size=90, **KINDS[kind])
+    config.pad_token_id = 0
+    model = AutoModelForSequenceClassification.from_config(config)
+    model = adapt(model, Candidate(method="unipelt"), "classification").train()
+    for parameter in trainable(model):
+        nn.init.normal_(parameter, std=0.1)
+    model(input_ids=words(), labels=torch.tensor([0, 1])).loss.backward()
+    assert {"prefix", "lora", "serial"} <= {
+        name.partition(".default.")[2].partition(".")[0] for name, _ in grown(model)
+    }
+    assert all(p.grad is not None and p.grad.any() for _, p in grown(model))
+
+
+def grown(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if ".hybrid_parts." in name]
+
+
+def test_a_model_without_a_matrix_of_keys_is_refused_not_half_adapted() -> None:
+    fields = {
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 8,
+    }
+    experts = {"n_group": 1, "topk_group": 1, "n_routed_experts": 4, "num_experts_per_tok": 2}
+    config = AutoConfig.for_model(
+        "deepseek_v3", **WIDTHS, **fields, **experts, vocab_size=50, moe_intermediate_size=16
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    with pytest.raises(InputError, match="targets 'key' match no module"):
+        adapt(model, Candidate(method="mam"), "classification")
+
+
 def test_an_attention_without_a_place_for_a_prefix_says_so() -> None:
     config = AutoConfig.for_model(
         "deberta-v2",

@@ -133,3 +133,18 @@ def test_a_block_without_its_first_matrix_is_refused() -> None:
 
 def test_layers_are_counted_from_the_module_names() -> None:
     assert count_layers(meta_model("bert")) == 2
+
+
+@given(st.text("01", min_size=1, max_size=30), st.integers(1, 30))
+def test_switches_are_spread_over_the_layers_from_the_first_to_the_last(switches: str, count: int) -> None:
+    found = {layer for layer in range(count) if switches[layer * len(switches) // count] == "1"}
+    if found:
+        assert choose_layers(f"switches:{switches}", count) == found
+    else:
+        with pytest.raises(InputError, match="layers must lie in"):
+            choose_layers(f"switches:{switches}", count)
+
+
+def test_as_many_switches_as_layers_turn_one_each() -> None:
+    assert choose_layers("switches:10110", 5) == {0, 2, 3}
+    assert choose_layers("switches:10", 4) == {0, 1}

@@ -134,7 +134,7 @@ def test_lora_trains_alike_on_the_real_and_the_fake_model(name: str) -> None:
     assert layer == real_layer.replace("TorchaoLoraLinear", "Linear")
 
 
-@pytest.mark.parametrize("method", ["houlsby", "parallel_adapter", "compacter", "lst"])
+@pytest.mark.parametrize("method", ["houlsby", "parallel_adapter", "compacter", "mam", "fish", "lst"])
 @pytest.mark.parametrize("name", ["nf4", "int8"])
 def test_adapters_of_our_own_train_on_the_real_and_the_fake_packed_base(name: str, method: str) -> None:
     candidate = Candidate(method=method, training=BF16, quantization=name)

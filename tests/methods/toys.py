@@ -85,8 +85,13 @@ _WITH_BIASES: dict[Family, BaseModel] = {
 }
 # Methods that need biases, which a Llama and a T5 do not have.
 _OF_BIASES = ("bitfit",)
-# As far as a prompt may go from where it starts: by peft's default hardly anywhere.
-_KNOBS: dict[str, dict[str, Any]] = {"cpt": {"opt_projection_epsilon": 1.0}}
+# As far as a prompt may go from where it starts: by peft's default hardly anywhere. And short preparations.
+_KNOBS: dict[str, dict[str, Any]] = {
+    "cpt": {"opt_projection_epsilon": 1.0},
+    "fish": {"rows": 4},
+    "lt-sft": {"steps": 4},
+    "diff-pruning": {"steps": 4},
+}
 # Learning rates at which a method learns in a few steps, where it is not `_USUAL_RATE`.
 _USUAL_RATE = 1e-2
 _RATES: dict[str, float] = {

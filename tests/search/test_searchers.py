@@ -10,7 +10,7 @@ from autopeft.search.optuna_searcher import OptunaSearcher
 from autopeft.search.searcher import Searcher
 from autopeft.search.study import Trial, TrialState
 from autopeft.space.candidate import Candidate, Training
-from autopeft.space.domain import Choice, Domain
+from autopeft.space.domain import Choice, Domain, Switches
 from autopeft.space.search_space import SearchSpace, assignment_of, size, warm_start
 from autopeft.train.result import Report, TrialResult
 
@@ -84,6 +84,24 @@ class TestEverySearcher:
             searcher.observe(tried(candidate, state=state))
         assert searcher.propose() == Candidate(method="lora", rank=8)
         assert searcher.propose() is None
+
+    def test_turns_each_layer_on_or_off_and_learns_from_what_it_proposed(self, make: Maker) -> None:
+        space = SearchSpace(
+            name="switched",
+            domains=(
+                Domain(field="method", allowed=Choice(choices=("autopeft-2024",))),
+                Domain(field="layers", allowed=Switches(switches=3)),
+            ),
+        )
+        searcher = make(space, warm=warm_start(space))
+        proposed = []
+        while (candidate := searcher.propose()) is not None:
+            proposed.append(candidate.layers)
+            searcher.observe(tried(candidate, len(proposed)))
+        every = {f"switches:{number:03b}" for number in range(1, 8)}
+        assert proposed[0] == "switches:111"
+        assert len(proposed) == 7
+        assert set(proposed) == every
 
     def test_begins_with_the_warm_candidates(self, make: Maker) -> None:
         warm = warm_start(toy_space())

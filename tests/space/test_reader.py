@@ -43,9 +43,17 @@ def test_a_file_becomes_a_space_named_after_it(tmp_path: Path) -> None:
     assert [(rate.low, rate.high) for rate in rates] == [(5e-4, 5e-3), (5e-3, 5e-2)]
 
 
+def test_layers_may_be_switched_one_by_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "domains:\n  method: [mam]\n  layers: {switches: 3, default: 'switches:011'}\n")
+    (_, layers) = load_space(path).domains
+    assert size(load_space(path)) == 2**3 - 1
+    assert layers.allowed.typical == "switches:011"
+    assert "switches:110" in layers.allowed
+
+
 def test_the_shipped_spaces_are_listed_and_loaded_by_name() -> None:
     names = [space.name for space in list_spaces()]
-    assert names == ["adapters", "encoder", "lora-family", "memory-tight", "quick", "wide"]
+    assert names == ["adapters", "autopeft-2024", "encoder", "lora-family", "memory-tight", "quick", "wide"]
     assert load_space("quick").name == "quick"
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autopeft.errors import InputError
 from autopeft.space.candidate import Candidate, Training
-from autopeft.space.domain import Choice, Domain, Range, assemble
+from autopeft.space.domain import Choice, Domain, Range, Switches, assemble
 from autopeft.space.search_space import (
     SearchSpace,
     active,
@@ -222,3 +222,20 @@ def test_values_become_a_candidate_by_their_names() -> None:
         {"alpha_ratio": 1.0},
         3,
     )
+
+
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_switches_hold_every_choice_but_all_off_and_are_listed_where_they_are_few(count: int) -> None:
+    layers = Switches(switches=count)
+    assert layers.typical == "switches:" + "1" * count
+    assert layers.continuous == (count == 12)
+    assert len(layers.values) == (1 if count == 12 else 2**count - 1)
+    assert all(value in layers for value in layers.values)
+    for wrong in ("switches:" + "0" * count, "switches:" + "1" * (count + 1), "1" * count, "all", 3):
+        assert wrong not in layers
+
+
+def test_a_default_of_other_switches_is_refused() -> None:
+    with pytest.raises(InputError, match="3 times 1 or 0"):
+        Switches.build(switches=3, default="switches:10")
+    assert Switches(switches=3, default="switches:101").typical == "switches:101"

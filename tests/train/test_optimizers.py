@@ -109,7 +109,12 @@ def states(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
 
 
-@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"lora-fa"}))
+# Optimizers of LoRA's own matrices; and the one without gradients, which has tests of its own.
+OF_LORA, FORWARD_ONLY = {"lora-fa", "lora-plus"}, {"mezo"}
+USUAL = sorted(set(OPTIMIZERS) - FORWARD_ONLY)
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - OF_LORA - FORWARD_ONLY))
 def test_an_optimizer_moves_weights_towards_less_loss(name: str) -> None:
     torch.manual_seed(0)
     model, wanted, inputs = one_matrix(160, 192), torch.randn(160, 192), torch.randn(256, 192)
@@ -141,12 +146,12 @@ def test_states_take_what_is_documented_on_real_and_on_fake_tensors(name: str) -
         assert storages(off_device(planned)) == ELSEWHERE.get(name, 0)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", USUAL)
 def test_an_optimizer_traces_without_a_guess(name: str) -> None:
     with _FakeMode(allow_non_fake_inputs=True), traced_as("cuda", padded=True):
         recorder = Recorder()
         with recorder:
-            model = lora() if name == "lora-fa" else one_matrix(160, 192)
+            model = lora() if name in OF_LORA else one_matrix(160, 192)
             optimizer = make(model, name)
             recorder.enter(0, 0, Phase.OPTIMIZER)
             for _ in range(2):
@@ -230,6 +235,24 @@ def test_lora_fa_refuses_what_is_not_plain_lora(fields: dict[str, object] | None
         make(model, "lora-fa")
 
 
+def test_lora_plus_moves_b_sixteen_times_as_far_as_a() -> None:
+    """Hayou et al. 2024, arXiv:2402.12354: AdamW's first step moves every weight by its learning rate."""
+    model = lora(target_modules=["q_proj"])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make(model, "lora-plus", learning_rate=0.01)
+    step(model, optimizer)
+    moved = {name: float((p.detach() - before[name]).abs().mean()) for name, p in model.named_parameters()}
+    for name, distance in moved.items():
+        wanted = 0.01 if "lora_A" in name else 0.16 if "lora_B" in name else 0.0
+        assert distance == pytest.approx(wanted, rel=1e-3), name
+    assert storages(states(optimizer)) == sum(8 * p.numel() + 4 for p in trainable(model))
+
+
+def test_lora_plus_refuses_what_has_no_b() -> None:
+    with pytest.raises(UnsupportedError, match="choose method lora"):
+        make(one_matrix(), "lora-plus")
+
+
 def test_muon_refuses_what_is_no_matrix() -> None:
     with pytest.raises(UnsupportedError, match="matrices only"):
         make(nn.Linear(4, 4), "muon")
@@ -241,10 +264,10 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
         make(one_matrix(), "adamw-8bit")
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", USUAL)
 def test_a_run_goes_on_from_a_saved_state_as_if_it_had_not_stopped(name: str) -> None:
     def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
-        model = lora(target_modules=["q_proj"]) if name == "lora-fa" else one_matrix(160, 192)
+        model = lora(target_modules=["q_proj"]) if name in OF_LORA else one_matrix(160, 192)
         return model, make(model, name, learning_rate=0.01)
 
     whole, optimizer = fresh()

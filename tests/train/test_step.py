@@ -57,7 +57,9 @@ def test_training_goes_the_same_way_with_every_loss(loss: str, checkpointing: bo
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw-fused", "adamw-8bit", "adafactor", "lion", "lora-fa", "sgd"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw-fused", "adamw-8bit", "adafactor", "lion", "lora-fa", "lora-plus", "sgd"]
+)
 def test_training_lowers_the_loss_with_every_kind_of_optimizer(optimizer: str) -> None:
     rate = 1.0 if optimizer == "sgd" else 1e-2
     losses, _ = trained(Training(learning_rate=rate, optimizer=optimizer))

@@ -114,7 +114,7 @@ def test_a_run_cut_in_two_ends_as_the_run_in_one(
     assert resumed.step_seconds > 0
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "adamw-8bit"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "adamw-8bit", "lora-plus", "mezo"])
 def test_dropout_and_any_optimizer_go_on_as_they_were_after_a_restore(
     optimizer, encoder_with_weights, sentiment, tmp_path: Path
 ) -> None:

@@ -20,12 +20,14 @@ from autopeft.cost.tracing.layers import find_stacks, followed, layer_of
 from autopeft.cost.tracing.looped import LoopedStep, fuse_gelu, fuse_qkv, keep_4bit_inputs
 from autopeft.cost.tracing.recorder import Recorder
 from autopeft.cost.tracing.take import Job, Take
+from autopeft.errors import UnsupportedError
 from autopeft.methods.adapt import adapt, trainable
 from autopeft.methods.backbone import DTYPES, build_backbone, keep_cache
 from autopeft.methods.quantization.convert import state_tensors
 from autopeft.methods.quantization.kbit import prepare_kbit
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.registry import find_method
+from autopeft.train.mezo import Mezo
 from autopeft.train.optimizers import make_optimizer, off_device
 from autopeft.train.step import Batch, objective, training_step
 from autopeft.train.step import Phase as PhaseName
@@ -106,6 +108,10 @@ def _step(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     if job.loop == LOOPS["autopeft"]:
         loss = objective(job.task)
         return lambda batches, enter: training_step(model, batches, optimizer, training, enter, of=loss)
+    if isinstance(optimizer, Mezo):
+        raise UnsupportedError(
+            f"mezo steps without backward, which the loop {job.loop.name} does not: use autopeft's."
+        )
     if job.loop.fused_qkv:
         fuse_qkv(model)
     if job.loop.fuses_gelu:

@@ -23,7 +23,7 @@ from autopeft.workload.tasks import TASKS, Task
 # A tape is as good as the code that it ran; these decide what is run and what is written down.
 _SOURCES = (
     *("methods", "space/optimizers.py", "train/step.py", "train/optimizers.py", "train/low_rank.py"),
-    *("train/losses.py", "train/fused_loss.py", "train/head.py"),
+    *("train/mezo.py", "train/losses.py", "train/fused_loss.py", "train/head.py"),
     *("cost/loops.py", "cost/tape.py", "cost/pattern.py", "cost/tracing"),
 )
 # Lengths at which a model changes its ways: beyond a window attention gets another mask.
