@@ -21,6 +21,7 @@ from autopeft.export.check import REFERENCE, compare_in_fresh_process
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.quantization.loading import loading_recipe
 from autopeft.methods.registry import METHODS
+from autopeft.methods.starts import save_adapter
 from autopeft.train.batches import collate, tokenize
 from autopeft.workload.dataset import Example
 
@@ -96,7 +97,9 @@ def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:
     elif isinstance(model, PreTrainedModel) and draft.labels:
         model.config.id2label = dict(enumerate(draft.labels))
         model.config.label2id = {name: index for index, name in enumerate(draft.labels)}
-    if isinstance(model, PeftModel | PreTrainedModel):
+    if isinstance(model, PeftModel):
+        save_adapter(model, folder)
+    elif isinstance(model, PreTrainedModel):
         model.save_pretrained(str(folder))
     trainer.tokenizer.save_pretrained(folder)
     examples = [Example(text=text, completion=text) for text in _REFERENCE_TEXTS]

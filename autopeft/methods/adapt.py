@@ -14,8 +14,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autopeft.errors import UnsupportedError
-from autopeft.methods import additive, bottleneck, ladder, reparameterised, selective, tuners, xlora
+from autopeft.methods import additive, bottleneck, ladder, reparameterised, selective, starts, tuners, xlora
 from autopeft.methods.heads import head_family, head_modules, peft_task_type
+from autopeft.methods.lora_variants import MOVED, VARIANTS
 from autopeft.methods.quantization.mending import hand_out_copies
 from autopeft.methods.registry import complete, find_method
 from autopeft.space.candidate import Candidate
@@ -26,6 +27,7 @@ _CONFIGS: dict[str, Callable[[PreTrainedModel, Candidate], PeftConfig]] = {
     "lora": reparameterised.lora,
     "rslora": reparameterised.lora,
     "dora": reparameterised.lora,
+    **dict.fromkeys(VARIANTS, reparameterised.lora),
     "ia3": additive.ia3,
     "prompt_tuning": additive.virtual_tokens,
     "prefix_tuning": additive.virtual_tokens,
@@ -91,6 +93,8 @@ def adapt(
         reason = str(error).partition("\n")[0]
         raise UnsupportedError(f"{full.method} does not work on {type(model).__name__}: {reason}") from None
     _settle(adapted)
+    if full.method in MOVED:
+        starts.keep_starts(adapted)
     if full.method in _HOOKS:
         adapted.register_forward_pre_hook(_HOOKS[full.method], with_kwargs=True)
     return adapted

@@ -7,17 +7,17 @@ training says so in its row (`MethodSpec.preparation`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from torch import nn
 
-from torch import Tensor, nn
-
+from autopeft.methods import starts
+from autopeft.methods.preparation import Batches, Loss, Preparation
 from autopeft.space.candidate import Candidate
 
-Batches = Iterable[Mapping[str, Tensor]]
-Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
-Preparation = Callable[[nn.Module, Candidate, Batches, Loss], None]
-
-_PREPARATIONS: dict[str, Preparation] = {}
+_PREPARATIONS: dict[str, Preparation] = {
+    "corda": starts.by_covariance,
+    "eva": starts.by_activations,
+    "lora-ga": starts.by_gradients,
+}
 
 
 def prepare(model: nn.Module, candidate: Candidate, batches: Batches, loss: Loss) -> None:

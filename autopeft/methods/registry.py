@@ -5,6 +5,7 @@ from __future__ import annotations
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
 from autopeft.methods.abilities import with_abilities
 from autopeft.methods.heads import head_family
+from autopeft.methods.lora_variants import LORA_VARIANTS
 from autopeft.methods.own_methods import OWN_METHODS
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.quantization.schemes import find_quantization
@@ -131,7 +132,7 @@ _SPECS = (
 )
 
 METHODS: dict[str, MethodSpec] = {
-    spec.name: with_abilities(spec) for spec in (*_SPECS, *OWN_METHODS, *PEFT_METHODS)
+    spec.name: with_abilities(spec) for spec in (*_SPECS, *LORA_VARIANTS, *OWN_METHODS, *PEFT_METHODS)
 }
 
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})

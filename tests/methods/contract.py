@@ -5,6 +5,7 @@ The models are tiny, random and in fp32; the data are one fixed batch, which any
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,10 @@ from toys import ROWS, backbone, job_of, toy_batch
 from autopeft.cost.tracing.take import Job, Take
 from autopeft.errors import AutopeftError
 from autopeft.methods.adapt import adapt
+from autopeft.methods.preparing import prepare
 from autopeft.methods.registry import METHODS
+from autopeft.methods.starts import save_adapter
+from autopeft.train.losses import loss_of
 from autopeft.train.step import make_optimizer, training_step
 from autopeft.workload.base_model import Family
 
@@ -86,9 +90,11 @@ def train(job: Job) -> Trained:
     """Adapt the base model and take `STEPS` steps on the toy batch."""
     training = job.candidate.training
     model = adapt(backbone(job), job.candidate, job.task)
+    batch = toy_batch(job, model.config)
+    prepare(model, job.candidate, itertools.repeat(batch), lambda its, one: loss_of(its, one, training))
     model.train()
     before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
-    optimizer, batch = make_optimizer(model, training), toy_batch(job, model.config)
+    optimizer = make_optimizer(model, training)
     losses = [float(training_step(model, [batch], optimizer, training)) for _ in range(STEPS)]
     return Trained(model, job, before, losses)
 
@@ -133,7 +139,10 @@ def reloads(trained: Trained, folder: Path) -> Fact:
     if METHODS[trained.job.candidate.method].exports == "none":
         return Fact(False, "it trains, but peft does not save it so that it loads again")
     expected = logits_of(trained.model, trained.job)
-    trained.model.save_pretrained(str(folder))
+    if isinstance(trained.model, PeftModel):
+        save_adapter(trained.model, folder)
+    else:
+        trained.model.save_pretrained(str(folder))
     if METHODS[trained.job.candidate.method].exports == "model":
         loaded = type(trained.model).from_pretrained(str(folder))
     else:
