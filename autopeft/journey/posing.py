@@ -255,7 +255,9 @@ def _require_layers(candidate: Candidate, base: BaseModel) -> None:
 
 
 def _to_train(candidate: Candidate, base: BaseModel) -> tuple[str, ...]:
-    """Say what training on such a packed base needs that planning does not."""
+    """Say what training needs that planning does not, and what it cannot give."""
+    if find_method(candidate.method).exports == "none":
+        return (f"{candidate.method} trains, but peft does not save it so that it loads again",)
     stored = (base.config.get("quantization_config") or {}).get("quant_method")
     needed = training_needs(find_quantization(candidate.quantization), base.name, stored)
     return (needed,) if needed else ()

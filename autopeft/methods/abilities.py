@@ -6,12 +6,13 @@ import functools
 import json
 from pathlib import Path
 
-from autopeft.methods.lora_variants import VARIANTS, servers, unpacked_reason
+from autopeft.methods.lora_variants import VARIANTS, servers
 from autopeft.methods.quantization.schemes import Packed
 from autopeft.methods.spec import MethodSpec, Server
 
 _ALL: tuple[Packed, ...] = ("nf4", "int8", "torchao", "gptq", "awq", "hqq")
 _READS = "it reads the weights as numbers, and peft hands it packed ones as they lie in memory"
+_MOVES = "it takes what it starts from out of the weights, which have to be numbers"
 _WHOLE = "it is saved as a whole model, which would be saved packed"
 
 # Methods that do not work on every packed base: those they work on, and why not on the others. nf4, int8
@@ -76,7 +77,7 @@ def _served(spec: MethodSpec) -> tuple[Server, ...]:
 def _packed(spec: MethodSpec) -> tuple[tuple[Packed, ...], str]:
     if spec.name in VARIANTS:
         row = VARIANTS[spec.name]
-        return row.packed, unpacked_reason(row)
+        return row.packed, row.unpacked or (_MOVES if row.moves else _READS)
     if spec.name in _PACKED:
         return _PACKED[spec.name]
     if spec.name in _BESIDE | _OF_LORA:

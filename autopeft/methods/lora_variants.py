@@ -19,7 +19,7 @@ class Variant(NamedTuple):
         moves: it takes what it starts from out of the weights, so that saving has to give it back.
         changes: it changes the weights for good, in the same way wherever it is loaded.
         preparation: what it does with data before it trains; empty where it does nothing.
-        packed: packed bases it works on.
+        packed: packed bases it works on.   unpacked: why it does not work on the others.
     """
 
     name: str
@@ -31,9 +31,11 @@ class Variant(NamedTuple):
     changes: bool = False
     preparation: str = ""
     packed: tuple[Packed, ...] = ()
+    unpacked: str = ""
     mergeable: bool = True
 
 
+_UNTRIED = "it was never tried there"
 _ACTIVATIONS = "reads the inputs of each matrix over a few batches"
 VARIANTS: dict[str, Variant] = {
     row.name: row
@@ -77,7 +79,8 @@ VARIANTS: dict[str, Variant] = {
             "LoRA that starts along the main directions of what enters each matrix",
             {"init_lora_weights": "eva", "eva_config": {"rho": 1.0}},
             preparation=_ACTIVATIONS,
-            packed=("nf4", "int8"),
+            packed=("nf4", "int8", "torchao"),
+            unpacked=_UNTRIED,
         ),
         Variant(
             "mica",
@@ -90,7 +93,8 @@ VARIANTS: dict[str, Variant] = {
             "datta0.github.io/posts/rethink-lora-init",
             "LoRA that starts from orthogonal rows",
             {"init_lora_weights": "orthogonal"},
-            packed=("nf4", "int8", "torchao"),
+            packed=("torchao",),
+            unpacked="peft gives its factors the integers of packed weights",
         ),
         Variant(
             "kasa",
@@ -104,7 +108,8 @@ VARIANTS: dict[str, Variant] = {
             "Miles et al. 2024, arXiv:2405.17991",
             "LoRA that keeps its activations as one number for each group of features",
             {"velora_config": {}},
-            packed=("nf4", "int8", "torchao"),
+            packed=("torchao",),
+            unpacked="peft has no layer of it for such a base",
         ),
         Variant(
             "monteclora",
@@ -112,18 +117,11 @@ VARIANTS: dict[str, Variant] = {
             "LoRA whose weights are drawn around learnt means while it trains",
             {"monteclora_config": {}},
             packed=("nf4", "int8", "torchao"),
+            unpacked=_UNTRIED,
         ),
     )
 }
 MOVED = frozenset(name for name, row in VARIANTS.items() if row.moves)
-_MOVES = "it takes what it starts from out of the weights, which are packed"
-_READS = "it starts from the weights as numbers, which are packed"
-_NO_LAYER = "it is not tried there"
-
-
-def unpacked_reason(row: Variant) -> str:
-    """Say why a variant does not work on other packed bases than those it names."""
-    return _MOVES if row.moves else _NO_LAYER if row.packed else _READS
 
 
 def servers(row: Variant) -> tuple[Server, ...]:

@@ -135,6 +135,9 @@ METHODS: dict[str, MethodSpec] = {
     spec.name: with_abilities(spec) for spec in (*_SPECS, *LORA_VARIANTS, *OWN_METHODS, *PEFT_METHODS)
 }
 
+# What peft gives to a model as embeddings or as a cache, in place of tokens or beside them.
+_PROMPTS = frozenset(("CARTRIDGE", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"))
+
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
 
@@ -223,6 +226,12 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
         raise UnsupportedError(
             f"sft needs a decoder or another model that writes; {base.name} is {kind}: "
             "use task classification."
+        )
+    if spec.peft_type in _PROMPTS and task == "classification" and kind == "encoder-decoder":
+        raise UnsupportedError(
+            f"{spec.name} puts virtual tokens before the input, but the classification head of {base.name}, "
+            "an encoder-decoder, looks for its end among the tokens themselves: use task sft, an encoder, or "
+            "a method without virtual tokens."
         )
     packed = find_quantization(candidate.quantization).packed
     if packed is not None and packed not in spec.quantised:

@@ -57,6 +57,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "shira": {"r": 4},
     "unilora": {"theta_d_length": 32},
     "vblora": {"vector_length": 16, "num_vectors": 16},
+    "velora": {"velora_config": {"num_groups": 8}},
     "waveft": {"n_frequency": 50},
 }
 # How many rows AdaMSS puts into each cluster depends on the weights; their sum does not.
