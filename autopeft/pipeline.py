@@ -267,11 +267,20 @@ def report(request: Request) -> StudyFacts:
     return write_conclusion(request, tracking_uri(request))
 
 
-def methods() -> tuple[MethodSpec, ...]:
-    """List the methods."""
-    from autopeft.methods.registry import METHODS
+def methods(
+    *, family: str | None = None, works_on: str | None = None, quantization: str | None = None
+) -> tuple[MethodSpec, ...]:
+    """List the methods, all or those of a family, for a family of models, for a packed base."""
+    from autopeft.methods.listing import choose_methods
 
-    return tuple(METHODS.values())
+    return choose_methods(family=family, works_on=works_on, quantization=quantization)
+
+
+def method(name: str) -> MethodSpec:
+    """Return what is known of a method."""
+    from autopeft.methods.registry import find_method
+
+    return find_method(name)
 
 
 def tracking_uri(request: Request) -> str:

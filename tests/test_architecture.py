@@ -102,12 +102,13 @@ MACHINERY: dict[str, set[str]] = {
     # Training adapts a model and turns its rows into batches; both exist once.
     "train": {
         *("methods.adapt", "methods.backbone", "methods.heads", "methods.preparing"),
+        "methods.starts",
         *("workload.tokens", "workload.batching"),
     },
     # A domain of a search space is data; the searcher walks through it.
     "search": {"space.domain"},
     # An adapter is exported by the trainer that holds it, with how its base is loaded.
-    "export": {"methods.registry", "methods.quantization.loading", "train.trainer"},
+    "export": {"methods.registry", "methods.quantization.loading", "methods.starts", "train.trainer"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.

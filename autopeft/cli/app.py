@@ -21,6 +21,7 @@ from autopeft.cli import (
     estimate,
     export,
     lists,
+    methods,
     plan,
     profile,
     report,
@@ -53,7 +54,7 @@ _COMMANDS = {
         export.export,
         report.report,
     ),
-    _LISTS: (lists.models, lists.methods, lists.gpus, lists.spaces),
+    _LISTS: (lists.models, methods.methods, lists.gpus, lists.spaces),
     _CARE: (doctor.doctor, ui.ui),
 }
 for _panel, _commands in _COMMANDS.items():

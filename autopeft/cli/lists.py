@@ -1,4 +1,4 @@
-"""autopeft models, methods, gpus and spaces: what there is."""
+"""autopeft models, gpus and spaces: what there is."""
 
 from __future__ import annotations
 
@@ -17,15 +17,6 @@ def models(as_json: Json = False) -> int:
     from autopeft.workload.models import list_models
 
     screen.show(list_models(), tables.models, as_json=as_json)
-    return Exit.DONE
-
-
-def methods(as_json: Json = False) -> int:
-    """List the PEFT methods."""
-    from autopeft import pipeline
-    from autopeft.cli import screen, tables
-
-    screen.show(pipeline.methods(), tables.methods, as_json=as_json)
     return Exit.DONE
 
 

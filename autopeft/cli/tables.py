@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from autopeft.doctor import Check
     from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
-    from autopeft.methods.spec import MethodSpec
     from autopeft.search.study import Study, Trial
     from autopeft.space.search_space import SearchSpace
     from autopeft.workload.base_model import BaseModel
@@ -152,17 +151,6 @@ def models(rows: Sequence[BaseModel]) -> Table:
         size = format_count(each.parameters) if each.parameters else "-"
         longest = f"{each.max_length:,}" if each.max_length else "-"
         made.add_row(each.name, each.family, size, str(each.layers), longest)
-    return made
-
-
-def methods(rows: Sequence[MethodSpec]) -> Table:
-    """List methods."""
-    made = table("method", "family", "trains", "rank", "merges", "knobs")
-    for each in rows:
-        knobs = ", ".join(f"{name}={knob.default}" for name, knob in each.knobs.items())
-        rank = f"yes ({each.default_rank})" if each.default_rank else "yes" if each.has_rank else "-"
-        made.add_row(each.name, each.family, each.trains, rank, "yes" if each.mergeable else "-", knobs)
-    made.columns[0].min_width = max(len(each.name) for each in rows)
     return made
 
 

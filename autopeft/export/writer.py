@@ -22,6 +22,7 @@ from autopeft.export.scale import fold_scale
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.quantization.loading import loading_recipe
 from autopeft.methods.registry import METHODS
+from autopeft.methods.starts import save_adapter
 from autopeft.workload.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:
     elif isinstance(model, PreTrainedModel) and draft.labels:
         model.config.id2label = dict(enumerate(draft.labels))
         model.config.label2id = {name: index for index, name in enumerate(draft.labels)}
-    if isinstance(model, PeftModel | PreTrainedModel):
+    if isinstance(model, PeftModel):
+        save_adapter(model, folder)
+    elif isinstance(model, PreTrainedModel):
         model.save_pretrained(str(folder))
     trainer.feed.save(folder)
     batch = {name: tensor.to(trainer.device) for name, tensor in trainer.feed.reference().items()}

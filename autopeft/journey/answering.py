@@ -242,7 +242,7 @@ def _answer(row: Posed | AutopeftError, estimate: Estimated, largest: int | None
         provenance=Origin(
             kind="expanded" if estimate.provenance.startswith("expanded") else "traced",
             versions=_versions(),
-            guesses=(*estimate.guesses, *row.guesses),
+            guesses=(*estimate.guesses, *row.guesses, *row.needs),
             words=estimate.provenance,
         ),
         limit_bytes=limit,

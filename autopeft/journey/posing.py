@@ -17,7 +17,7 @@ from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.prices import price_of
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.methods.heads import default_task
-from autopeft.methods.quantization.schemes import normalise
+from autopeft.methods.quantization.schemes import find_quantization, normalise, training_needs
 from autopeft.methods.registry import METHODS, complete, find_method
 from autopeft.plan.question import USUAL_EPOCHS, Question
 from autopeft.space.candidate import Candidate, Precision
@@ -42,7 +42,7 @@ class Posed:
     """A question in the words of the cost model.
 
     `limit_bytes` is what the device may be asked for, None where nothing was said of it; `guesses` are
-    what had to be assumed already.
+    what had to be assumed already, `needs` what training takes that planning does not.
     """
 
     base: BaseModel
@@ -52,6 +52,7 @@ class Posed:
     profile: HardwareProfile
     limit_bytes: int | None = None
     guesses: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     spread: Spread = field(default_factory=Spread)
     tariff: Tariff = field(default_factory=Tariff)
 
@@ -99,6 +100,7 @@ class Poser:
             profile=profile,
             limit_bytes=limit,
             guesses=_other_versions(question),
+            needs=_to_train(candidate, base),
             spread=make_spread(question.gpus, question.sharding, offload=question.offload),
             tariff=Tariff(price=question.price, provider=question.provider, grid_factor=question.grid_factor),
         )
@@ -258,6 +260,15 @@ def _require_layers(candidate: Candidate, base: BaseModel) -> None:
         raise InputError(
             f"layers must lie in 0 to {base.layers - 1} for {base.name}, but got {candidate.layers!r}."
         )
+
+
+def _to_train(candidate: Candidate, base: BaseModel) -> tuple[str, ...]:
+    """Say what training needs that planning does not, and what it cannot give."""
+    if find_method(candidate.method).exports == "none":
+        return (f"{candidate.method} trains, but peft does not save it so that it loads again",)
+    stored = (base.config.get("quantization_config") or {}).get("quant_method")
+    needed = training_needs(find_quantization(candidate.quantization), base.name, stored)
+    return (needed,) if needed else ()
 
 
 def _other_versions(question: Question) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ import functools
 import json
 from pathlib import Path
 
+from autopeft.methods.lora_variants import VARIANTS, servers
 from autopeft.methods.quantization.schemes import Packed
 from autopeft.methods.spec import MethodSpec, Server
 
 _ALL: tuple[Packed, ...] = ("nf4", "int8", "torchao", "gptq", "awq", "hqq")
 _READS = "it reads the weights as numbers, and peft hands it packed ones as they lie in memory"
+_MOVES = "it takes what it starts from out of the weights, which have to be numbers"
 _WHOLE = "it is saved as a whole model, which would be saved packed"
 
 # Methods that do not work on every packed base: those they work on, and why not on the others. nf4, int8
@@ -24,10 +26,15 @@ _PACKED: dict[str, tuple[tuple[Packed, ...], str]] = {
         ("adamss", "delora", "frod", "glora", "hra", "osf", "peanut", "psoft", "supertuning", "tinylora"),
         ((), _READS),
     ),
-    **dict.fromkeys(("deft", "loha", "lokr"), (("int8",), _READS)),
-    "unilora": ((), "peft 0.21 rounds its scales to the integers of packed weights"),
+    "deft": (("int8",), _READS),
+    **dict.fromkeys(("loha", "lokr"), (("int8", "torchao"), _READS)),
+    **dict.fromkeys(
+        ("boft", "hira", "miss", "oft", "shira", "vera"),
+        (("nf4", "int8"), "peft has layers of it for bitsandbytes' bases alone"),
+    ),
+    "unilora": (("torchao",), "peft 0.21 rounds its scales to the integers of packed weights"),
     "xlora": ((), "peft 0.21 passes its mixture to layers that are not packed only"),
-    "adalora": (("nf4", "int8", "gptq"), "peft has no layer of it for such a base"),
+    "adalora": (("nf4", "int8", "torchao", "gptq"), "peft has no layer of it for such a base"),
 }
 # Methods that touch no matrix, so that any base will do.
 _BESIDE = frozenset(
@@ -55,13 +62,22 @@ def with_abilities(spec: MethodSpec) -> MethodSpec:
         update={
             "quantised": quantised,
             "unpacked_reason": reason,
-            "served": _SERVED.get(spec.name, () if spec.exports == "none" else ("transformers",)),
+            "served": _served(spec),
             "shares": {model: found[spec.name] for model, found in _shares().items() if spec.name in found},
         }
     )
 
 
+def _served(spec: MethodSpec) -> tuple[Server, ...]:
+    if spec.name in VARIANTS:
+        return servers(VARIANTS[spec.name])
+    return _SERVED.get(spec.name, () if spec.exports == "none" else ("transformers",))
+
+
 def _packed(spec: MethodSpec) -> tuple[tuple[Packed, ...], str]:
+    if spec.name in VARIANTS:
+        row = VARIANTS[spec.name]
+        return row.packed, row.unpacked or (_MOVES if row.moves else _READS)
     if spec.name in _PACKED:
         return _PACKED[spec.name]
     if spec.name in _BESIDE | _OF_LORA:

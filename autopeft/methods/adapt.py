@@ -22,10 +22,12 @@ from autopeft.methods import (
     reparameterised,
     selective,
     sparse,
+    starts,
     tuners,
     xlora,
 )
 from autopeft.methods.heads import head_family, head_modules, peft_task_type
+from autopeft.methods.lora_variants import MOVED, VARIANTS
 from autopeft.methods.quantization.mending import hand_out_copies
 from autopeft.methods.registry import complete, find_method
 from autopeft.space.candidate import Candidate
@@ -36,6 +38,7 @@ _CONFIGS: dict[str, Callable[[PreTrainedModel, Candidate], PeftConfig]] = {
     "lora": reparameterised.lora,
     "rslora": reparameterised.lora,
     "dora": reparameterised.lora,
+    **dict.fromkeys(VARIANTS, reparameterised.lora),
     "ia3": additive.ia3,
     "prompt_tuning": additive.virtual_tokens,
     "prefix_tuning": additive.virtual_tokens,
@@ -107,6 +110,8 @@ def adapt(
         reason = str(error).partition("\n")[0]
         raise UnsupportedError(f"{full.method} does not work on {type(model).__name__}: {reason}") from None
     _settle(adapted)
+    if full.method in MOVED:
+        starts.keep_starts(adapted)
     if full.method in _HOOKS:
         adapted.register_forward_pre_hook(_HOOKS[full.method], with_kwargs=True)
     return adapted

@@ -20,7 +20,7 @@ from autopeft.space.candidate import Candidate
 
 _COMMON = frozenset(field.name for field in dataclasses.fields(PeftConfig))
 # Values that peft reads by a pattern, though their type names only an example of it.
-_PATTERNS = {"init_lora_weights": re.compile(r"pissa_niter_\d+")}
+_PATTERNS = {"init_lora_weights": re.compile(r"pissa_niter_\d+|lora_ga")}
 
 
 def make_config(candidate: Candidate, **decided: Any) -> PeftConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from autopeft.methods import masks
+from autopeft.methods import masks, starts
 from autopeft.methods.preparation import Batches, Loss, Preparation
 from autopeft.space.candidate import Candidate
 
@@ -17,6 +17,9 @@ _PREPARATIONS: dict[str, Preparation] = {
     "fish": masks.by_fisher,
     "lt-sft": masks.by_warm_up,
     "diff-pruning": masks.by_gates,
+    "corda": starts.by_covariance,
+    "eva": starts.by_activations,
+    "lora-ga": starts.by_gradients,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
 from autopeft.methods.abilities import with_abilities
 from autopeft.methods.heads import default_task, head_family
+from autopeft.methods.lora_variants import LORA_VARIANTS
 from autopeft.methods.own_methods import OWN_METHODS
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.quantization.schemes import find_quantization
@@ -131,11 +132,13 @@ _SPECS = (
 )
 
 METHODS: dict[str, MethodSpec] = {
-    spec.name: with_abilities(spec) for spec in (*_SPECS, *OWN_METHODS, *PEFT_METHODS)
+    spec.name: with_abilities(spec) for spec in (*_SPECS, *LORA_VARIANTS, *OWN_METHODS, *PEFT_METHODS)
 }
 
 # Knobs that say how many tokens, or keys and values, a method puts before those of every row.
 _TOKEN_KNOBS = ("virtual_tokens", "num_virtual_tokens", "prefix")
+# What peft gives to a model as embeddings or as a cache, in place of tokens or beside them.
+_PROMPTS = frozenset(("CARTRIDGE", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"))
 
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
@@ -247,6 +250,12 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
             default_task(base.family, base.config.get("model_type", "")),
         )
         raise UnsupportedError(f"{task} needs a {needed} model; {base.name} is {kind}: use task {usual}.")
+    if spec.peft_type in _PROMPTS and task == "classification" and kind == "encoder-decoder":
+        raise UnsupportedError(
+            f"{spec.name} puts virtual tokens before the input, but the classification head of {base.name}, "
+            "an encoder-decoder, looks for its end among the tokens themselves: use task sft, an encoder, or "
+            "a method without virtual tokens."
+        )
     packed = find_quantization(candidate.quantization).packed
     if packed is not None and packed not in spec.quantised:
         raise UnsupportedError(

@@ -8,6 +8,7 @@ from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from transformers import PreTrainedModel
 
+from autopeft.methods.lora_variants import VARIANTS
 from autopeft.methods.peft_config import make_config
 from autopeft.methods.placement import resolve_targets, shorten
 from autopeft.methods.registry import find_method, number_of
@@ -18,7 +19,10 @@ _ADALORA_START = 1.5
 
 
 def lora(model: PreTrainedModel, candidate: Candidate) -> PeftConfig:
-    """Configure LoRA (arXiv:2106.09685), rsLoRA (2312.03732) or DoRA (2402.09353)."""
+    """Configure LoRA (arXiv:2106.09685), rsLoRA (2312.03732), DoRA (2402.09353) or another variant."""
+    if candidate.method in VARIANTS:
+        fields = VARIANTS[candidate.method].fields
+        candidate = candidate.model_copy(update={"knobs": fields | candidate.knobs})
     rank = candidate.rank or 1
     decided: dict[str, Any] = {"lora_alpha": round(rank * number_of(candidate, "alpha_ratio"))}
     if "target_modules" not in candidate.knobs and "target_parameters" not in candidate.knobs:

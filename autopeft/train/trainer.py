@@ -19,6 +19,7 @@ from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
 from autopeft.methods.backbone import build_backbone
 from autopeft.methods.preparing import prepare
+from autopeft.methods.starts import save_adapter
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.evaluate import Evaluation, evaluate
 from autopeft.train.feed import make_feed
@@ -141,7 +142,7 @@ class Trainer:
         }
         write_atomically(folder / _PROGRESS, json.dumps(progress))
         if isinstance(self.model, PeftModel):
-            self.model.save_pretrained(str(folder / _ADAPTER))
+            save_adapter(self.model, folder / _ADAPTER)
 
     def restore(self, folder: Path) -> None:
         """Go on from what `save` wrote."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import itertools
 import json
+import logging
 import sys
 import time
 import warnings
@@ -26,7 +28,7 @@ from autopeft.methods.registry import METHODS
 
 HERE = Path(__file__).parent
 TESTS = HERE.parents[1] / "tests"
-RESULTS = HERE / "results.json"
+RESULTS, PACKED = HERE / "results.json", HERE / "quantised.json"
 
 
 def main() -> None:
@@ -53,7 +55,27 @@ def main() -> None:
             broken = {name: note for name, (holds, note) in found[pair].items() if not holds}
             print(pair, broken or "", flush=True)
             write_atomically(RESULTS, json.dumps(found, indent=1) + "\n")
-    write_table(HERE / "README.md", found, tuple(toys.BASES), contract.MUST, toys.REASONS)
+    packed = examine_packed(asked.again, began + 60 * asked.minutes)
+    write_table(HERE / "README.md", found, packed, tuple(toys.BASES), contract.MUST, toys.REASONS)
+
+
+def examine_packed(again: list[str], deadline: float) -> dict[str, Any]:
+    """Examine the packed bases that lack, and return all facts by "method on family in scheme"."""
+    quantised = importlib.import_module("quantised")
+    found: dict[str, Any] = json.loads(PACKED.read_text()) if PACKED.exists() else {}
+    found = {pair: facts for pair, facts in found.items() if pair.partition(" on ")[0] not in again}
+    logging.disable(logging.WARNING)
+    with torch.compiler.set_stance("force_eager"):
+        for scheme, family, method in itertools.product(quantised.SCHEMES, quantised.FAMILIES, METHODS):
+            pair = f"{method} on {family} in {scheme}"
+            if family not in METHODS[method].families or pair in found or time.monotonic() > deadline:
+                continue
+            facts = quantised.examine_packed(method, family, scheme)
+            found[pair] = {name: list(fact) for name, fact in facts.items()}
+            broken = {name: note for name, (holds, note) in found[pair].items() if not holds}
+            print(pair, broken or "", flush=True)
+            write_atomically(PACKED, json.dumps(found, indent=1) + "\n")
+    return found
 
 
 if __name__ == "__main__":

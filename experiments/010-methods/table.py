@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.files import write_atomically
+from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.methods.registry import METHODS
 
 Facts = dict[str, tuple[bool, str]]
@@ -14,6 +15,7 @@ Facts = dict[str, tuple[bool, str]]
 MARK = re.compile(r"(<!-- table -->\n).*(<!-- end -->)", re.DOTALL)
 TITLES = {"encoder-decoder": "enc-dec", "vision": "ViT"}
 ABILITIES = ("save/reload", "merge", "size", "fake = real")
+SCHEMES = ("nf4", "int8", "torchao-int8")
 
 
 class Notes:
@@ -35,6 +37,7 @@ class Notes:
 def write_table(
     readme: Path,
     found: dict[str, Any],
+    packed: dict[str, Any],
     families: tuple[str, ...],
     must: tuple[str, ...],
     reasons: dict[str, str],
@@ -43,11 +46,15 @@ def write_table(
 
     Args:
         found: facts by "method on family".
+        packed: facts by "method on family in scheme".
         must: abilities without which a pair does not work.
         reasons: why a method does not claim the families that it does not claim.
     """
     notes = Notes()
-    rows = [_row(method, found, families, must, reasons, notes) for method in METHODS]
+    rows = [
+        _row(method, found, families, must, reasons, notes) + _packed(method, packed, notes)
+        for method in METHODS
+    ]
     counts = {
         family: sum(
             family in spec.families and _works(found.get(f"{method} on {family}", {}), must)
@@ -56,7 +63,9 @@ def write_table(
         for family in families
     }
     total = ", ".join(f"{TITLES.get(family, family)} {count}" for family, count in counts.items())
-    head = ["method", *(TITLES.get(family, family) for family in families), *ABILITIES]
+    for scheme in SCHEMES:
+        total += f", {scheme} {sum(_takes(method, scheme) for method in METHODS)}"
+    head = ["method", *(TITLES.get(family, family) for family in families), *ABILITIES, *SCHEMES]
     lines = [
         f"Of {len(METHODS)} methods work on: {total}.",
         "",
@@ -97,6 +106,31 @@ def _row(
             cells.append("no " + notes.mark(f"{broken}: {facts.get(broken, (False, 'not reached'))[1]}"))
     cells += [_ability(name, working, notes) for name in ABILITIES]
     return f"| {method} | " + " | ".join(cells) + " |"
+
+
+def _takes(method: str, scheme: str) -> bool:
+    return find_quantization(scheme).packed in METHODS[method].quantised
+
+
+def _packed(method: str, packed: dict[str, Any], notes: Notes) -> str:
+    """Return the cells of packed bases, behind the others; a no gives the reason of the method's row."""
+    cells = []
+    for scheme in SCHEMES:
+        ran = [facts for pair, facts in packed.items() if _is_of(pair, method, scheme)]
+        if not ran:
+            cells.append("not run")
+        elif _takes(method, scheme):
+            broken = [
+                f"{name}: {note}" for facts in ran for name, (holds, note) in facts.items() if not holds
+            ]
+            cells.append("no " + notes.mark(broken[0]) if broken else "yes")
+        else:
+            cells.append("no " + notes.mark(METHODS[method].unpacked_reason))
+    return " " + " | ".join(cells) + " |"
+
+
+def _is_of(pair: str, method: str, scheme: str) -> bool:
+    return pair.startswith(f"{method} on ") and pair.endswith(f" in {scheme}")
 
 
 def _ability(name: str, working: dict[str, Facts], notes: Notes) -> str:

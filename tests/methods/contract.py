@@ -23,6 +23,7 @@ from autopeft.errors import AutopeftError
 from autopeft.methods.adapt import adapt
 from autopeft.methods.preparing import prepare
 from autopeft.methods.registry import METHODS
+from autopeft.methods.starts import save_adapter
 from autopeft.train.losses import loss_of
 from autopeft.train.step import make_optimizer, training_step
 from autopeft.workload.base_model import Family
@@ -140,7 +141,10 @@ def reloads(trained: Trained, folder: Path) -> Fact:
     if METHODS[trained.job.candidate.method].exports == "none":
         return Fact(False, "it trains, but peft does not save it so that it loads again")
     expected = logits_of(trained.model, trained.job)
-    trained.model.save_pretrained(str(folder))
+    if isinstance(trained.model, PeftModel):
+        save_adapter(trained.model, folder)
+    else:
+        trained.model.save_pretrained(str(folder))
     if METHODS[trained.job.candidate.method].exports == "model":
         loaded = type(trained.model).from_pretrained(str(folder))
     else:

@@ -7,6 +7,7 @@ import torch
 from autopeft.cost.tracing.initialisers import initialised_on_fakes
 from autopeft.cost.tracing.shims import traced_as
 from autopeft.cost.tracing.trace import _FakeMode
+from autopeft.errors import UnsupportedError
 from autopeft.methods.adapt import adapt, trainable
 from autopeft.methods.backbone import build_backbone
 from autopeft.methods.heads import default_task
@@ -17,8 +18,11 @@ from autopeft.workload.models import find_model
 _DIGITS = 4
 
 
-def share_of(method: str, name: str) -> float:
-    """Return the trained share of a model of the catalogue under a method's defaults, to a few digits."""
+def share_of(method: str, name: str) -> float | None:
+    """Return the trained share of a model of the catalogue under a method's defaults, to a few digits.
+
+    None where the method has nothing to train there, as BitFit in a model without biases.
+    """
     base, spec = find_model(name), METHODS[method]
     usual = default_task(base.family)
     task = usual if usual in spec.tasks else spec.tasks[0]
@@ -27,5 +31,8 @@ def share_of(method: str, name: str) -> float:
     with modes[0], modes[1], modes[2], torch.no_grad():
         model = build_backbone(base, task, 2, asked.training, weights=False)
         total = sum(p.numel() for p in model.parameters())
-        trained = sum(p.numel() for p in trainable(adapt(model, asked, task)))
+        try:
+            trained = sum(p.numel() for p in trainable(adapt(model, asked, task)))
+        except UnsupportedError:
+            return None
     return float(f"{trained / total:.{_DIGITS}g}")

@@ -20,7 +20,10 @@ from toys import backbone, job_of
 from autopeft.cost.tracing.take import Job
 from autopeft.workload.base_model import Family
 
+FAMILIES: tuple[Family, ...] = ("decoder", "encoder")
 SCHEMES = ("nf4", "int8", "torchao-int8")
+BITSANDBYTES = ("nf4", "int8")
+"""Those whose tapes are compared: torchao's tensors stand for two, which a recording counts both."""
 MUST = ("builds", "trains only its own", "learns", "save/reload", "means the same", "fake = real")
 LASTING = ("WEIGHTS", "ADAPTER", "GRADIENTS", "OPTIMIZER", "QUANTIZATION")
 """Categories that are the same to the byte; temporaries are those of CUDA's kernels on fake tensors."""
@@ -45,7 +48,7 @@ def examine_packed(method: str, family: Family, scheme: str, *, tape: bool = Tru
         facts["save/reload"] = _tried(lambda: reloads(trained, Path(folder)))
         if isinstance(trained.model, PeftModel):
             facts["means the same"] = _tried(lambda: means_the_same(trained.model, job, folder))
-    if tape:
+    if tape and scheme in BITSANDBYTES:
         facts["fake = real"] = _tried(lambda: _same_lasting(job))
     return facts
 

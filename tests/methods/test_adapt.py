@@ -12,6 +12,7 @@ from peft import PeftModel
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
 from autopeft.methods.adapt import adapt, trainable
 from autopeft.methods.backbone import build_backbone
+from autopeft.methods.lora_variants import LORA_VARIANTS
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.registry import METHODS, complete, require_support
 from autopeft.space.candidate import Candidate, Training
@@ -19,6 +20,7 @@ from autopeft.train.step import make_optimizer, training_step
 from autopeft.workload.base_model import BaseModel
 
 TRAINING = Training(max_length=32, learning_rate=1e-2)
+FROM_PEFT = {spec.name for spec in (*PEFT_METHODS, *LORA_VARIANTS)}
 CASES = [
     pytest.param(method, base, task, id=f"{method}-{base}-{task}")
     for (base, task), (method, spec) in itertools.product(
@@ -28,7 +30,7 @@ CASES = [
             ("tiny_llama", "sft"),
             ("tiny_gpt2", "sft"),
         ),
-        ((name, spec) for name, spec in METHODS.items() if spec not in PEFT_METHODS),
+        ((name, spec) for name, spec in METHODS.items() if name not in FROM_PEFT),
     )
     if task in spec.tasks and (method != "bitfit" or base != "tiny_llama")
 ]
@@ -84,7 +86,7 @@ def test_an_adapter_saved_and_reloaded_by_peft_gives_the_same_logits(
     assert {path.name for path in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
 
 
-OURS = [name for name, spec in METHODS.items() if spec not in PEFT_METHODS]
+OURS = [name for name in METHODS if name not in FROM_PEFT]
 
 
 @pytest.mark.parametrize("method", [name for name in OURS if METHODS[name].placeable])

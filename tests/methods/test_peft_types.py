@@ -24,6 +24,7 @@ from autopeft.methods.backbone import build_backbone
 from autopeft.methods.peft_config import fields_of
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.registry import METHODS, complete, require_support
+from autopeft.methods.starts import save_adapter
 from autopeft.methods.tuners import OWN_TUNERS
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.step import make_optimizer, training_step
@@ -56,6 +57,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "shira": {"r": 4},
     "unilora": {"theta_d_length": 32},
     "vblora": {"vector_length": 16, "num_vectors": 16},
+    "velora": {"velora_config": {"num_groups": 8}},
     "waveft": {"n_frequency": 50},
 }
 # How many rows AdaMSS puts into each cluster depends on the weights; their sum does not.
@@ -145,7 +147,7 @@ def test_an_adapter_of_peft_reloads_with_the_same_logits(method: str, tmp_path: 
     inputs = {name: value for name, value in batch().items() if name != "labels"}
     with torch.inference_mode():
         expected = model(**inputs).logits
-        model.save_pretrained(str(tmp_path))
+        save_adapter(model, tmp_path)
         loaded = PeftModel.from_pretrained(tiny(asked.training), str(tmp_path)).eval()
         named = {"task_ids": torch.zeros(4, dtype=torch.int64)}
         extra = named if method in ("poly", "multitask_prompt_tuning") else {}

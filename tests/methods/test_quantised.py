@@ -21,7 +21,7 @@ pytest.importorskip("bitsandbytes", reason="packed bases need the extra quant")
 quantised = pytest.importorskip("quantised")
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "010-methods" / "quantised.json"
-FAMILIES = ("decoder", "encoder")
+FAMILIES = quantised.FAMILIES
 PAIRS = [
     (method, family, scheme)
     for scheme in quantised.SCHEMES

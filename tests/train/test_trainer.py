@@ -85,10 +85,9 @@ def test_an_encoder_decoder_is_fed_what_to_read_apart_from_what_to_write(seq2seq
 
 # At peft's defaults these do not suit a BERT of 32 columns; tests/methods trains them with smaller knobs.
 UNSUITED = {"adaption_prompt", "c3a", "llama-adapter", "miss", "road", "shadow", "shira", "vblora", "waveft"}
+QUICK = {"lora", "lora-ga", "prompt_tuning"}
 TRAINED = [
-    pytest.param(
-        method, marks=[pytest.mark.slow] if spec.peft_type and method not in ("lora", "prompt_tuning") else []
-    )
+    pytest.param(method, marks=[pytest.mark.slow] if spec.peft_type and method not in QUICK else [])
     for method, spec in sorted(METHODS.items())
     if method not in UNSUITED
 ]
@@ -112,6 +111,25 @@ def test_a_run_cut_in_two_ends_as_the_run_in_one(
     assert resumed.score == last.score
     assert second.meter.steps == last.step
     assert resumed.step_seconds > 0
+
+
+@pytest.mark.parametrize(("scheme", "method"), [("nf4", "lora"), ("nf4", "dora"), ("int8", "dora")])
+def test_a_packed_base_is_packed_in_training_and_trains_on_after_an_evaluation(
+    scheme, method, encoder_with_weights, sentiment
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="packed bases need the extra quant")
+    fields = {"quantization": scheme, "targets": "all-linear"}
+    training = TRAINING.model_copy(update={"epochs": 1})
+    whole = trainer(encoder_with_weights, sentiment, method, training, **fields)
+    kinds = {type(module).__name__ for module in whole.model.modules()}
+    assert kinds & {"Linear4bit", "Linear8bitLt"}
+    score = whole.advance(10**9).score
+    again = trainer(encoder_with_weights, sentiment, method, training, **fields)
+    for samples in (40, 80):
+        again.advance(samples)
+        again.evaluate("validation")
+    assert again.advance(10**9).score == score
+    assert torch.allclose(weights(again), weights(whole), atol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "adamw-8bit", "lora-plus", "mezo"])

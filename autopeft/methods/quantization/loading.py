@@ -20,7 +20,6 @@ _BNB_FIELDS = frozenset(("load_in_4bit", "load_in_8bit", "llm_int8_skip_modules"
     "bnb_4bit_use_double_quant",
     "bnb_4bit_compute_dtype",
 }
-_CHECKPOINTS = {"gptq": "gptqmodel", "awq": "gptqmodel", "hqq": "hqq"}
 
 
 def loading_options(
@@ -93,6 +92,7 @@ def _require_checkpoint(base: BaseModel, scheme: Quantization) -> None:
             f"{scheme.name} needs a checkpoint of {base.name} that is already quantised so; this one says "
             f"quant_method={stored.get('quant_method')!r}, bits={stored.get('bits')!r}."
         )
-    package = _CHECKPOINTS[scheme.code]
-    if find_spec(package) is None:
-        raise UnsupportedError(f"{scheme.name} can be planned, but to train it install {package} first.")
+    if find_spec(scheme.library) is None:
+        raise UnsupportedError(
+            f"{scheme.name} can be planned, but to train it install {scheme.library} first."
+        )

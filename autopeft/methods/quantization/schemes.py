@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
 from autopeft.errors import UnknownNameError
@@ -56,6 +57,21 @@ class Quantization(Message):
             "torchao": "torchao", "gptq": "gptq", "awq": "awq", "hqq": "hqq",
         }  # fmt: skip
         return names.get(self.kind) or names.get(self.code)
+
+
+def training_needs(scheme: Quantization, model: str, stored: str | None) -> str:
+    """Say what training on such a base takes that planning does not; empty where nothing lacks here.
+
+    Args:
+        stored: `quant_method` of the checkpoint at hand.
+    """
+    if not scheme.trainable:
+        return f"training: {scheme.name} has no backward pass yet; nf4-dq and int8 train"
+    lacks = scheme.ready_made and stored != scheme.code
+    needed = [f"a checkpoint of {model} that is {scheme.name} already"] if lacks else []
+    if scheme.kind != "none" and find_spec(scheme.library) is None:
+        needed.append(f"the package {scheme.library}, which is not installed here")
+    return f"to train: {' and '.join(needed)}" if needed else ""
 
 
 _BNB = "bitsandbytes 0.50.2: nn/modules.py, autograd/_functions.py, backends/cuda/ops.py"

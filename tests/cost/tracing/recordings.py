@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "shira": {"r": 4},
     "unilora": {"theta_d_length": 32},
     "vblora": {"vector_length": 16, "num_vectors": 16},
+    "velora": {"velora_config": {"num_groups": 8}},
     "waveft": {"n_frequency": 50},
 }
 # Methods that differ in temporaries or in how parameters are cut: why, and by how much the peaks differ.
