@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from autopeft.train.scoring import make_scoring
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset
 
+_HALVES = ("vision_model", "encoder")
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
@@ -59,8 +60,8 @@ def linear_probe(
 def _pooled(
     model: PreTrainedModel, feed: Feed[Any], rows: Sequence[Any], device: torch.device, batch_size: int = 32
 ) -> np.ndarray:
-    """Return the mean of the last hidden state over each row's tokens, shape (rows, hidden)."""
-    backbone = model.base_model.eval()
+    """Return the mean of the last hidden state over each row's places, shape (rows, hidden)."""
+    backbone = _without_head(model).eval()
     order = sorted(range(len(rows)), key=lambda index: feed.length(rows[index]))
     pooled: list[np.ndarray] = [np.empty(0)] * len(rows)
     with torch.inference_mode():
@@ -69,8 +70,27 @@ def _pooled(
             batch = feed.collate([rows[index] for index in chosen])
             inputs = {name: each.to(device) for name, each in batch.items() if name != "labels"}
             hidden = backbone(**inputs).last_hidden_state.float()
-            mask = inputs["attention_mask"].unsqueeze(-1)
+            hidden = hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden  # of convolutions
+            mask = _places(backbone, inputs, hidden).unsqueeze(-1)
             means = (hidden * mask).sum(1) / mask.sum(1)
             for index, mean in zip(chosen, means.cpu().numpy(), strict=True):
                 pooled[index] = mean
     return np.stack(pooled)
+
+
+def _without_head(model: PreTrainedModel) -> Any:
+    """Return what is under a model's head: a transformer, or the half of one that sees or hears."""
+    if model.base_model is not model:
+        return model.base_model
+    return next(getattr(model, name) for name in _HALVES if hasattr(model, name))
+
+
+def _places(backbone: Any, inputs: Mapping[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
+    """Return which places of the hidden states, (rows, places), stand for the row and not for its padding."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return torch.ones(hidden.shape[:2], device=hidden.device)
+    if mask.shape[1] == hidden.shape[1]:
+        return mask
+    shorter: torch.Tensor = backbone._get_feature_vector_attention_mask(hidden.shape[1], mask)
+    return shorter.long()
