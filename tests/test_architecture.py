@@ -96,6 +96,7 @@ MACHINERY: dict[str, set[str]] = {
         *("methods.adapt", "methods.backbone", "methods.heads", "methods.placement", "methods.registry"),
         *("methods.quantization.convert", "methods.quantization.kbit", "methods.quantization.schemes"),
         *("train.mezo", "train.step", "train.optimizers", "workload.batching", "workload.families"),
+        "workload.senses",
     },
     # Which family a configuration belongs to is written down once, beside the catalogue.
     "methods": {"workload.families"},
@@ -104,6 +105,7 @@ MACHINERY: dict[str, set[str]] = {
         *("methods.adapt", "methods.backbone", "methods.heads", "methods.preparing"),
         "methods.starts",
         *("workload.tokens", "workload.batching"),
+        *("workload.images", "workload.sounds", "workload.senses", "workload.measuring"),
     },
     # A domain of a search space is data; the searcher walks through it.
     "search": {"space.domain"},

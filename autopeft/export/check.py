@@ -28,6 +28,7 @@ folder = pathlib.Path(sys.argv[1])
 reference = json.loads((folder / "reference.json").read_text())
 expected = torch.tensor(reference.pop("logits"))
 inputs = {{name: torch.tensor(rows, device="{device}") for name, rows in reference.items()}}
+inputs = {{name: x.to(torch.{dtype}) if x.is_floating_point() else x for name, x in inputs.items()}}
 model = {loader}.to("{device}")
 for module in model.modules():
     if hasattr(module, "support_avx512bf16_for_cpu"):  # a kernel of bitsandbytes that rounds to bf16
@@ -88,7 +89,7 @@ def compare_in_fresh_process(
         ExportError: the directory does not load, or differs by more than `TOLERANCE`.
     """
     imports, loader = loading_code(kind, head, loading, precision, "str(folder)", packing)
-    script = _SCRIPT.format(imports=imports, loader=loader, device=device)
+    script = _SCRIPT.format(imports=imports, loader=loader, device=device, dtype=_DTYPES[precision])
     done = subprocess.run(  # noqa: S603 (our own interpreter and script)
         [sys.executable, "-W", "ignore", "-c", script, str(folder)],
         capture_output=True,

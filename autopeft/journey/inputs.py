@@ -9,20 +9,26 @@ from pathlib import Path
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.profile import HardwareProfile, Provenance
-from autopeft.methods.heads import default_task
+from autopeft.methods.heads import default_task, head_family
 from autopeft.methods.registry import DEFAULT, METHODS, find_method, learns
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate, Scalar
 from autopeft.space.reader import load_space
 from autopeft.space.search_space import SearchSpace, fix, only_methods
-from autopeft.workload.base_model import BaseModel
-from autopeft.workload.dataset import Dataset, Lengths, Task, Workload
+from autopeft.workload.base_model import BaseModel, Family
+from autopeft.workload.dataset import Dataset, Lengths, Medium, Task, Workload
+from autopeft.workload.measuring import measure
 from autopeft.workload.models import find_model
+from autopeft.workload.senses import processor_place, require_medium
 from autopeft.workload.tasks import USUAL_CLASSES, head_outputs
 
 ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
 _NO_DATA = "training needs data: give --data DATA (CSV, JSONL, Parquet or a directory), or try --demo."
+
+_MEDIA: dict[Family, Medium] = {"vision": "image", "speech": "sound"}
+"""What models of a family take, where it is no text."""
+_NO_PROCESSOR = "the model has no preprocessor_config.json: its input is scaled as models of its kind have it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +184,7 @@ def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
         return base, None
     from autopeft.workload.readers import read_dataset
 
-    return base, read_dataset(
+    dataset = read_dataset(
         request.data,
         task=request.task,
         columns=request.columns,
@@ -186,6 +192,11 @@ def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
         seed=request.seed,
         train_rows=request.train_rows,
     )
+    medium = _MEDIA.get(head_family(base.family, base.config.get("model_type", "")), "text")
+    require_medium(base, dataset, medium)
+    if base.path is not None and medium != "text" and processor_place(base) is None:
+        dataset = dataset.model_copy(update={"notes": (*dataset.notes, _NO_PROCESSOR)})
+    return base, dataset
 
 
 def _workload(
@@ -199,11 +210,11 @@ def _workload(
             rows=request.examples or 0,
             labels=max(1, head_outputs(task, USUAL_CLASSES)),
         )
-    from autopeft.workload.tokens import measure_lengths, measure_targets
+    from autopeft.workload.tokens import measure_targets
 
     return Workload(
         task=task,
-        lengths=measure_lengths(dataset, base, max_length),
+        lengths=measure(dataset, base, max_length),
         rows=len(dataset.train),
         validation_rows=len(dataset.validation),
         targets=measure_targets(dataset, base, max_length),

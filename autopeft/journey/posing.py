@@ -24,6 +24,7 @@ from autopeft.space.candidate import Candidate, Precision
 from autopeft.space.optimizers import find_optimizer
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Lengths, Task, Workload
+from autopeft.workload.measuring import measure
 from autopeft.workload.models import find_model
 from autopeft.workload.tasks import USUAL_CLASSES, head_outputs
 
@@ -147,12 +148,11 @@ def described_rows(request: Request) -> dict[str, Any]:
         InputError: the model or the data cannot be read.
     """
     from autopeft.workload.readers import read_dataset
-    from autopeft.workload.tokens import measure_lengths
 
     base = find_model(request.model or "")
     dataset = read_dataset(str(request.data), task=request.task, columns=request.columns, seed=request.seed)
     limit = request.seq_len or base.max_length or _LONGEST_ROW
-    return {"lengths": measure_lengths(dataset, base, limit), "task": dataset.task}
+    return {"lengths": measure(dataset, base, limit), "task": dataset.task}
 
 
 def loop_of(question: Question) -> Loop:

@@ -39,6 +39,8 @@ _DROPOUT_FIELDS = (
     "dropout_rate",
     "activation_dropout",
     "drop_path_rate",
+    "feat_proj_dropout",
+    "final_dropout",
 )
 # Rates at which whole layers are left out; a step of few layers is no other step.
 _LAYER_DROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
@@ -78,6 +80,9 @@ def build_backbone(
     if training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    freeze = getattr(model, "freeze_feature_encoder", None)
+    if freeze is not None:
+        freeze()  # or a speech model keeps what its convolutions would need to train
     keep_cache(model, keep=False)
     return model
 
@@ -104,6 +109,8 @@ def configure(base: BaseModel, task: Task, labels: int, training: Training) -> P
         config.num_labels = labels
     if TASKS[task].outputs == "number":
         config.problem_type = "regression"
+    if getattr(config, "apply_spec_augment", False):
+        config.apply_spec_augment = False  # parts of a sound are not hidden at random: each epoch hears all
     for part in (config, *(getattr(config, name, None) for name in _PARTS)):
         if isinstance(part, PretrainedConfig):
             _set_dropout(part, training.dropout)

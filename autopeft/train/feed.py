@@ -10,6 +10,8 @@ import torch
 
 from autopeft.methods.heads import head_family
 from autopeft.space.candidate import Training
+from autopeft.train.image_feed import ImageFeed
+from autopeft.train.sound_feed import SoundFeed
 from autopeft.train.text_feed import TextFeed
 from autopeft.workload.base_model import BaseModel, Family
 from autopeft.workload.dataset import Dataset
@@ -36,7 +38,10 @@ class Feed(Protocol[Row]):
         """Write what turns raw inputs into model inputs (tokenizer, processor) beside an export."""
 
 
-_FEEDS: dict[Family, Callable[[BaseModel, Dataset, Training], Feed[Any]]] = {}
+_FEEDS: dict[Family, Callable[[BaseModel, Dataset, Training], Feed[Any]]] = {
+    "vision": ImageFeed,
+    "speech": SoundFeed,
+}
 """Makers of feeds by family; text is fed to the rest."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from autopeft.workload.tasks import TASKS, Task
 from autopeft.workload.tokens import IGNORED
 
 _MOST_WORDS = 20_000
+_HALVES = ("vision_model", "encoder")
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
@@ -137,7 +138,7 @@ def _features(
     each_token: bool,
 ) -> list[NDArray[np.float64]]:
     """Return of each row the mean of its last hidden states, (1, hidden), or those of places with a label."""
-    backbone = model.base_model.eval()
+    backbone = _without_head(model).eval()
     order = sorted(range(len(rows)), key=lambda index: feed.length(rows[index]))
     found: list[NDArray[np.float64]] = [np.empty((0, 0))] * len(rows)
     with torch.inference_mode():
@@ -145,10 +146,30 @@ def _features(
             chosen = order[start : start + batch_size]
             batch = feed.collate([rows[index] for index in chosen])
             inputs = {name: each.to(device) for name, each in batch.items() if name != "labels"}
-            hidden = backbone(**inputs).last_hidden_state.float().cpu()
+            hidden = backbone(**inputs).last_hidden_state.float()
+            hidden = hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden  # of convolutions
+            places = _places(backbone, inputs, hidden).bool().cpu()
             for index, states, mask, labels in zip(
-                chosen, hidden, batch["attention_mask"].bool(), batch["labels"], strict=True
+                chosen, hidden.cpu(), places, batch["labels"], strict=True
             ):
                 some = states[labels != IGNORED] if each_token else states[mask].mean(0, keepdim=True)
                 found[index] = some.double().numpy()
     return found
+
+
+def _without_head(model: PreTrainedModel) -> Any:
+    """Return what is under a model's head: a transformer, or the half of one that sees or hears."""
+    if model.base_model is not model:
+        return model.base_model
+    return next(getattr(model, name) for name in _HALVES if hasattr(model, name))
+
+
+def _places(backbone: Any, inputs: Mapping[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
+    """Return which places of the hidden states, (rows, places), stand for the row and not for its padding."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return torch.ones(hidden.shape[:2], device=hidden.device)
+    if mask.shape[1] == hidden.shape[1]:
+        return mask
+    shorter: torch.Tensor = backbone._get_feature_vector_attention_mask(hidden.shape[1], mask)
+    return shorter.long()

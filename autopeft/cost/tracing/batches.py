@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import assert_never
 
 import torch
@@ -12,13 +11,18 @@ from transformers import PretrainedConfig
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.methods.heads import head_family
 from autopeft.workload.base_model import Family
+from autopeft.workload.senses import (
+    hears_waveforms,
+    image_channels,
+    image_side,
+    masks_sounds,
+    samples_of,
+    spectrogram_frames,
+)
 from autopeft.workload.tasks import TASKS, Task
 
 Batch = dict[str, torch.Tensor]
 
-# Image processors that crop to another size than `image_size`, which is that of the last, short phase of
-# pretraining. Source: preprocessor_config.json beside the weights (facebook/dinov2-base: crop_size 224).
-_CROPPED = {"dinov2": 224, "dinov2_with_registers": 224}
 # Side in pixels of an image where the model takes any size, as long as it fits into half of the row.
 _USUAL_SIDE = 448
 _ANY_SIZE = frozenset(("qwen2_vl",))
@@ -43,8 +47,9 @@ def make_batch(
 
     A row is text of `length` tokens; for an encoder-decoder, a source of `length` and a target of
     `target_length`; for a vision model, one image of the size that its processor makes; for Whisper, 30
-    seconds of sound and a transcript of `length`; for a model of images and text, one image and text,
-    `length` tokens together (`assumptions` says what is made up).
+    seconds of sound and a transcript of `length`; for a model of waveforms, the samples of `length` places;
+    for a model of images and text, one image and text, `length` tokens together (`assumptions` says what is
+    made up).
 
     A pair of answers is two rows, each of `length` with its prompt.
 
@@ -77,7 +82,7 @@ def make_batch(
         case "vision":
             batch = {"pixel_values": _images(config, rows)}
         case "speech":
-            batch = {"input_features": _spectrograms(config, rows, dtype)}
+            batch = _sounds(config, rows, length, dtype, padded=padded)
             target = _transcript_length(config, target) if task == "sft" else target
         case "multimodal":
             batch = _text_with_image(config, rows, length, padded=padded)
@@ -102,7 +107,7 @@ def assumptions(
     if kind == "encoder-decoder" and task == "sft" and target_length is None:
         return ("targets taken to be as long as their sources",)
     if kind == "vision":
-        return (f"images of {_side(config)} x {_side(config)} pixels",)
+        return (f"images of {image_side(config)} x {image_side(config)} pixels",)
     if kind == "multimodal" and config.model_type in _ANY_SIZE:
         side = _open_side(config, length)
         return (f"one image of {side} x {side} pixels in each row",)
@@ -148,30 +153,23 @@ def _read_by_model(ids: list[list[int]], *, padded: bool) -> Batch:
 
 
 def _images(config: PretrainedConfig, rows: int) -> torch.Tensor:
-    vision = getattr(config, "vision_config", config)
-    side = _side(config)
-    return torch.zeros((rows, getattr(vision, "num_channels", 3), side, side))
+    side = image_side(config)
+    return torch.zeros((rows, image_channels(config), side, side))
 
 
-def _side(config: PretrainedConfig) -> int:
-    """Return the side in pixels of the images that the model's processor makes."""
-    vision = getattr(config, "vision_config", config)
-    size = _CROPPED.get(config.model_type) or getattr(vision, "image_size", None)
-    if size is None:
-        raise UnsupportedError(
-            f"the size of images for {config.model_type} is not known: its configuration has no image_size."
-        )
-    return int(max(size) if isinstance(size, Sequence) else size)
-
-
-def _spectrograms(config: PretrainedConfig, rows: int, dtype: torch.dtype) -> torch.Tensor:
-    """Make what Whisper hears: 30 seconds, two frames for each position of its encoder."""
-    if not hasattr(config, "num_mel_bins") or not hasattr(config, "max_source_positions"):
-        raise UnsupportedError(
-            f"what {config.model_type} hears is not known to autopeft, only what Whisper does: "
-            "its configuration has no num_mel_bins and max_source_positions."
-        )
-    return torch.zeros((rows, config.num_mel_bins, 2 * config.max_source_positions), dtype=dtype)
+def _sounds(config: PretrainedConfig, rows: int, length: int, dtype: torch.dtype, *, padded: bool) -> Batch:
+    """Make what a model hears: a spectrogram of one size, or the samples of `length` places."""
+    if not hears_waveforms(config.model_type):
+        frames = spectrogram_frames(config)
+        return {"input_features": torch.zeros((rows, config.num_mel_bins, frames), dtype=dtype)}
+    samples = samples_of(config.to_dict(), length)
+    batch = {"input_values": torch.zeros((rows, samples), dtype=dtype)}
+    if masks_sounds(config):
+        mask = torch.ones((rows, samples), dtype=torch.int64)
+        if padded:
+            mask[0, samples_of(config.to_dict(), max(1, length - 1)) :] = 0
+        batch["attention_mask"] = mask
+    return batch
 
 
 def _transcript_length(config: PretrainedConfig, length: int) -> int:
