@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autopeft.cli.exits import Exit
-from autopeft.cli.flags import DEVICES, ROWS, Json, _devices, _models, completion, takes_request
+from autopeft.cli.flags import ROWS, Json, _devices, _models, completion, takes_request
+from autopeft.cli.sharing import DEVICES
 from autopeft.errors import InputError
 from autopeft.units import parse_count
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-_PANEL = "What"
+_PANEL = "Columns of the data"
 
 
 def _column(of: str) -> typer.models.OptionInfo:

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -23,6 +23,7 @@ from autopeft.cli.columns import (
     TextColumn,
     WordsColumn,
 )
+from autopeft.cli.sharing import Gpus, GridFactor, Offload, Price, Provider, ShardingName
 from autopeft.errors import InputError
 from autopeft.workload.tasks import Task
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 WHAT, BUDGET, ROWS = "What to train", "Budget", "Rows and steps"
 HOW, WHERE = "How to search", "Where"
-MONEY, DEVICES = "Money and energy", "Several devices"
 
 
 def _devices() -> list[str]:
@@ -113,7 +113,10 @@ TaskName = Annotated[
 Demo = Annotated[
     bool,
     typer.Option(
-        "--demo", rich_help_panel=WHAT, help="Use a model and data that ship in packages, see KIND."
+        "--demo",
+        metavar="",
+        rich_help_panel=WHAT,
+        help="Use a model and data that ship in packages, see KIND.",
     ),
 ]
 Kind = Annotated[
@@ -152,39 +155,9 @@ AdapterSize = Annotated[
     str | None,
     typer.Option(metavar="SIZE", rich_help_panel=BUDGET, help="Largest adapter file, such as 50MB."),
 ]
-Price = Annotated[
-    float | None,
-    typer.Option(
-        metavar="USD",
-        rich_help_panel=MONEY,
-        help="Dollars an hour of one device. Default: the lowest list price.",
-    ),
-]
-Provider = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", rich_help_panel=MONEY, help="Take the list price of aws, gcp, lambda ..."),
-]
-GridFactor = Annotated[
-    float | None,
-    typer.Option(metavar="KG", rich_help_panel=MONEY, help="kg of CO2 a kWh of your grid, such as 0.4."),
-]
 Examples = Annotated[
     int | None,
     typer.Option(metavar="N", rich_help_panel=ROWS, help="Without data: how many rows to plan for."),
-]
-Gpus = Annotated[
-    int | None,
-    typer.Option(metavar="N", rich_help_panel=DEVICES, help="Devices of one machine that share a training."),
-]
-ShardingName = Annotated[
-    Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"] | None,
-    typer.Option(rich_help_panel=DEVICES, help="How they share it. Default: ddp."),
-]
-Offload = Annotated[
-    bool,
-    typer.Option(
-        "--offload", metavar="", rich_help_panel=DEVICES, help="Keep what is sharded in the host's memory."
-    ),
 ]
 Gpu = Annotated[
     str | None,
