@@ -19,7 +19,7 @@ USUAL = {"decoder": "Llama-3.1-8B", "encoder": "bert-base-uncased"}
     [("lora", "bert-base-uncased"), ("houlsby", "bert-base-uncased"), ("bitfit", "bert-base-uncased")],
 )
 def test_a_share_is_what_is_counted_anew(method: str, model: str) -> None:
-    """Where this fails, write {} into `autopeft/methods/shares.json`; `shares.py` of experiment 010 counts."""
+    """Where this fails, empty `shares.json` to {} and run `shares.py` of experiment 010."""
     assert METHODS[method].shares[model] == share_of(method, model)
 
 
