@@ -223,3 +223,30 @@ def test_a_refused_question_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--quantization", "gptq"), "to train: a checkpoint of SmolLM2-135M that is gptq-int4 already"),
+        (("--quantization", "hqq"), "to train: a checkpoint of SmolLM2-135M that is hqq-int4 already"),
+        (("--quantization", "torchao-int4"), "training: torchao-int4 has no backward pass yet"),
+        (("--method", "xlora"), "xlora trains, but peft does not save it so that it loads again"),
+    ],
+)
+def test_what_training_lacks_is_one_line_of_the_plan_that_widens_nothing(
+    autopeft: Callable[..., object], flags: tuple[str, str], words: str
+) -> None:
+    asked = ("estimate", MODEL, "--gpu-mem", "16GB", "--json")
+    plain, found = json.loads(autopeft(*asked).out), json.loads(autopeft(*asked, *flags).out)
+    assert any(guess.startswith(words) for guess in found["provenance"]["guesses"])
+    spans = [each["memory"]["high_bytes"] / each["memory"]["reserved_peak_bytes"] for each in (plain, found)]
+    assert spans[0] == pytest.approx(spans[1], abs=1e-6)
+
+
+def test_what_trains_here_lacks_nothing(autopeft: Callable[..., object]) -> None:
+    pytest.importorskip("bitsandbytes", reason="packed bases need the extra quant")
+    found = json.loads(
+        autopeft("estimate", MODEL, "--gpu-mem", "16GB", "--quantization", "nf4", "--json").out
+    )
+    assert not any("train" in guess for guess in found["provenance"]["guesses"])

@@ -28,7 +28,7 @@ MUST = ("builds", "trains only its own", "learns", "save/reload", "means the sam
 LASTING = ("WEIGHTS", "ADAPTER", "GRADIENTS", "OPTIMIZER", "QUANTIZATION")
 """Categories that are the same to the byte; temporaries are those of CUDA's kernels on fake tensors."""
 
-ROUNDED = {"nf4": 1e-3, "int8": 0.25, "torchao-int8": 1e-3}
+ROUNDED = {"nf4": 1e-3, "int8": 0.1, "torchao-int8": 1e-3}
 """How far the adapter's effect may be from that on the unpacked weights, as a share of it: int8 rounds
 activations too."""
 

@@ -250,6 +250,18 @@ def test_methods_that_checkpointing_breaks_say_so() -> None:
             require_support(Candidate(method=method, training=saving), TINY, "sft")
 
 
+@pytest.mark.parametrize(
+    "method", ["prompt_tuning", "prefix_tuning", "p_tuning", "multitask_prompt_tuning", "cartridge"]
+)
+def test_virtual_tokens_and_the_class_of_an_encoder_decoder_do_not_go_together(method: str) -> None:
+    t5 = BaseModel(name="a-t5", family="encoder-decoder", source="", config={"model_type": "t5"})
+    require_support(Candidate(method=method), t5, "sft")
+    with pytest.raises(
+        UnsupportedError, match="use task sft, an encoder, or a method without virtual tokens"
+    ):
+        require_support(Candidate(method=method), t5, "classification")
+
+
 def test_a_rank_left_out_is_left_to_peft() -> None:
     assert complete(Candidate(method="vera")).rank is None
     assert complete(Candidate(method="lora")).rank == 16
