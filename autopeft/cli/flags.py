@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
@@ -94,14 +94,18 @@ Model = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(metavar="FILE", rich_help_panel=WHAT, help="Training rows: CSV, JSONL or Parquet."),
+    typer.Option(metavar="FILE", rich_help_panel=WHAT, help="Training rows: CSV, JSONL, Parquet or CoNLL."),
 ]
 TestData = Annotated[
     str | None, typer.Option(metavar="FILE", rich_help_panel=WHAT, help="Test rows; else some are held out.")
 ]
 TaskName = Annotated[
     Task | None,
-    typer.Option(rich_help_panel=WHAT, help="What to learn; guessed from the columns."),
+    typer.Option(
+        metavar="TASK",
+        rich_help_panel=WHAT,
+        help=f"What to learn: {', '.join(get_args(Task))}. Guessed from the columns; masked-lm is not.",
+    ),
 ]
 Demo = Annotated[
     bool,
