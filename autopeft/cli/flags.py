@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -100,7 +100,7 @@ Data = Annotated[
     typer.Option(
         metavar="DATA",
         rich_help_panel=WHAT,
-        help="Training rows: CSV, JSONL, Parquet, a directory, a hub dataset.",
+        help="Training rows: CSV, JSONL, Parquet, CoNLL, a directory, a hub dataset.",
     ),
 ]
 TestData = Annotated[
@@ -108,7 +108,11 @@ TestData = Annotated[
 ]
 TaskName = Annotated[
     Task | None,
-    typer.Option(rich_help_panel=WHAT, help="What to learn; guessed from the columns."),
+    typer.Option(
+        metavar="TASK",
+        rich_help_panel=WHAT,
+        help=f"What to learn: {', '.join(get_args(Task))}. Guessed from the columns; masked-lm is not.",
+    ),
 ]
 Demo = Annotated[
     bool,

@@ -19,7 +19,7 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.space.candidate import Candidate
 from autopeft.units import format_bytes
-from autopeft.workload.batching import truncate
+from autopeft.workload.batching import packed, truncate
 from autopeft.workload.dataset import Workload
 
 Placed = tuple[int, CostEstimate | AutopeftError]
@@ -65,6 +65,8 @@ def cost_run(
         )
 
     lengths = [run.lengths[1]]
+    if training.packing:
+        workload = packed(workload, training.max_length)
     truncated = workload.model_copy(update={"lengths": truncate(workload.lengths, training.max_length)})
     if not training.packing:
         lengths = representative_lengths(truncated, training.batch_size)

@@ -26,7 +26,7 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.methods.registry import complete, require_support
 from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.batching import mean_padded_length, truncate
+from autopeft.workload.batching import mean_padded_length, packed, truncate
 from autopeft.workload.dataset import Workload
 
 _EXPANSIONS = 96
@@ -268,6 +268,8 @@ def run_for(
         require_support(full, base, workload.task)
     except (InputError, UnsupportedError) as error:
         return error
+    if training.packing:
+        workload = packed(workload, training.max_length)
     lengths = truncate(workload.lengths, training.max_length)
     longest = mean = lengths.longest
     if lengths.percentiles[0] != longest:

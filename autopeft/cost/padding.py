@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autopeft.cost.tracing.request import TraceRequest
+from autopeft.workload.tasks import TASKS
 
 _BIAS_BYTES = 2
 _WITH_CHECKPOINTING = 1
@@ -34,7 +35,8 @@ def padding_bytes(request: TraceRequest, length: int) -> int:
     width = _number(config, "head_dim") or _number(config, "hidden_size", "n_embd") // max(1, heads)
     repeated = 2 * (heads - groups) * width * length if request.base.family == "decoder" else 0
     layers = _WITH_CHECKPOINTING if training.gradient_checkpointing else request.base.layers
-    return layers * request.rows * _BIAS_BYTES * (length * length + repeated)
+    answers = 2 if TASKS[request.task].reference else 1
+    return layers * answers * request.rows * _BIAS_BYTES * (length * length + repeated)
 
 
 def _number(config: dict[str, Any], *names: str) -> int:

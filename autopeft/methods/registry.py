@@ -149,9 +149,25 @@ _VIRTUAL = frozenset(("virtual_tokens", "num_virtual_tokens"))
 
 def learns(spec: MethodSpec, family: Family, task: Task) -> bool:
     """Say whether a method works on a family of models for a task."""
-    able = TASKS[task].virtual_tokens or not _VIRTUAL & set(spec.knobs)
-    able = able and not (TASKS[task].reference and spec.exports == "model")
-    return able and family in spec.families and task in spec.tasks
+    return family in spec.families and task in spec.tasks and _unsuited(spec, task) is None
+
+
+def _unsuited(spec: MethodSpec, task: Task) -> str | None:
+    """Say why a method cannot learn a task, whatever the model; None where it can."""
+    needs = TASKS[task]
+    if not needs.virtual_tokens and _VIRTUAL & set(spec.knobs):
+        return (
+            f"{spec.name} puts virtual tokens before a row, which {task} has no labels for: "
+            "choose a method that does not."
+        )
+    if not needs.named_tasks and spec.named_task:
+        return f"{spec.name} needs the number of a row's task, which peft does not pass on for {task}."
+    if needs.reference and spec.exports == "model":
+        return (
+            f"{task} compares with the model without its adapter, and {spec.name} trains the model itself: "
+            "choose a method that adds an adapter."
+        )
+    return None
 
 
 def find_method(name: str) -> MethodSpec:
@@ -231,15 +247,13 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
     if base.family not in spec.families:
         allowed = " or ".join(spec.families)
         raise UnsupportedError(f"{spec.name} works on {allowed} models; {base.name} is {base.family}.")
-    if not TASKS[task].virtual_tokens and _VIRTUAL & set(spec.knobs):
+    reason = _unsuited(spec, task)
+    if reason is not None:
+        raise UnsupportedError(reason)
+    if candidate.training.packing and _VIRTUAL & set(spec.knobs):
         raise UnsupportedError(
-            f"{spec.name} puts virtual tokens before a row, which {task} has no labels for: "
-            "choose a method that does not."
-        )
-    if TASKS[task].reference and spec.exports == "model":
-        raise UnsupportedError(
-            f"{task} compares with the model without its adapter, and {spec.name} trains the model itself: "
-            "choose a method that adds an adapter."
+            f"{spec.name} puts virtual tokens before a row, of which packed rows would share one set: "
+            "leave packing out."
         )
     if task not in spec.tasks:
         raise UnsupportedError(f"{spec.name} is for {' and '.join(spec.tasks)}, not for {task}.")

@@ -25,11 +25,12 @@ from autopeft.train.evaluate import Evaluation, evaluate
 from autopeft.train.feed import make_feed
 from autopeft.train.meter import Meter
 from autopeft.train.optimizer_state import pack_state, unpack_state
+from autopeft.train.packing import join_rows
 from autopeft.train.result import Report
 from autopeft.train.scoring import make_scoring
 from autopeft.train.step import Batch, make_optimizer, objective, training_step
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.batching import bucketed_batches
+from autopeft.workload.batching import bucketed_batches, pack
 from autopeft.workload.dataset import Dataset
 
 _STATE, _PROGRESS, _ADAPTER = "state.safetensors", "progress.json", "adapter"
@@ -57,10 +58,10 @@ class Trainer:
         """Load, adapt, make rows ready and prepare; nothing is trained yet.
 
         Raises:
-            UnsupportedError: the candidate asks for packed rows, which are costed but not trained here.
+            UnsupportedError: the candidate asks for packed rows of what is not the text of a decoder.
         """
-        if candidate.training.packing:
-            raise UnsupportedError("rows are not packed in training here yet: leave out packing.")
+        if candidate.training.packing and (base.family, dataset.task) != ("decoder", "sft"):
+            raise UnsupportedError("only rows of a decoder's sft are packed: leave packing out.")
         torch.manual_seed(seed)
         self.base, self.dataset, self.candidate, self.seed = base, dataset, candidate, seed
         self.training: Training = candidate.training
@@ -84,7 +85,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, self.training)
         rows_a_step = self.training.batch_size * self.training.grad_accum
         self.total_samples = math.ceil(len(self._train) * self.training.epochs)
-        self.total_steps = max(1, math.ceil(self.total_samples / rows_a_step))
+        self._units = self._packs() if self.training.packing else [[at] for at in range(len(self._train))]
+        self.total_steps = max(1, math.ceil(math.ceil(len(self._units) * self.training.epochs) / rows_a_step))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.samples = self.step = 0
         self._stream = self._batches()
@@ -188,20 +190,26 @@ class Trainer:
 
     def _batches(self, skip: int = 0) -> Iterator[tuple[int, Batch]]:
         """Yield padded batches with their numbers of rows, in an order that the seed alone decides."""
-        lengths = [self.feed.length(row) for row in self._train]
+        lengths = [sum(self.feed.length(self._train[at]) for at in unit) for unit in self._units]
+        collate = join_rows if self.training.packing else self.feed.collate
         epoch = passed = 0
         while True:
             for chosen in bucketed_batches(lengths, self.training.batch_size, self.seed * 1000 + epoch):
                 passed += 1
                 if passed > skip:
-                    batch = self.feed.collate([self._train[index] for index in chosen])
-                    yield len(chosen), {name: tensor.to(self.device) for name, tensor in batch.items()}
+                    rows = [self._train[at] for index in chosen for at in self._units[index]]
+                    batch = collate(rows)
+                    yield len(rows), {name: tensor.to(self.device) for name, tensor in batch.items()}
             epoch += 1
 
     def _kept(self) -> list[tuple[str, torch.Tensor]]:
         """Return what training or a preparation changes: the parameters that train, and buffers."""
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         return [*trained, *self.model.named_buffers()]
+
+    def _packs(self) -> list[list[int]]:
+        """Deal the training rows into packs."""
+        return pack([self.feed.length(row) for row in self._train], self.training.max_length)
 
     def _rate(self, step: int) -> float:
         """Return the share of the peak learning rate at a step: linear warm-up, then the schedule."""

@@ -6,10 +6,12 @@ batches, which are shuffled again: little padding, and still another order every
 
 from __future__ import annotations
 
+import bisect
+import math
 import random
 from collections.abc import Sequence
 
-from autopeft.workload.dataset import Lengths
+from autopeft.workload.dataset import Lengths, Workload
 
 BATCHES_PER_BUCKET = 20
 
@@ -36,6 +38,45 @@ def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list
         batches += [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
     dice.shuffle(batches)
     return batches
+
+
+def pack(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Deal rows into packs of at most `limit` tokens: the longest first, each where it fits best.
+
+    Best-fit decreasing, as TRL's strategy "bfd" does it.
+
+    Args:
+        lengths: tokens of each row, none above `limit`.
+        limit: tokens of a pack.
+
+    Returns:
+        Packs of row indices; every row is in exactly one.
+    """
+    packs: list[list[int]] = []
+    open_packs: list[tuple[int, int]] = []  # (room left, pack), ascending
+    for row in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        place = bisect.bisect_left(open_packs, (lengths[row], -1))
+        if place == len(open_packs):
+            packs.append([])
+            room, chosen = limit, len(packs) - 1
+        else:
+            room, chosen = open_packs.pop(place)
+        packs[chosen].append(row)
+        bisect.insort(open_packs, (room - lengths[row], chosen))
+    return packs
+
+
+def packed(workload: Workload, limit: int) -> Workload:
+    """Return what packs of `limit` tokens make of a workload: rows that are all full, and fewer of them.
+
+    Left out: the little that does not fit.
+    """
+    lengths = truncate(workload.lengths, limit)
+    if lengths.percentiles[0] == limit:
+        return workload
+    full = workload.rows * lengths.mean / limit
+    filled = limit if full >= 1 or not workload.rows else math.ceil(full * limit)
+    return workload.model_copy(update={"lengths": Lengths.constant(filled), "rows": math.ceil(full)})
 
 
 def mean_padded_length(lengths: Lengths, batch_size: int, rows: int = 0) -> float:

@@ -53,6 +53,7 @@ class TaskSpec(Message):
             tokens; all but the last are new, so that they have to be trained.
         each_token: whether each token has an answer of its own, not the row as a whole.
         virtual_tokens: whether methods may put tokens of their own before a row.
+        named_tasks: whether peft passes on the number of a row's task, for methods of many tasks.
         reference: whether the loss needs the model without its adapter, too.
         baseline: what a winner is compared with: a linear model on frozen features ("probe"), the model as
             it is ("untrained"), or nothing, where that has no score.
@@ -65,6 +66,7 @@ class TaskSpec(Message):
     outputs: Literal["classes", "number", "tokens"] = "tokens"
     each_token: bool = True
     virtual_tokens: bool = True
+    named_tasks: bool = True
     reference: bool = False
     baseline: Literal["probe", "untrained", "none"] = "untrained"
 
@@ -113,8 +115,8 @@ TASKS: dict[Task, TaskSpec] = {
         metric=HELD_OUT_LOSS,
         needs=(("text",),),
         heads={"encoder": "AutoModelForMaskedLM"},
-        peft_type=None,
         virtual_tokens=False,
+        named_tasks=False,
     ),
     "sft": TaskSpec(
         metric=HELD_OUT_LOSS,

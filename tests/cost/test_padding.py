@@ -44,3 +44,9 @@ def test_padding_takes_what_a_trace_with_a_mask_takes_more() -> None:
 )
 def test_where_padding_is_known_nothing_is_added(sure: dict[str, object]) -> None:
     assert padding_bytes(request(**sure), 1024) == 0
+
+
+def test_a_pair_of_answers_pads_two_rows() -> None:
+    turns = request(padded=False)
+    pairs = turns.model_copy(update={"task": "dpo"})
+    assert padding_bytes(pairs, 1024) == 2 * padding_bytes(turns, 1024) > 0

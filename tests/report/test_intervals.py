@@ -3,9 +3,16 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 
-from autopeft.report.intervals import mean_interval, paired_difference, separate_difference, wilson
+from autopeft.report.intervals import (
+    bootstrap_interval,
+    mean_interval,
+    paired_difference,
+    separate_difference,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("successes", "rows"), [(0, 5), (5, 5), (842, 1000), (1, 3), (499, 500)])
@@ -69,3 +76,11 @@ def test_even_a_total_difference_lies_in_its_interval() -> None:
 def test_scores_of_different_rows_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired_difference([True], [True, False])
+
+
+def test_a_bootstrap_interval_of_a_mean_is_nearly_student_s() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=400)
+    low, high = bootstrap_interval(len(values), lambda rows: float(values[rows].mean()))
+    expected = mean_interval(values.tolist())
+    assert (low, high) == pytest.approx(expected, abs=0.03)
+    assert bootstrap_interval(len(values), lambda rows: float(values[rows].mean())) == (low, high)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
-from autopeft.workload.batching import bucketed_batches, mean_padded_length, truncate
-from autopeft.workload.dataset import Lengths
+from autopeft.workload.batching import bucketed_batches, mean_padded_length, pack, packed, truncate
+from autopeft.workload.dataset import Lengths, Workload
 
 
 def _rows(count: int, seed: int = 0) -> list[int]:
@@ -61,3 +62,27 @@ def test_truncation_cuts_the_long_rows_only():
     assert cut.longest == 40
     assert cut.mean == pytest.approx(sum(min(n, 40) for n in lengths) / len(lengths), rel=0.02)
     assert truncate(cut, 64) is cut
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_packs_hold_every_row_once_and_never_too_much(seed: int) -> None:
+    lengths = random.Random(seed).choices(range(1, 101), k=300)
+    packs = pack(lengths, 100)
+    assert sorted(row for rows in packs for row in rows) == list(range(300))
+    sizes = [sum(lengths[row] for row in rows) for rows in packs]
+    assert max(sizes) <= 100
+    assert len(packs) <= 1.05 * math.ceil(sum(lengths) / 100) + 1
+
+
+def test_a_row_goes_where_it_leaves_the_least_room() -> None:
+    assert pack([6, 5, 4, 3], 10) == [[0, 2], [1, 3]]
+
+
+def test_a_packed_workload_has_fewer_rows_that_are_all_full() -> None:
+    plain = Workload(task="sft", lengths=Lengths.of([10, 20, 30]), rows=100)
+    full = packed(plain, 40)
+    assert (full.lengths.percentiles[0], full.lengths.longest, full.rows) == (40, 40, 50)
+    exact = Workload(task="sft", lengths=Lengths.constant(40), rows=7)
+    assert packed(exact, 40) == exact
+    few = packed(Workload(task="sft", lengths=Lengths.constant(5), rows=3), 40)
+    assert (few.lengths.longest, few.rows) == (15, 1)

@@ -16,6 +16,7 @@ from autopeft.workload.tokens import (
     encode,
     load_tokenizer,
     measure_lengths,
+    measure_targets,
     render_turn,
 )
 
@@ -156,3 +157,77 @@ def test_a_malformed_tokenizer_is_one_clear_line(
         with pytest.raises(InputError, match="tokenizer") as caught:
             use()
         assert "\n" not in str(caught.value)
+
+
+def byte_level(folder: Path) -> BaseModel:
+    """Save a tokenizer that cuts words into bytes and pairs of them, as GPT-2's does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=290, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(["Ada of Rome was here", "of Rome"], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="!").save_pretrained(folder)
+    return BaseModel(name="bytes", family="decoder", source="made for tests", config={}, path=str(folder))
+
+
+WORDS = Example(text="Ada of Zürich", words=("Ada", "of", "Zürich"), tags=(5, 0, 7))
+
+
+def test_the_tag_of_a_word_stands_at_its_first_token_only(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(byte_level(tmp_path))
+    ids, labels = encode(tokenizer, WORDS, "token-classification", 64)
+    assert len(ids) == len(labels) > len(WORDS.words)
+    assert [label for label in labels if label != IGNORED] == [5, 0, 7]
+    for label, start in ((5, "A"), (0, "of"), (7, "Z")):
+        piece = tokenizer.decode([ids[labels.index(label)]]).strip()
+        assert piece
+        assert start.startswith(piece) or piece.startswith(start)
+
+
+def test_tags_are_placed_without_torch_as_with_it(tmp_path: Path, encoder_with_weights: BaseModel) -> None:
+    for base in (byte_level(tmp_path), encoder_with_weights):
+        plain = PlainTokenizer(Path(base.path or "") / "tokenizer.json")
+        whole = load_tokenizer(base)
+        for limit in (64, 3):
+            assert encode(plain, WORDS, "token-classification", limit) == encode(
+                whole, WORDS, "token-classification", limit
+            )
+
+
+def test_words_that_are_cut_off_have_no_tag(encoder_with_weights: BaseModel) -> None:
+    long = Example(text="good bad film plot", words=("good", "bad", "film", "plot"), tags=(1, 2, 3, 4))
+    tokenizer = load_tokenizer(encoder_with_weights)
+    assert encode(tokenizer, long, "token-classification", 4)[1] == [IGNORED, 1, 2, IGNORED]
+
+
+def test_an_encoder_decoder_reads_and_writes_apart(seq2seq_with_weights: BaseModel) -> None:
+    tokenizer = load_tokenizer(seq2seq_with_weights)
+    ids, labels = encode(tokenizer, TURN, "sft", 16, "encoder-decoder")
+    assert tokenizer.decode(ids, skip_special_tokens=True) == TURN.text
+    assert tokenizer.decode(labels, skip_special_tokens=True) == TURN.completion
+    assert labels[-1] == tokenizer.eos_token_id
+    assert len(encode(tokenizer, TURN, "sft", 3, "encoder-decoder")[1]) == 3
+
+
+def test_targets_are_measured_apart_where_they_are_written_apart(
+    seq2seq_with_weights: BaseModel, decoder_with_weights: BaseModel, turns: Dataset
+) -> None:
+    found = measure_targets(turns, seq2seq_with_weights, 16)
+    assert found is not None
+    assert found.longest == 4  # answer and its word between the two special tokens
+    assert measure_targets(turns, decoder_with_weights, 16) is None
+
+
+def test_a_pair_is_as_long_as_the_longer_of_its_answers(
+    decoder_with_weights: BaseModel, pairs: Dataset
+) -> None:
+    tokenizer = load_tokenizer(decoder_with_weights)
+    row = pairs.train[0]
+    longer = row.model_copy(update={"completion": row.rejected})
+    expected = len(encode(tokenizer, longer, "dpo", 16)[0])
+    assert measure_lengths(pairs, decoder_with_weights, 16).longest == expected
