@@ -23,6 +23,8 @@ from autopeft.workload.senses import processor_place, require_medium
 
 ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
+LONGEST_SOUND = 1_500
+"""Places of an encoder of sounds, 30 seconds at the usual 50 a second: what is longer is cut there."""
 _NO_DATA = "training needs data: give --data DATA (CSV, JSONL, Parquet or a directory), or try --demo."
 
 _MEDIA: dict[Family, Medium] = {"vision": "image", "speech": "sound"}
@@ -69,9 +71,15 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
     }
     training = DEFAULT.training.model_copy(update=fixed)
     assumed = assumed_length(base)
-    if base.family == "multimodal" and assumed > training.max_length and request.seq_len is None:
-        training = training.model_copy(update={"max_length": assumed})
-        space = fix(space, {"training.max_length": assumed})
+    if base.family == "multimodal":
+        needed = max(assumed, training.max_length)
+    elif dataset is not None and dataset.medium == "sound":
+        needed = measure(dataset, base, LONGEST_SOUND).longest
+    else:
+        needed = training.max_length
+    if needed != training.max_length and request.seq_len is None:
+        training = training.model_copy(update={"max_length": needed})
+        space = fix(space, {"training.max_length": needed})
     if base.max_length is not None and training.max_length > base.max_length:
         if request.seq_len is not None:
             raise InputError(
