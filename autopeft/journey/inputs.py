@@ -201,6 +201,12 @@ def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
     )
     medium = _MEDIA.get(head_family(base.family, base.config.get("model_type", "")), "text")
     require_medium(base, dataset, medium)
+    if dataset.medium == "sound" and dataset.task != "classification":
+        raise UnsupportedError(
+            f"sounds are trained on for classification so far, but {request.data} holds transcripts "
+            f"({dataset.columns}): name a column of classes (--label-column, --task classification), or "
+            "plan without --data."
+        )
     if base.path is not None and medium != "text" and processor_place(base) is None:
         dataset = dataset.model_copy(update={"notes": (*dataset.notes, _NO_PROCESSOR)})
     return base, dataset
