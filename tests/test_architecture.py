@@ -99,7 +99,7 @@ MACHINERY: dict[str, set[str]] = {
         "workload.senses",
     },
     # Which family a configuration belongs to is written down once, beside the catalogue.
-    "methods": {"workload.families"},
+    "methods": {"workload.families", "workload.senses"},
     # Training adapts a model and turns its rows into batches; both exist once.
     "train": {
         *("methods.adapt", "methods.backbone", "methods.heads", "methods.preparing"),

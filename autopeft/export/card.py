@@ -8,6 +8,29 @@ from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 from autopeft.workload.tasks import PIPELINES, TASKS
 
+_USES: dict[str, tuple[str, ...]] = {
+    "AutoModelForImageClassification": (
+        "",
+        "from PIL import Image",
+        "from transformers import AutoImageProcessor",
+        "",
+        'processor = AutoImageProcessor.from_pretrained("PATH_OF_THIS_FOLDER", backend="pil")',
+        'inputs = processor(Image.open("YOUR_IMAGE").convert("RGB"), return_tensors="pt")',
+        "print(model.eval()(**inputs).logits.softmax(-1))",
+    ),
+    "AutoModelForAudioClassification": (
+        "",
+        "from scipy.io import wavfile",
+        "from transformers import AutoFeatureExtractor",
+        "",
+        'extractor = AutoFeatureExtractor.from_pretrained("PATH_OF_THIS_FOLDER")',
+        'rate, samples = wavfile.read("YOUR_SOUND")  # one channel of 16 bits, at the rate of the extractor',
+        'inputs = extractor(samples / 32768, sampling_rate=rate, return_tensors="pt")',
+        "print(model.eval()(**inputs).logits.softmax(-1))",
+    ),
+}
+"""How a model is given what it does not read as text, by its head."""
+
 
 def model_card(bundle: Bundle) -> str:
     """Write README.md of a bundle."""
@@ -54,6 +77,7 @@ def model_card(bundle: Bundle) -> str:
             imports,
             "",
             f"model = {loader}",
+            *_USES.get(bundle.head, ()),
             "```",
             "",
             *_inputs(bundle.candidate.method),

@@ -24,6 +24,8 @@ from autopeft.workload.tasks import USUAL_CLASSES, head_outputs
 
 ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
+LONGEST_SOUND = 1_500
+"""Places of an encoder of sounds, 30 seconds at the usual 50 a second: what is longer is cut there."""
 _NO_DATA = "training needs data: give --data DATA (CSV, JSONL, Parquet or a directory), or try --demo."
 
 _MEDIA: dict[Family, Medium] = {"vision": "image", "speech": "sound"}
@@ -70,9 +72,15 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
     }
     training = DEFAULT.training.model_copy(update=fixed)
     assumed = assumed_length(base)
-    if base.family == "multimodal" and assumed > training.max_length and request.seq_len is None:
-        training = training.model_copy(update={"max_length": assumed})
-        space = fix(space, {"training.max_length": assumed})
+    if base.family == "multimodal":
+        needed = max(assumed, training.max_length)
+    elif dataset is not None and dataset.medium == "sound":
+        needed = measure(dataset, base, LONGEST_SOUND).longest
+    else:
+        needed = training.max_length
+    if needed != training.max_length and request.seq_len is None:
+        training = training.model_copy(update={"max_length": needed})
+        space = fix(space, {"training.max_length": needed})
     if base.max_length is not None and training.max_length > base.max_length:
         if request.seq_len is not None:
             raise InputError(
@@ -194,6 +202,12 @@ def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
     )
     medium = _MEDIA.get(head_family(base.family, base.config.get("model_type", "")), "text")
     require_medium(base, dataset, medium)
+    if dataset.medium == "sound" and dataset.task != "classification":
+        raise UnsupportedError(
+            f"sounds are trained on for classification so far, but {request.data} holds transcripts "
+            f"({dataset.columns}): name a column of classes (--label-column, --task classification), or "
+            "plan without --data."
+        )
     if base.path is not None and medium != "text" and processor_place(base) is None:
         dataset = dataset.model_copy(update={"notes": (*dataset.notes, _NO_PROCESSOR)})
     return base, dataset

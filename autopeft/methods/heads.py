@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.errors import UnsupportedError
 from autopeft.workload.base_model import Family
+from autopeft.workload.senses import hears_waveforms
 from autopeft.workload.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ def default_task(family: Family, model_type: str = "") -> Task:
     """Return what models of a family are usually fine-tuned for; needs no torch.
 
     Args:
-        model_type: `model_type` of the configuration, which tells dual encoders from models that write.
+        model_type: `model_type` of the configuration, which tells dual encoders and those that only hear from
+            models that write.
     """
+    if hears_waveforms(model_type):
+        return "classification"
     return _DEFAULT_TASKS[head_family(family, model_type)]
 
 

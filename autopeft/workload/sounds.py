@@ -81,9 +81,8 @@ def sound_seconds(file: str | Path) -> float:
     return len(samples) / rate
 
 
-# What the readers raise on files that are malformed; soundfile's errors are of the last kind.
-_MALFORMED = (OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError)
-_FAILURES = (*_MALFORMED, MemoryError, RuntimeError)
+# What the readers raise on files that are malformed.
+_FAILURES = (OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError)
 
 
 def _decode(data: bytes) -> tuple[int, NDArray[np.float32]]:
@@ -111,7 +110,10 @@ def _decode_other(data: bytes) -> tuple[int, NDArray[np.float32]]:
     if not data.startswith((b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")):
         raise ValueError("it is no WAV, FLAC, OGG or MP3")
     soundfile = require("soundfile", extra="sound", purpose="a sound that is no WAV file")
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    try:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    except RuntimeError:  # whose message names an object of ours
+        raise ValueError("it is cut short or malformed") from None
     return int(rate), samples
 
 

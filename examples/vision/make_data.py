@@ -32,8 +32,9 @@ def main(folder: Path) -> None:
             place.mkdir(parents=True, exist_ok=True)
             image.resize((SIDE, SIDE)).save(place / f"{number}.png")
     processor = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_mean=HALF, image_std=HALF)
-    pixels = processor([image for image, known in zip(images, seen, strict=True) if known], return_tensors="pt")
-    model = pretrained(pixels["pixel_values"], torch.from_numpy(digits.target[seen]))
+    known = [image for image, is_seen in zip(images, seen, strict=True) if is_seen]
+    pixels = processor(known, return_tensors="pt")["pixel_values"]
+    model = pretrained(pixels, torch.from_numpy(digits.target[seen]))
     model.vit.save_pretrained(folder / "tiny-vit")
     processor.save_pretrained(folder / "tiny-vit")
 
@@ -52,14 +53,14 @@ def pretrained(pixels: torch.Tensor, digits: torch.Tensor) -> ViTForImageClassif
     )
     model = ViTForImageClassification(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for epoch in range(EPOCHS):
+    for _ in range(EPOCHS):
         order = torch.randperm(len(pixels))
         for rows in order.split(ROWS):
             loss = model(pixel_values=pixels[rows], labels=digits[rows]).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-    print(f"the loss on the digits 0 to 4 after {epoch + 1} epochs is {loss.item():.3f}")
+    print(f"the loss on the digits 0 to 4 after {EPOCHS} epochs is {loss.item():.3f}; by chance it is 1.61")
     return model
 
 
