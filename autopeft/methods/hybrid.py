@@ -39,6 +39,7 @@ from autopeft.methods.registry import number_of
 from autopeft.space.candidate import Candidate
 
 PEFT_TYPE = "HYBRID"
+_SERIAL_STD = 0.02  # as in `bottleneck.py`
 # The matrices that a part hangs on.
 _ROLES = {"prefix": "key", "rank": "query+value", "serial": "down", "parallel": "down"}
 
@@ -127,6 +128,7 @@ class HybridLayer(nn.Module, BaseTunerLayer):
             gates["lora"] = inside
         if config.serial and "down" in roles:
             parts["serial"] = _between(width, config.serial, width, **kind)
+            nn.init.normal_(parts["serial"][0].weight, std=_SERIAL_STD)  # type: ignore[index]
             gates["serial"] = width
         if config.parallel and "down" in roles:
             parts["parallel"] = _between(width_of(first, entering=True), config.parallel, width, **kind)
