@@ -71,6 +71,7 @@ class Trainer:
         self._scoring = make_scoring(base, dataset, self.training)
         self._train = self.feed.rows("train")
         self._validation = self.feed.rows("validation")
+        self._units = self._packs() if self.training.packing else [[at] for at in range(len(self._train))]
         backbone = build_backbone(
             *(base, dataset.task, dataset.outputs, self.training),
             weights=True,
@@ -85,7 +86,6 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, self.training)
         rows_a_step = self.training.batch_size * self.training.grad_accum
         self.total_samples = math.ceil(len(self._train) * self.training.epochs)
-        self._units = self._packs() if self.training.packing else [[at] for at in range(len(self._train))]
         self.total_steps = max(1, math.ceil(math.ceil(len(self._units) * self.training.epochs) / rows_a_step))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.samples = self.step = 0

@@ -275,8 +275,8 @@ def test_a_wrong_column_or_role_lists_those_there_are(tmp_path: Path) -> None:
     path = write(tmp_path / "data.csv", ROWS)
     with pytest.raises(DataError, match="no column 'stars'; it has 'text', 'label'"):
         read_dataset(path, columns={"label": "stars"})
-    with pytest.raises(DataError, match="must play one of text, label"):
-        read_dataset(path, columns={"words": "text"})
+    with pytest.raises(DataError, match="must play one of text, image"):
+        read_dataset(path, columns={"colour": "text"})
     with pytest.raises(DataError, match="must have columns for sft"):
         read_dataset(path, task="sft")
 
