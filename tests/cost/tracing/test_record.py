@@ -25,6 +25,7 @@ GUESSING: dict[str, str] = {
     "cpt": "how many targets a row holds",
     "poly": "the number of the task",
     "vblora": "whether a vector of logits holds an infinity",
+    "monteclora": "whether its distributions have the parameters that torch checks",
     "velora": "whether its first batch averages to nothing",
     "waveft": "which of its frequencies are in use",
 }
