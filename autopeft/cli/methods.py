@@ -24,11 +24,11 @@ _LEGEND = (
     "works on: D decoder, E encoder, S encoder-decoder, V vision, A speech, M vision-language\n"
     "packed:   base weights in 4 nf4 or fp4, 8 int8, T torchao, G GPTQ, A AWQ, H HQQ\n"
     "merges:   into the base weights, and so is served by whoever serves the base model\n"
-    "served:   who loads what is saved; hf is transformers, with peft\n"
+    "served:   who loads what is saved: hf is transformers with peft, gguf is llama.cpp\n"
     "trains:   share of Llama-3.1-8B's parameters with the defaults; * of bert-base-uncased's\n"
     "`autopeft methods NAME` tells all about one."
 )
-_SERVERS = {"transformers": "hf", "vllm": "vllm", "llama.cpp": "llama.cpp"}
+_SERVERS = {"transformers": "hf", "vllm": "vllm", "llama.cpp": "gguf"}
 _LOADS = {
     "peft": "as an adapter, with peft alone",
     "autopeft": "as an adapter, with peft after `import autopeft.adapters`",

@@ -21,7 +21,7 @@ def test_every_method_is_one_line_within_the_screen(autopeft, monkeypatch, colum
 def test_a_line_says_what_a_method_works_on_who_serves_it_and_how_much_trains(autopeft) -> None:
     lines = {line.split()[0]: line.split() for line in autopeft("methods").out.splitlines() if line.split()}
     assert lines["lora"][1:6] == ["reparameterised", "DESVAM", "48TGAH", "yes", "hf"]
-    assert lines["lora"][6:] == ["vllm", "llama.cpp", "0.0849", "%"]
+    assert lines["lora"][6:] == ["vllm", "gguf", "0.0849", "%"]
     assert lines["dora"][5:6] == ["hf"]
     assert lines["full"][-2:] == ["100", "%"]
 
