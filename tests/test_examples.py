@@ -63,6 +63,7 @@ def made(place: Path, name: str) -> tuple[Path, list[str]]:
     [
         ("vision", "YOUR_IMAGE", "image-classification"),
         ("protein", "", "text-classification"),
+        ("speech", "YOUR_SOUND", "audio-classification"),
     ],
 )
 def test_an_example_with_a_model_of_its_own_runs_end_to_end(
