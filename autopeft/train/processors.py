@@ -80,12 +80,16 @@ def load_feature_extractor(base: BaseModel, config: PretrainedConfig) -> Any:
 
 
 def _lasting(extractor: Any, config: PretrainedConfig) -> Any:
-    """Make spectrograms as long as the model's encoder."""
+    """Make spectrograms as long as the model's encoder: whole seconds, as transformers saves no other."""
     frames = spectrogram_frames(config)
     samples = frames * extractor.hop_length
     extractor.nb_max_frames, extractor.n_samples = frames, samples
-    seconds = samples / extractor.sampling_rate
-    extractor.chunk_length = int(seconds) if seconds.is_integer() else seconds
+    if samples % extractor.sampling_rate:
+        raise InputError(
+            f"the encoder must hear whole seconds of {extractor.sampling_rate} samples, but hears {samples} "
+            "samples: change max_source_positions of config.json, or name another model."
+        )
+    extractor.chunk_length = samples // extractor.sampling_rate
     return extractor
 
 

@@ -139,6 +139,13 @@ def test_a_saved_feature_extractor_makes_the_same_numbers(tmp_path: Path, tones:
     assert torch.allclose(features, feed.collate([row])["input_features"], atol=1e-5)
 
 
+def test_an_encoder_of_no_whole_seconds_is_named_in_one_line(tmp_path: Path, tones: Dataset) -> None:
+    base = saved("whisper", tmp_path)
+    odd = base.model_copy(update={"config": {**base.config, "max_source_positions": 40}})
+    with pytest.raises(InputError, match="hears 12800 samples"):
+        SoundFeed(odd, tones, TRAINING)
+
+
 def test_an_extractor_of_other_bands_is_named_in_one_line(tmp_path: Path, tones: Dataset) -> None:
     base = saved("whisper", tmp_path)
     WhisperFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
