@@ -23,7 +23,10 @@ def wilson(successes: int, rows: int) -> tuple[float, float]:
     share = successes / rows
     centre = (share + Z**2 / (2 * rows)) / (1 + Z**2 / rows)
     half = Z / (1 + Z**2 / rows) * math.sqrt(share * (1 - share) / rows + Z**2 / (4 * rows**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At either end the interval ends there too, but for what rounding makes of it.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == rows else min(1.0, centre + half)
+    return low, high
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -23,6 +23,11 @@ def test_wilson_agrees_with_scipy(successes: int, rows: int) -> None:
     assert wilson(successes, rows) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
+def test_an_accuracy_of_all_or_none_lies_in_its_interval_however_many_rows_there_are() -> None:
+    assert all(wilson(rows, rows)[1] == 1.0 for rows in range(1, 500))
+    assert all(wilson(0, rows)[0] == 0.0 for rows in range(1, 500))
+
+
 def test_no_rows_say_nothing_about_an_accuracy() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
