@@ -90,7 +90,7 @@ def run_search(
         if not store.exists():
             with stages.timed("plan"):
                 plan = plan_space(planner, inputs, PLANNED_FIRST, progress)
-            _require_fits(plan)
+            require_fits(plan)
             data_facts(dataset).keep(folder.data)
             store.create(
                 name=folder.path.name,
@@ -224,13 +224,19 @@ def _tried(store: StudyStore) -> int:
     return sum(trial.role == "candidate" and trial.state != "rejected" for trial in store.load().trials)
 
 
-def _require_fits(plan: Plan) -> None:
+def require_fits(plan: Plan) -> None:
+    """Check that something fits.
+
+    Raises:
+        DoesNotFitError: nothing does; the message says what came nearest, and if the profile is doubtful.
+    """
     if plan.fits:
         return
     nearest = plan.rejected[0]
+    doubts = "".join(f" The profile is doubtful: {warning}." for warning in plan.profile.warnings[:1])
     raise DoesNotFitError(
         f"none of {len(plan.rejected)} configurations fits; the nearest, {nearest.candidate.label}: "
-        f"{nearest.reason}{f'; {nearest.way_out}' if nearest.way_out else ''}."
+        f"{nearest.reason}{f'; {nearest.way_out}' if nearest.way_out else ''}.{doubts}"
     )
 
 

@@ -65,6 +65,8 @@ class ConsoleObserver:
         if study.trials:
             words.append(f"done={self._finished()}")
         self._line(f"study {study.name} {verb} {' '.join(words)}")
+        if plan.profile.warnings:
+            self._line("predictions are doubtful: measure again on an idle machine (autopeft profile)")
         if self._console.is_terminal and self._live is None:
             live = Live(
                 get_renderable=self._picture, console=self._console, refresh_per_second=4, transient=True

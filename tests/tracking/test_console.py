@@ -90,3 +90,13 @@ def test_observers_are_imported_without_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_doubtful_profile_is_said_at_the_start(play: Play, plan: Plan) -> None:
+    study = play(ConsoleObserver(Console(file=io.StringIO())), stop=0)
+    slowed = plan.profile.model_copy(update={"warnings": ("repeats differ by 96%: other work",)})
+    stream = io.StringIO()
+    observer = ConsoleObserver(Console(file=stream, width=80))
+    observer.study_started(study, plan.model_copy(update={"profile": slowed}), 3, 60.0)
+    assert "predictions are doubtful: measure again on an idle machine" in stream.getvalue()
+    assert "doubtful" not in told(play)
