@@ -196,6 +196,8 @@ def _step(time: TimeEstimate) -> str:
 def _judgement(question: Question, given: Answer) -> Text:
     if given.status != "ok":
         words = Text("It cannot be told: ", style="bold red")
+    elif given.fits is None and given.limit_bytes is not None:
+        words = Text("Its training fits, but ", style="bold red")
     elif given.fits is None:
         return Text("No limit was given: --gpu-mem 16GB or --gpu NAME says whether it fits.", style="bold")
     elif given.fits:

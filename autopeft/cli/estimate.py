@@ -269,6 +269,8 @@ def _many(source: str, given: dict[str, Any], request: Request, *, batches: bool
 def _exit(answer: Answer) -> Exit:
     if answer.status != "ok":
         return Exit.BAD_REQUEST
+    if answer.fits is None and answer.limit_bytes is not None:
+        return Exit.BAD_REQUEST
     return Exit.DOES_NOT_FIT if answer.fits is False else Exit.DONE
 
 

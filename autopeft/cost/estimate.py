@@ -11,6 +11,9 @@ from autopeft.message import Message
 
 Bound = Literal["compute", "bandwidth", "dispatch", "communication"]
 
+UNCOUNTED = "its preparation is not counted"
+"""How a guess begins that leaves out what a method does before it trains, so that nobody can say it fits."""
+
 
 class MemoryParts(Message):
     """Bytes by category at the moment of the allocated peak; they sum to it.

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from autopeft.cost.estimate import CostEstimate, MemoryEstimate
+from autopeft.cost.estimate import UNCOUNTED, CostEstimate, MemoryEstimate
 from autopeft.cost.money import Cost, cost_of
 from autopeft.cost.sharding import spread_over
 from autopeft.errors import AutopeftError, InputError, MissingExtraError, UnsupportedError
@@ -228,10 +228,11 @@ def _answer(row: Posed | AutopeftError, estimate: Estimated, largest: int | None
     memory, limit = estimate.memory, row.limit_bytes
     cost, cost_reason = bill(row, estimate)
     fits = None if limit is None else needed_bytes(memory) <= limit
+    uncounted = next((guess for guess in estimate.guesses if guess.startswith(UNCOUNTED)), None)
     return Answer(
         status="ok",
-        reason=_too_much(memory, limit) if limit is not None and not fits else None,
-        fits=fits,
+        reason=_too_much(memory, limit) if limit is not None and not fits else uncounted,
+        fits=None if fits and uncounted else fits,
         memory=_memory(memory),
         trainable_params=estimate.trainable_params,
         adapter_file_bytes=estimate.adapter_file_bytes,

@@ -38,7 +38,7 @@ def hold_contest(
     Args:
         checkpoint: where a trial left its trained weights.
     """
-    from autopeft.train.trainer import Trainer
+    from autopeft.train.trainer import Trainer, evaluate_base
 
     best = study.best
     if best is None:
@@ -61,11 +61,12 @@ def hold_contest(
         from autopeft.train.probe import linear_probe
 
         validation, test = linear_probe(base, dataset, best.candidate.training, device=device)
-        label = "logistic regression on frozen features"
+        number = TASKS[dataset.task].outputs == "number"
+        label = f"{'ridge' if number else 'logistic'} regression on frozen features"
         probe = _score(PROBE, label, test, dataset, against=winner)
         scores.append(probe.model_copy(update={"validation_score": validation.score}))
     elif TASKS[dataset.task].baseline == "untrained":
-        untrained = Trainer(base, dataset, best.candidate, seed=study.seed, device=device).evaluate("test")
+        untrained = evaluate_base(base, dataset, best.candidate, device=device)
         scores.append(_score(UNTRAINED, "the base model as it is", untrained, dataset, against=winner))
     return Scores(trial=best.number, scores=tuple(scores))
 

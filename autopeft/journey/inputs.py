@@ -10,7 +10,7 @@ from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.methods.heads import default_task, head_family
-from autopeft.methods.registry import DEFAULT, METHODS, find_method, learns
+from autopeft.methods.registry import DEFAULT, METHODS, find_method, learns, require_head
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate, Scalar
 from autopeft.space.reader import load_space
@@ -61,6 +61,7 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
         find_method(method)
     settings = settings_of(request, profile, space)
     space = fix(space, {f"training.{name}": value for name, value in settings.items()})
+    require_head(base, task)
     able = [spec.name for spec in METHODS.values() if learns(spec, base.family, task)]
     if not able:
         raise UnsupportedError(f"no method works on {base.family} models for {task} yet ({base.name}).")

@@ -150,6 +150,7 @@ LORA_VARIANTS: tuple[MethodSpec, ...] = tuple(
         mergeable=row.mergeable,
         peft_type="LORA",
         rank_field="r",
+        moves_base=row.moves or row.changes,
         preparation=row.preparation,
         families=EVERY_FAMILY,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from autopeft.methods.spec import EVERY_FAMILY, Knob, MethodSpec
-from autopeft.workload.dataset import Task
+from autopeft.workload.tasks import TASKS, Task
 
+_TASKS: tuple[Task, ...] = tuple(TASKS)
 _SIZE = Knob(default=32, choices=(8, 16, 32, 64), meaning="width of the bottleneck")
 _SCALE = Knob(default=4.0, choices=(1.0, 2.0, 4.0), meaning="factor of what the network beside adds")
 _STEPS = Knob(default=50, choices=(50, 200), meaning="steps that choose the entries")
@@ -39,7 +40,7 @@ def _hybrid(
     trains: str,
     *,
     rank: int | None = None,
-    tasks: tuple[Task, ...] = ("classification", "sft"),
+    tasks: tuple[Task, ...] = _TASKS,
     **knobs: Knob,
 ) -> MethodSpec:
     """Make the row of a method that `hybrid.py` builds."""
@@ -58,7 +59,15 @@ def _hybrid(
     )
 
 
-def _sparse(name: str, paper: str, trains: str, preparation: str, share: float, **knobs: Knob) -> MethodSpec:
+def _sparse(
+    name: str,
+    paper: str,
+    trains: str,
+    preparation: str,
+    share: float,
+    tasks: tuple[Task, ...] = _TASKS,
+    **knobs: Knob,
+) -> MethodSpec:
     """Make the row of a method that `sparse.py` builds and `masks.py` prepares."""
     shares = tuple(sorted({share, 0.005, 0.01, 0.05}))
     whole = Knob(default=share, choices=shares, meaning="share of the matrices' entries that train")
@@ -74,6 +83,7 @@ def _sparse(name: str, paper: str, trains: str, preparation: str, share: float, 
         exports="autopeft",
         preparation=preparation,
         families=EVERY_FAMILY,
+        tasks=tasks,
     )
 
 
@@ -154,6 +164,7 @@ OWN_METHODS: tuple[MethodSpec, ...] = (
         "the entries of each matrix with the most Fisher information",
         "gradients of all entries, squared and summed over some rows (about 12 bytes an entry)",
         0.005,
+        tuple(task for task in _TASKS if task != "dpo"),  # its rows are taken one by one, not in pairs
         rows=Knob(default=64, choices=(64, 256, 1024), meaning="rows that the information is taken from"),
     ),
     _sparse(

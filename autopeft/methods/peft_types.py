@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from autopeft.methods.spec import EVERY_FAMILY, TEXT_FAMILIES, Knob, MethodFamily, MethodSpec
 from autopeft.workload.base_model import Family
+from autopeft.workload.tasks import TASKS, Task
 
 
 class _Matrix(NamedTuple):
@@ -24,6 +25,7 @@ class _Matrix(NamedTuple):
     knobs: dict[str, Knob] = {}
     families: tuple[Family, ...] = EVERY_FAMILY
     named_task: bool = False
+    tasks: tuple[Task, ...] = tuple(TASKS)
 
 
 _TOTAL_STEP = Knob(default=1000, choices=(1000,), meaning="optimizer steps over which the rank is spread")
@@ -88,6 +90,7 @@ _MATRIX = (
         "arXiv:2407.09946",
         "low-rank updates whose factors layers share, mixed by a router",
         mergeable=False,
+        tasks=("classification", "regression"),  # its router reads all tokens of a batch, later ones too
     ),
     _Matrix("loha", "Hyeon-Woo et al. 2021, arXiv:2108.06098", "elementwise product of two low-rank updates"),
     _Matrix("lokr", "Yeh et al. 2023, arXiv:2309.14859", "Kronecker product of small matrices"),
@@ -253,6 +256,7 @@ PEFT_METHODS: tuple[MethodSpec, ...] = (
             mergeable=row.mergeable,
             families=row.families,
             named_task=row.named_task,
+            tasks=row.tasks,
         )
         for row in _MATRIX
     ),

@@ -137,14 +137,11 @@ METHODS: dict[str, MethodSpec] = {
 
 # Knobs that say how many tokens, or keys and values, a method puts before those of every row.
 _TOKEN_KNOBS = ("virtual_tokens", "num_virtual_tokens", "prefix")
-# What peft gives to a model as embeddings or as a cache, in place of tokens or beside them.
-_PROMPTS = frozenset(("CARTRIDGE", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"))
+# Of these, the knobs of methods that put tokens before a row and no keys into its attention.
+_VIRTUAL = frozenset(("virtual_tokens", "num_virtual_tokens"))
 
 DEFAULT = Candidate(method="lora", rank=16, targets="query+value", knobs={"alpha_ratio": 2.0})
 """What people copy: LoRA with r=16 and alpha=32 on query and value."""
-
-
-_VIRTUAL = frozenset(("virtual_tokens", "num_virtual_tokens"))
 
 
 def learns(spec: MethodSpec, family: Family, task: Task) -> bool:
@@ -162,10 +159,11 @@ def _unsuited(spec: MethodSpec, task: Task) -> str | None:
         )
     if not needs.named_tasks and spec.named_task:
         return f"{spec.name} needs the number of a row's task, which peft does not pass on for {task}."
-    if needs.reference and spec.exports == "model":
+    if needs.reference and (spec.exports == "model" or spec.moves_base):
+        changed = "trains the model itself" if spec.exports == "model" else "changes its weights at the start"
         return (
-            f"{task} compares with the model without its adapter, and {spec.name} trains the model itself: "
-            "choose a method that adds an adapter."
+            f"{task} compares with the model without its adapter, and {spec.name} {changed}: "
+            "choose a method that adds an adapter to the model as it is."
         )
     return None
 
@@ -237,6 +235,23 @@ def virtual_tokens(candidate: Candidate) -> int:
     return int(found) if isinstance(found, int | float) else 0
 
 
+def require_head(base: BaseModel, task: Task) -> Family:
+    """Check that a kind of model has the head of a task; return the kind.
+
+    Raises:
+        UnsupportedError: it has not.
+    """
+    model_type = base.config.get("model_type", "")
+    kind = head_family(base.family, model_type)
+    if kind not in TASKS[task].heads:
+        needed, usual = " or ".join(TASKS[task].heads), default_task(base.family, model_type)
+        raise UnsupportedError(
+            f"{task} needs a {needed} model, but {base.name} is {kind}: choose another model, or a task "
+            f"that it can learn, such as {usual}."
+        )
+    return kind
+
+
 def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
     """Check that a method works on this kind of model, task and quantisation.
 
@@ -257,17 +272,11 @@ def require_support(candidate: Candidate, base: BaseModel, task: Task) -> None:
         )
     if task not in spec.tasks:
         raise UnsupportedError(f"{spec.name} is for {' and '.join(spec.tasks)}, not for {task}.")
-    kind = head_family(base.family, base.config.get("model_type", ""))
-    if kind not in TASKS[task].heads:
-        needed, usual = (
-            " or ".join(TASKS[task].heads),
-            default_task(base.family, base.config.get("model_type", "")),
-        )
-        raise UnsupportedError(f"{task} needs a {needed} model; {base.name} is {kind}: use task {usual}.")
-    if spec.peft_type in _PROMPTS and task == "classification" and kind == "encoder-decoder":
+    kind = require_head(base, task)
+    if _VIRTUAL & set(spec.knobs) and TASKS[task].new_head and kind == "encoder-decoder":
         raise UnsupportedError(
-            f"{spec.name} puts virtual tokens before the input, but the classification head of {base.name}, "
-            "an encoder-decoder, looks for its end among the tokens themselves: use task sft, an encoder, or "
+            f"{spec.name} puts virtual tokens before the input, but the new head of {base.name}, an "
+            "encoder-decoder, looks for its end among the tokens themselves: use task sft, an encoder, or "
             "a method without virtual tokens."
         )
     packed = find_quantization(candidate.quantization).packed

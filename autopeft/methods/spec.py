@@ -40,6 +40,8 @@ class MethodSpec(Message):
         exports: "peft" (loads with peft alone), "autopeft" (peft plus `import autopeft.adapters`),
             "model" (a whole model), "none" (peft does not save it so that it loads again).
         named_task: whether every call of the adapted model needs `task_ids`, the number of each row's task.
+        moves_base: whether it changes weights of the model before it trains, so that disabling the adapter
+            does not give the model back.
         preparation: what it does with data before it trains, in words, where that may take more memory
             than its training, which is all that an estimate counts; empty where it does not.
         quantised: packed bases it works on; a base that is not packed always works.
@@ -64,6 +66,7 @@ class MethodSpec(Message):
     mergeable: bool = False
     exports: Ability = "peft"
     named_task: bool = False
+    moves_base: bool = False
     preparation: str = ""
     quantised: tuple[Packed, ...] = ()
     unpacked_reason: str = ""

@@ -57,6 +57,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     fields = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     roots = 2**0.5 if fields["use_rslora"] else 2
     fields |= {"r": 2 * fields["r"], "lora_alpha": roots * fields["lora_alpha"]}
+    for name, factor in (("rank_pattern", 2), ("alpha_pattern", roots)):
+        fields[name] = {module: factor * value for module, value in (fields.get(name) or {}).items()}
     fields |= {"init_lora_weights": True, "corda_config": None, "lora_ga_config": None}
     write_atomically(folder / _CONFIG, json.dumps(fields, indent=2))
 

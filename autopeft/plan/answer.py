@@ -62,7 +62,7 @@ class Answer(Message):
 
     `fits` is true where the upper end of the band, context included, is within the limit; a
     configuration whose band reaches beyond it does not count as fitting, and `reason` says which of
-    both it is. Without a limit it is None.
+    both it is. Without a limit it is None, and where something is left out that may not fit, too.
 
     Attributes:
         status: "ok"; "unsupported" for a question that is valid and cannot be answered; "error" for

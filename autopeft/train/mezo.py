@@ -15,14 +15,18 @@ import torch
 from torch import nn
 
 _DISTANCE = 1e-3  # of the authors' code
+_MOST_STEPS = 10**7
 
 
 class Mezo(torch.optim.Optimizer):
     """Zeroth-order SGD: `probe` measures the slope of each micro-batch, `step` goes down it."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> None:
-        """Take the parameters that train."""
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float, seed: int = 0
+    ) -> None:
+        """Take the parameters that train; other seeds walk along other directions."""
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+        self._seed = seed
         self.slope: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -67,13 +71,14 @@ class Mezo(torch.optim.Optimizer):
             parameter.add_(direction, alpha=distance)
 
     def _directions(self) -> Iterable[tuple[dict[str, Any], nn.Parameter, torch.Tensor]]:
-        """Draw the step's z again, parameter by parameter; the number of the step is the seed."""
+        """Draw the step's z again, parameter by parameter; seeded by the trial's seed and the step."""
+        seed = (self._seed * _MOST_STEPS + self._steps()) % 2**63
         generators: dict[torch.device, torch.Generator] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 where = parameter.device
                 if where not in generators:
-                    generators[where] = torch.Generator(where).manual_seed(self._steps())
+                    generators[where] = torch.Generator(where).manual_seed(seed)
                 drawn = torch.randn(
                     parameter.shape, generator=generators[where], device=where, dtype=parameter.dtype
                 )

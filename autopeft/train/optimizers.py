@@ -76,7 +76,7 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
     if name == "lora-plus":
         return _lora_plus(model, rates)
     if name == "mezo":
-        return Mezo(trainable(model), **rates)
+        return Mezo(trainable(model), seed=torch.initial_seed(), **rates)
     return LowRankAdamW(model, random=name == "apollo", **rates)
 
 
@@ -130,7 +130,8 @@ def _lora_fa(model: nn.Module, training: Training) -> torch.optim.Optimizer:
         all("lora_A" in name for name in downs)
         and [name.replace("lora_A", "lora_B") for name in downs] == ups
     )
-    if not isinstance(model, PeftModel) or not names or not paired:
+    trained = any(each.requires_grad for name, each in model.named_parameters() if "lora_B" in name)
+    if not isinstance(model, PeftModel) or not trained or not paired:
         raise UnsupportedError(
             "lora-fa trains the B of plain LoRA only, but the candidate's method is another; "
             "choose method lora or rslora, or another optimizer."

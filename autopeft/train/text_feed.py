@@ -98,15 +98,14 @@ class TextFeed:
         self.tokenizer.save_pretrained(folder)
 
     def _row(self, example: Example) -> TextRow:
+        other = other_answer(example)
+        return self._encoded(example, self._encoded(other) if other else None)
+
+    def _encoded(self, example: Example, worse: TextRow | None = None) -> TextRow:
         task = self._dataset.task
         ids, labels = encode(self.tokenizer, example, task, self._max_length, self._kind)
         whole = _WHOLE.get(task)
-        worse = other_answer(example)
-        return TextRow(
-            ids,
-            whole(example, self._scale) if whole else labels or None,
-            self._row(worse.model_copy(update={"rejected": ""})) if worse else None,
-        )
+        return TextRow(ids, whole(example, self._scale) if whole else labels or None, worse)
 
     def _masked(self, row: TextRow, dice: random.Random) -> TextRow:
         tokenizer = self.tokenizer

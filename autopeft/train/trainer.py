@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from autopeft.errors import StorageError, TrialError, UnsupportedError
+from autopeft.errors import StorageError, TrialError
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
 from autopeft.methods.backbone import build_backbone
@@ -30,10 +30,29 @@ from autopeft.train.result import Report
 from autopeft.train.scoring import make_scoring
 from autopeft.train.step import Batch, make_optimizer, objective, training_step
 from autopeft.workload.base_model import BaseModel
-from autopeft.workload.batching import bucketed_batches, pack
+from autopeft.workload.batching import bucketed_batches, pack, require_packable
 from autopeft.workload.dataset import Dataset
 
 _STATE, _PROGRESS, _ADAPTER = "state.safetensors", "progress.json", "adapter"
+
+
+def evaluate_base(
+    base: BaseModel, dataset: Dataset, candidate: Candidate, *, device: str = "cpu"
+) -> Evaluation:
+    """Score the base model as it is, without an adapter, on the test rows."""
+    training = candidate.training
+    model = build_backbone(
+        *(base, dataset.task, dataset.outputs, training), weights=True, quantization=candidate.quantization
+    )
+    feed = make_feed(base, dataset, training)
+    return evaluate(
+        model.to(torch.device(device)),  # type: ignore[arg-type]
+        feed,
+        feed.rows("test"),
+        make_scoring(base, dataset, training),
+        batch_size=training.batch_size,
+        device=torch.device(device),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +77,10 @@ class Trainer:
         """Load, adapt, make rows ready and prepare; nothing is trained yet.
 
         Raises:
-            UnsupportedError: the candidate asks for packed rows of what is not the text of a decoder.
+            UnsupportedError: the candidate asks for packed rows, which this model or task cannot have.
         """
-        if candidate.training.packing and (base.family, dataset.task) != ("decoder", "sft"):
-            raise UnsupportedError("only rows of a decoder's sft are packed: leave packing out.")
+        if candidate.training.packing:
+            require_packable(base.family, base.config.get("model_type", ""), dataset.task)
         torch.manual_seed(seed)
         self.base, self.dataset, self.candidate, self.seed = base, dataset, candidate, seed
         self.training: Training = candidate.training
@@ -79,10 +98,11 @@ class Trainer:
         )
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
         self._objective = objective(dataset.task)
-        prepare(
-            *(self.model, candidate, (batch for _, batch in self._batches())),
-            lambda model, batch: self._objective(model, batch, self.training),
-        )
+        with self.meter:
+            prepare(
+                *(self.model, candidate, (batch for _, batch in self._batches())),
+                lambda model, batch: self._objective(model, batch, self.training),
+            )
         self.optimizer = make_optimizer(self.model, self.training)
         rows_a_step = self.training.batch_size * self.training.grad_accum
         self.total_samples = math.ceil(len(self._train) * self.training.epochs)

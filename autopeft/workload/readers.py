@@ -58,7 +58,7 @@ def read_dataset(
     notes = [*table.notes]
     if "messages" in roles:
         notes.append("of each conversation, the last answered message")
-    if guessed and task == "classification" and holds_amounts(table, roles["label"]):
+    if guessed and task == "classification" and "text" in roles and holds_amounts(table, roles["label"]):
         task, roles = "regression", {**roles, "number": roles["label"]}
         del roles["label"]
         notes.append(f"{roles['number']!r} holds many numbers with fractions, so the task is regression")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -121,7 +122,7 @@ def classes_are_numbers(names: Sequence[str]) -> bool:
 
 
 def _whole(names: Sequence[str] | set[str]) -> bool:
-    return all(name.lstrip("-").isdecimal() for name in names)
+    return all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names)
 
 
 def _classified(maker: RowMaker, cells: Cells, table: Table, place: str) -> Example:

@@ -133,14 +133,18 @@ def _encode_turn(tokenizer: Tokenizer, example: Example, max_length: int) -> tup
     """Encode prompt and completion in one; labels are `IGNORED` on the prompt.
 
     Where the limit bites, the prompt loses its beginning, down to half the limit, and then the completion
-    its end.
+    its end. The prompt of a pair of answers is cut for the longer one, so that both have the same.
     """
     given, rest = render_turn(tokenizer, example.text, example.completion)
     prompt = list(tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"])
     answer = list(tokenizer(rest, add_special_tokens=False, verbose=False)["input_ids"])
     if not tokenizer.chat_template:
         prompt = _opening(tokenizer) + prompt
-    room = max(max_length - len(answer), max_length // 2)
+    longest = len(answer)
+    if example.rejected:
+        _, other = render_turn(tokenizer, example.text, example.rejected)
+        longest = max(longest, len(tokenizer(other, add_special_tokens=False, verbose=False)["input_ids"]))
+    room = max(max_length - longest, max_length // 2)
     prompt = prompt[max(len(prompt) - room, 0) :]
     answer = answer[: max_length - len(prompt)]
     return prompt + answer, [IGNORED] * len(prompt) + answer
@@ -170,7 +174,9 @@ _ENCODERS: dict[tuple[Task, Family | None], _Encoder] = {
 
 def other_answer(example: Example) -> Example | None:
     """Return a pair of answers as the turn with the rejected one; None where there is no pair."""
-    return example.model_copy(update={"completion": example.rejected}) if example.rejected else None
+    if not example.rejected:
+        return None
+    return example.model_copy(update={"completion": example.rejected, "rejected": example.completion})
 
 
 def measure_lengths(dataset: Dataset, base: BaseModel, max_length: int) -> Lengths:

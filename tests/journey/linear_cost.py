@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, RunTime, TimeEstimate
+from autopeft.cost.estimate import UNCOUNTED, CostEstimate, MemoryEstimate, MemoryParts, RunTime, TimeEstimate
 from autopeft.cost.loops import LOOPS, Loop
 from autopeft.errors import AutopeftError, UnsupportedError
 from autopeft.hardware.profile import HardwareProfile
+from autopeft.methods.registry import METHODS
 from autopeft.space.candidate import Candidate, Training
 from autopeft.units import GIB, MIB
 from autopeft.workload.base_model import BaseModel
@@ -64,6 +65,7 @@ class LinearCost:
         self, candidate: Candidate, workload: Workload, profile: HardwareProfile, loop: Loop
     ) -> CostEstimate | AutopeftError:
         training = candidate.training
+        preparation = METHODS[candidate.method].preparation
         if candidate.quantization == "int8":
             return UnsupportedError("int8 is not for this test")
         length = min(workload.lengths.longest, training.max_length)
@@ -105,6 +107,7 @@ class LinearCost:
             run_seconds=run.computed_seconds if run else None,
             run=run,
             provenance="traced for a test",
+            guesses=(f"{UNCOUNTED}: {preparation}",) if preparation else (),
         )
 
     def __enter__(self) -> Self:

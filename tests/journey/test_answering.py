@@ -295,3 +295,17 @@ def test_an_answer_echoes_the_fields_that_were_asked_and_no_others(answering) ->
     first, second = answering.answers([asked, InputError("line 2: no question")])
     assert first.question == {"model": "Llama-3.2-1B", "gpu": "l40s", "rank": 8}
     assert second.question is None
+
+
+def test_what_a_method_does_before_it_trains_is_not_counted_so_nobody_says_that_it_fits(answering) -> None:
+    fish, far_too_large, unlimited = answering.answers(
+        [
+            question(method="fish", gpu="l40s"),
+            question(method="fish", gpu="l40s", batch_size=2**12),
+            question(method="fish"),
+        ]
+    )
+    assert (fish.status, fish.fits) == ("ok", None)
+    assert str(fish.reason).startswith("its preparation is not counted")
+    assert far_too_large.fits is False
+    assert unlimited.fits is None

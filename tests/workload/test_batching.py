@@ -7,7 +7,15 @@ import random
 
 import pytest
 
-from autopeft.workload.batching import bucketed_batches, mean_padded_length, pack, packed, truncate
+from autopeft.errors import UnsupportedError
+from autopeft.workload.batching import (
+    bucketed_batches,
+    mean_padded_length,
+    pack,
+    packed,
+    require_packable,
+    truncate,
+)
 from autopeft.workload.dataset import Lengths, Workload
 
 
@@ -86,3 +94,15 @@ def test_a_packed_workload_has_fewer_rows_that_are_all_full() -> None:
     assert packed(exact, 40) == exact
     few = packed(Workload(task="sft", lengths=Lengths.constant(5), rows=3), 40)
     assert (few.lengths.longest, few.rows) == (15, 1)
+
+
+def test_only_models_that_were_seen_to_keep_packed_rows_apart_may_pack_them() -> None:
+    require_packable("decoder", "llama", "sft")
+    for family, model_type, task in (
+        ("decoder", "opt", "sft"),
+        ("decoder", "nobody-knows", "sft"),
+        ("decoder", "llama", "classification"),
+        ("encoder-decoder", "t5", "sft"),
+    ):
+        with pytest.raises(UnsupportedError, match="leave packing out"):
+            require_packable(family, model_type, task)

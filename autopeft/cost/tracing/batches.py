@@ -8,9 +8,10 @@ from typing import assert_never
 import torch
 from transformers import PretrainedConfig
 
-from autopeft.errors import InputError, UnsupportedError
+from autopeft.errors import InputError
 from autopeft.methods.heads import head_family
 from autopeft.workload.base_model import Family
+from autopeft.workload.batching import require_packable
 from autopeft.workload.senses import (
     hears_waveforms,
     image_channels,
@@ -67,11 +68,8 @@ def make_batch(
     """
     kind = head_family(family, config.model_type)
     rows = 2 * rows if task == "dpo" else rows
-    if packed and (kind, task) != ("decoder", "sft"):
-        raise UnsupportedError(
-            f"packing joins the rows of a decoder's supervised fine-tuning, but this is {task} on a {kind} "
-            "model: leave packing out."
-        )
+    if packed:
+        require_packable(kind, config.model_type, task)
     target = target_length or length
     batch: Batch
     match kind:

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
+from autopeft.cost.estimate import UNCOUNTED
 from autopeft.cost.loops import LOOPS
 from autopeft.cost.tape import Category, Phase
 from autopeft.cost.tracing.batches import assumptions, make_batch
@@ -47,7 +48,7 @@ def record(job: Job) -> Take:
             recorder.guesses[f"kernels of {job.candidate.quantization} written after their source"] = None
         preparation = find_method(job.candidate.method).preparation
         if preparation:
-            recorder.guesses[f"its preparation is not counted: {preparation}"] = None
+            recorder.guesses[f"{UNCOUNTED}: {preparation}"] = None
         model.train()
         optimizer = make_optimizer(model, training)
         if job.loop.disables_adapter and isinstance(model, PeftModel):
