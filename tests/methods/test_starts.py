@@ -161,6 +161,18 @@ def test_what_takes_its_start_away_is_saved_as_plain_lora_of_twice_the_rank_head
     assert torch.allclose(logits_of(loaded, job), logits_of(model, job), atol=1e-5)
 
 
+@pytest.mark.parametrize("patterns", [{"alpha_pattern": {"q_proj": 32}}, {"rank_pattern": {"q_proj": 2}}])
+def test_ranks_and_scales_of_single_matrices_are_saved_too(patterns: dict[str, Any], tmp_path: Path) -> None:
+    usual = job_of("pissa", "decoder")
+    asked = usual.candidate.model_copy(update={"knobs": usual.candidate.knobs | patterns})
+    job = usual._replace(candidate=asked)
+    model = adapt(backbone(job), job.candidate, job.task)
+    assert isinstance(model, PeftModel)
+    save_adapter(model, tmp_path)
+    loaded = PeftModel.from_pretrained(backbone(job), str(tmp_path))
+    assert torch.allclose(logits_of(loaded, job), logits_of(model, job), atol=1e-5)
+
+
 def test_other_adapters_are_saved_as_peft_saves_them(tmp_path: Path) -> None:
     job = job_of("lora", "decoder")
     model = adapt(backbone(job), job.candidate, job.task)

@@ -130,3 +130,15 @@ def test_another_loop_than_autopeft_s_has_no_such_step(tiny_bert) -> None:
 def test_a_step_without_a_look_is_refused(tiny_bert) -> None:
     with pytest.raises(RuntimeError, match="let it probe the loss"):
         make_optimizer(model_of(tiny_bert), TRAINING).step()
+
+
+def test_each_seed_walks_along_directions_of_its_own() -> None:
+    def walked(seed: int) -> torch.Tensor:
+        parameter = nn.Parameter(torch.zeros(8))
+        optimizer = Mezo([parameter], lr=0.1, weight_decay=0.0, seed=seed)
+        optimizer.probe(parameter.sum)
+        optimizer.step()
+        return parameter.detach()
+
+    assert torch.equal(walked(0), walked(0))
+    assert not torch.allclose(walked(0), walked(1))

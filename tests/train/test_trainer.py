@@ -10,7 +10,7 @@ import torch
 from autopeft.errors import TrialError, UnsupportedError
 from autopeft.methods.registry import METHODS
 from autopeft.space.candidate import Candidate, Training
-from autopeft.train.trainer import Trainer
+from autopeft.train.trainer import Trainer, evaluate_base
 
 TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=3, max_length=16)
 
@@ -35,6 +35,14 @@ def test_a_supervised_fine_tuning_lowers_the_held_out_loss(decoder_with_weights,
     after = run.advance(10**9)
     assert after.score < before.score
     assert after.extra["token_accuracy"] >= before.extra["token_accuracy"]
+
+
+def test_the_base_model_is_scored_without_what_a_method_does_before_it_trains(
+    decoder_with_weights, turns
+) -> None:
+    fresh = trainer(decoder_with_weights, turns).evaluate("test").score
+    prepared = Candidate(method="diff-pruning", training=TRAINING)
+    assert evaluate_base(decoder_with_weights, turns, prepared).score == pytest.approx(fresh, abs=1e-6)
 
 
 def test_a_regression_learns_numbers_in_their_own_unit(encoder_with_weights, ratings) -> None:

@@ -17,6 +17,7 @@ from autopeft.workload.tokens import (
     load_tokenizer,
     measure_lengths,
     measure_targets,
+    other_answer,
     render_turn,
 )
 
@@ -231,3 +232,14 @@ def test_a_pair_is_as_long_as_the_longer_of_its_answers(
     longer = row.model_copy(update={"completion": row.rejected})
     expected = len(encode(tokenizer, longer, "dpo", 16)[0])
     assert measure_lengths(pairs, decoder_with_weights, 16).longest == expected
+
+
+def test_both_answers_of_a_pair_follow_the_same_part_of_the_prompt(encoder_with_weights: BaseModel) -> None:
+    tokenizer = load_tokenizer(encoder_with_weights)
+    pair = Example(text="question " + "the film " * 9, completion="good", rejected="answer " * 6)
+    other = other_answer(pair)
+    assert other is not None
+    (chosen, wanted), (rejected, unwanted) = (encode(tokenizer, each, "dpo", 16) for each in (pair, other))
+    prompts = [ids[: labels.count(IGNORED)] for ids, labels in ((chosen, wanted), (rejected, unwanted))]
+    assert prompts[0] == prompts[1] != []
+    assert len(rejected) == 16
