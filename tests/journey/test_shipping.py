@@ -5,12 +5,14 @@ import os
 import random
 import subprocess
 import sys
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from autopeft.cost.pattern import SCORES, Pattern
 from autopeft.cost.pattern_cache import SHIPPED, shipped_pattern
 from autopeft.cost.tracing.request import TraceRequest
 from autopeft.cost.tracing.workers import TracePool
@@ -22,24 +24,28 @@ def requests() -> list[TraceRequest]:
     return list(shipped_requests())
 
 
-def without_builds(request: TraceRequest, traced: object) -> bytes:
-    from autopeft.cost.pattern import Pattern
-
-    assert isinstance(traced, Pattern), f"{request.base.name}: {traced}"
-    return replace(traced, versions={}).to_bytes()
+def without_frees(traced: Pattern) -> tuple[bytes, list[NDArray[np.int32]]]:
+    """Return all of a pattern but its versions and the order of its events, and these events."""
+    scores = {name: getattr(traced, name) for name in SCORES}
+    bare = {name: replace(each, events=np.zeros_like(each.events)) for name, each in scores.items()}
+    return replace(traced, versions={}, **bare).to_bytes(), [each.events for each in scores.values()]
 
 
 def require_same(requests: list[TraceRequest]) -> None:
-    """Every shipped pattern is what is traced today; if not, `make patterns` renews the archive."""
+    """Every shipped pattern is what is traced today; if not, `make patterns` renews the archive.
+
+    Now and then, for a reason not found yet, a few frees name another block than in the run before; all else
+    is the same to the byte.
+    """
     with TracePool(seconds=300) as pool:
         for index, traced in pool.trace_many(requests):
-            request = requests[index]
-            ships, today = (
-                zlib.decompress(without_builds(request, each)) for each in (shipped_pattern(request), traced)
-            )
-            # Python's collector frees a few tensors some operators sooner or later from run to run.
-            moved = sum(one != other for one, other in zip(ships, today, strict=True))
-            assert moved <= len(ships) / 10_000, request.base.name
+            request, ships = requests[index], shipped_pattern(requests[index])
+            assert isinstance(traced, Pattern), f"{request.base.name}: {traced}"
+            assert ships is not None
+            (rest, frees), (same_rest, same_frees) = without_frees(ships), without_frees(traced)
+            assert rest == same_rest, request.base.name
+            for one, other in zip(frees, same_frees, strict=True):
+                assert np.count_nonzero(one != other) <= len(one) / 1000, request.base.name
 
 
 def test_every_pattern_that_should_ship_does(requests: list[TraceRequest]) -> None:
