@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from autopeft.methods.heads import head_family
 from autopeft.space.candidate import Training
@@ -48,21 +49,21 @@ def make_scoring(base: BaseModel, dataset: Dataset, training: Training) -> Scori
 
 
 class Classes:
-    """Right or wrong: 1 or 0 a row."""
+    """Right or wrong, 1 or 0 a row, and the row's log loss (nats)."""
 
     def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Say which rows are right."""
+        """Say which rows are right, and how surely."""
         logits, labels = _answers(model, batch)
-        return (logits.argmax(-1) == labels).float().unsqueeze(1)
+        right = (logits.argmax(-1) == labels).float()
+        return torch.stack((right, cross_entropy(logits.float(), labels, reduction="none")), dim=1)
 
     def score(self, facts: Facts) -> float:
         """Return the share of right rows."""
         return float(facts[:, 0].mean())
 
     def further(self, facts: Facts) -> dict[str, float]:
-        """Return nothing more."""
-        del facts
-        return {}
+        """Return the mean log loss, which tells models apart that are right on the same rows."""
+        return {"log_loss": float(facts[:, 1].mean())}
 
 
 class Numbers:

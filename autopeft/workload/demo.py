@@ -56,7 +56,7 @@ def demo_dataset(
 
     Args:
         kind: the task.
-        name: "movies", "tweets" or "news" for classification, "chatterbot" for sft; None is the first.
+        name: for classification "movies", "tweets", "products" or "news", else "chatterbot"; None: the first.
         train_rows: at most this many training rows; None is 1,500 (sft: 600).
         seed: decides the random split.
 
@@ -110,6 +110,10 @@ def _movies() -> Iterator[tuple[str, str]]:
 
 def _tweets() -> Iterator[tuple[str, str]]:
     return _rated("tweets_GroundTruth.txt")
+
+
+def _products() -> Iterator[tuple[str, str]]:
+    return _rated("amazonReviewSnippets_GroundTruth.txt")
 
 
 def _rated(file: str) -> Iterator[tuple[str, str]]:
@@ -170,6 +174,15 @@ _SOURCES = {
         validation=400,
         test=1_000,
         note="tweets with a mean rating of at least 0.5 or at most -0.5",
+    ),
+    "products": _Source(
+        kind="classification",
+        package="vaderSentiment 3.3.2 (MIT)",
+        read=_products,
+        train=1_500,
+        validation=400,
+        test=1_000,
+        note="product-review snippets with a mean rating of at least 0.5 or at most -0.5",
     ),
     "news": _Source(
         kind="classification",
