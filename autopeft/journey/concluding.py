@@ -93,7 +93,8 @@ def export_winner(request: Request, *, out: str | None, force: bool) -> Bundle:
     inputs = done.inputs()
     dataset = require_dataset(inputs)
     with done.stages.timed("export"):
-        trainer = Trainer(inputs.base, dataset, best.candidate, seed=done.study.seed, device=done.device)
+        seed = done.study.seed_of(best)
+        trainer = Trainer(inputs.base, dataset, best.candidate, seed=seed, device=done.device)
         trainer.restore(done.folder.checkpoint(best.number))
         draft = Bundle(
             path=out or str(done.folder.bundle),
@@ -112,7 +113,7 @@ def export_winner(request: Request, *, out: str | None, force: bool) -> Bundle:
             high=winner.high,
             data=dataset.name,
             data_fingerprint=dataset.fingerprint,
-            seed=done.study.seed,
+            seed=seed,
             study=done.study.name,
             trial=best.number,
             versions=versions(),

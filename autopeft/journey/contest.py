@@ -45,7 +45,7 @@ def hold_contest(
         return Scores(trial=None, scores=())
 
     def trained(trial: Trial) -> Evaluation:
-        trainer = Trainer(base, dataset, trial.candidate, seed=study.seed, device=device)
+        trainer = Trainer(base, dataset, trial.candidate, seed=study.seed_of(trial), device=device)
         trainer.restore(checkpoint(trial.number))
         return trainer.evaluate("test")
 

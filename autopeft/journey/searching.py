@@ -20,11 +20,12 @@ from autopeft.plan.plan import Plan
 from autopeft.plan.planner import Planner
 from autopeft.report.facts import DataFacts
 from autopeft.request import Request
+from autopeft.search.desk import forget
+from autopeft.search.freeze_thaw import FreezeThaw
 from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
-from autopeft.search.optuna_searcher import OptunaSearcher
-from autopeft.search.schedule import make_schedule, most_side_by_side, share_of, side_by_side
+from autopeft.search.schedule import Schedule, make_schedule, most_side_by_side, share_of, side_by_side
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
 from autopeft.space.candidate import Candidate
@@ -38,11 +39,9 @@ PLANNED_FIRST = 12
 WARM = 4
 """Methods whose usual configuration is tried before the sampler chooses."""
 
-REDUCTION = 2
-"""One in so many goes on: early scores are noisy, so the better half is kept."""
-
-FIRST_RUNG = 1 / 4
-"""Share of a training before which scores on real data were still those of guessing."""
+DOUBLING = 2
+FIRST_RUNG = 1 / 8
+"""Trainings are evaluated after this share, and whenever they have doubled."""
 
 
 def run_search(
@@ -163,7 +162,7 @@ def _search(
     dataset, plan = require_dataset(inputs), store.plan()
     training = inputs.baseline.training
     rungs = plan_rungs(
-        round(len(dataset.train) * training.epochs), first_share=FIRST_RUNG, reduction=REDUCTION
+        round(len(dataset.train) * training.epochs), first_share=FIRST_RUNG, reduction=DOUBLING
     )
     before = time.monotonic() - began
     left = None if request.budget.time is None else max(1.0, request.budget.time - before)
@@ -174,16 +173,24 @@ def _search(
         trials=request.budget.trials,
         concurrent=side_by_side(plan, planner.memory_limit),
     )
+    deadline = None if left is None else time.monotonic() + left
     search = Search(
         store,
-        OptunaSearcher(inputs.space, seed=request.seed, metric=dataset.metric, warm=_first_tries(inputs)),
+        FreezeThaw(
+            inputs.space,
+            rungs,
+            seed=request.seed,
+            metric=dataset.metric,
+            warm=_first_tries(inputs),
+            share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
+        ),
         planner.judge,
         rungs,
         dataset.metric,
         observers,
         baseline=inputs.baseline,
-        max_trials=request.budget.trials or schedule.trials + _tried(store),
-        deadline=None if left is None else time.monotonic() + left,
+        max_trials=_most_trials(request, schedule, store),
+        deadline=deadline,
     )
     search.start(plan, schedule.trials + 1, schedule.expected_seconds)
     on_gpu = plan.profile.device == "cuda"
@@ -196,7 +203,9 @@ def _search(
         folder=folder.path,
         gpus_per_trial=1.0 if on_gpu else 0.0,
     )
-    return search.finish()
+    study = search.finish()
+    forget(folder.path, [trial.number for trial in study.trials if trial.state == "stopped"])
+    return study
 
 
 def _first_tries(inputs: Inputs) -> tuple[Candidate, ...]:
@@ -220,8 +229,12 @@ def _require_same_data(dataset: Dataset, folder: StudyFolder) -> None:
         )
 
 
-def _tried(store: StudyStore) -> int:
-    return sum(trial.role == "candidate" and trial.state != "rejected" for trial in store.load().trials)
+def _most_trials(request: Request, schedule: Schedule, store: StudyStore) -> int | None:
+    """Return how many candidates may be begun in all: as many as were asked for, or as time allows."""
+    if request.budget.trials is not None or request.budget.time is not None:
+        return request.budget.trials
+    tried = (trial for trial in store.load().trials if trial.role == "candidate" and not trial.repetition)
+    return schedule.trials + sum(trial.state != "rejected" for trial in tried)
 
 
 def require_fits(plan: Plan) -> None:

@@ -97,7 +97,7 @@ def reasons(
         limit = format_seconds(plan.budget.time)
         lines.append(f"The search took {format_seconds(study.seconds)}, {verb} the {limit} allowed.")
     if winner is not None:
-        lines.append(f"All scores come from one seed ({study.seed}) and one split of the rows.")
+        lines.append(_seeds(study, best))
     return tuple(line for line in lines if line)
 
 
@@ -185,6 +185,18 @@ def _memory(plan: Plan, best: Trial, comparisons: Sequence[Compared]) -> str:
     return (
         f"; it peaked at {format_bytes(peak)} of the {format_limit(limit)} allowed, "
         f"{format_bytes(limit - peak)} to spare"
+    )
+
+
+def _seeds(study: Study, best: Trial | None) -> str:
+    runs = study.runs_of(best.candidate) if best else ()
+    if len(runs) < 2:
+        return f"All scores come from one seed ({study.seed}) and one split of the rows."
+    scores = sorted(trial.result.score for trial in runs if trial.result)
+    return (
+        f"The winner was trained from {len(runs)} seeds, with validation scores from "
+        f"{scores[0]:.3f} to {scores[-1]:.3f}; "
+        "all scores come from one split of the rows."
     )
 
 

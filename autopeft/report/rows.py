@@ -143,7 +143,10 @@ def budget_rows(facts: StudyFacts) -> tuple[BudgetRow, ...]:
                 over=spent > budget.time, limit=scale.at(budget.time), seen=scale.at(spent),
             )
         )  # fmt: skip
-    tried = sum(trial.state != "rejected" and trial.role == "candidate" for trial in facts.study.trials)
+    tried = sum(
+        trial.state != "rejected" and trial.role == "candidate" and not trial.repetition
+        for trial in facts.study.trials
+    )
     if budget.trials is not None:
         over = tried > budget.trials
         rows.append(BudgetRow("candidates tried", f"{budget.trials:,}", "", f"{tried:,}", "", over=over))

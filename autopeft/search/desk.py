@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Desk:
 
     Args:
         factory: makes the runs.
-        seed: of every trial, so that they differ by their candidates alone.
+        seed: of every trial's first run, so that they differ by their candidates alone.
     """
 
     def __init__(self, factory: RunFactory, seed: int) -> None:
@@ -37,9 +38,10 @@ class Desk:
         self._seed = seed
         self._run: TrialRun | None = None
 
-    def take(self, candidate: Candidate, checkpoint: Path) -> None:
+    def take(self, candidate: Candidate, checkpoint: Path, repetition: int = 0) -> None:
         """Clear the desk and put this trial on it; the first `advance` sets it up."""
         self._run = None
+        self._repetition = repetition
         self._candidate = candidate
         self._checkpoint = checkpoint
 
@@ -51,7 +53,7 @@ class Desk:
         """
         try:
             if self._run is None:
-                self._run = self._factory(self._candidate, self._seed)
+                self._run = self._factory(self._candidate, self._seed + self._repetition)
                 if (saved := _last_checkpoint(self._checkpoint)) is not None:
                     self._run.restore(saved)
             report = self._run.advance(samples)
@@ -69,6 +71,12 @@ class Desk:
 def checkpoint_folder(folder: Path, number: int) -> Path:
     """Return where a trial keeps its last checkpoint, the adapter included."""
     return folder / "trials" / f"{number:04d}" / "checkpoint"
+
+
+def forget(folder: Path, numbers: Iterable[int]) -> None:
+    """Delete the checkpoints of trials that will not go on."""
+    for number in numbers:
+        shutil.rmtree(checkpoint_folder(folder, number), ignore_errors=True)
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from autopeft.search.desk import Desk, Failure, checkpoint_folder
-from autopeft.search.loop import Decision, Search
+from autopeft.search.loop import Search
 from autopeft.search.searcher import RunFactory
+from autopeft.search.strategy import Decision
 from autopeft.train.result import Report
 
 
@@ -17,13 +18,13 @@ def run_locally(search: Search, factory: RunFactory, *, seed: int, folder: Path)
     Args:
         search: says what to train.
         factory: makes the runs.
-        seed: of every trial.
+        seed: of every trial's first run.
         folder: the study's; checkpoints go to `trials/NNNN/checkpoint` below it.
     """
     desk = Desk(factory, seed)
     while (trial := search.next_trial()) is not None:
         checkpoint = checkpoint_folder(folder, trial.number)
-        desk.take(trial.candidate, checkpoint)
+        desk.take(trial.candidate, checkpoint, trial.repetition)
         for samples in search.remaining(trial.number):
             outcome = desk.advance(samples)
             if settle(search, trial.number, outcome, checkpoint) is not Decision.CONTINUE:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from autopeft.plan.plan import Plan, Rejected, Verdict
-from autopeft.search.halving import Rungs, should_stop
+from autopeft.search.halving import Rungs
 from autopeft.search.observer import Observer
-from autopeft.search.searcher import Searcher
 from autopeft.search.store import StudyStore
+from autopeft.search.strategy import Begin, Decision, GoOn, Repeat, Strategy
 from autopeft.search.study import Role, Study, Trial, TrialState
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report, TrialResult
@@ -22,26 +22,34 @@ MOST_REPEATED_IN_A_ROW = 50
 MOST_FAILED_IN_A_ROW = 5
 
 
-class Decision(enum.Enum):
-    """What becomes of a trial after an evaluation."""
+@dataclass
+class _Refused:
+    """How many proposals in a row were none to begin."""
 
-    CONTINUE = "continue"
-    STOP = "stop"
-    COMPLETE = "complete"
+    known: int = 0
+    unfit: int = 0
+
+    @property
+    def too_many(self) -> str:
+        """Why to ask no more; empty while it may help."""
+        if self.known >= MOST_REPEATED_IN_A_ROW:
+            return "the searcher proposes nothing new"
+        if self.unfit >= MOST_REJECTED_IN_A_ROW:
+            return f"{self.unfit} candidates in a row did not fit the budget"
+        return ""
 
 
 class Search:
     """The state of one search; every change is in the store before anyone hears of it.
 
-    First come the trials that a crash cut off, then the baseline, then what the searcher proposes
-    and `admit` lets pass. The baseline is never stopped early, so a study always has one
-    completely trained trial, whatever the deadline.
+    First comes the baseline, then what the strategy says, as far as `admit` lets it pass. The baseline
+    is never stopped early, so a study always has one completely trained trial, whatever the deadline.
 
     Args:
         store: where the study is; trials found there are learnt from and not repeated.
         admit: the budget's verdict on a candidate; what it rejects never starts.
         baseline: the default everyone copies; None leaves it out.
-        max_trials: candidates to start over all sessions, the baseline not counted.
+        max_trials: candidates to start over all sessions, the baseline and repetitions not counted.
         deadline: `clock()` at which no trial starts any more and running ones are stopped at
             their next evaluation.
         clock: seconds that only grow.
@@ -50,7 +58,7 @@ class Search:
     def __init__(
         self,
         store: StudyStore,
-        searcher: Searcher,
+        strategy: Strategy,
         admit: Callable[[Candidate], Verdict],
         rungs: Rungs,
         metric: Metric,
@@ -62,7 +70,7 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._searcher = searcher
+        self._strategy = strategy
         self._admit = admit
         self._rungs = rungs
         self._metric = metric
@@ -74,7 +82,8 @@ class Search:
         self._counted_to = clock()
         self._trials: dict[int, Trial] = {}
         self._reports: dict[int, list[Report]] = {}
-        self._cut_off: list[int] = []
+        self._waiting: list[int] = []
+        self._under_way: set[int] = set()
         self._ended = ""
         self._failed_in_a_row = 0
         self._last_failure = ""
@@ -97,7 +106,10 @@ class Search:
             observer.study_started(study, plan, expected_trials, expected_seconds)
 
     def finish(self) -> Study:
-        """Tell the observers that the search is over, and return the study."""
+        """End what was set aside, tell the observers that the search is over, and return the study."""
+        for trial in [each for each in self._trials.values() if not each.finished]:
+            rows = sum(report.samples for report in self._reports[trial.number][-1:])
+            self._end(trial.number, "stopped", f"set aside after {rows} rows: others promised more")
         self._count_seconds()
         study = self._store.load()
         for observer in self._observers:
@@ -105,9 +117,12 @@ class Search:
         return study
 
     def next_trial(self) -> Trial | None:
-        """Return the trial to start, or to go on with where a crash cut it off; None ends the search."""
-        while self._cut_off:
-            trial = self._trials[self._cut_off.pop(0)]
+        """Return the trial to start or to go on with.
+
+        None where there is no more (then `ended` says why), or none before a running one reports.
+        """
+        while self._waiting:
+            trial = self._trials[self._waiting.pop(0)]
             if self.remaining(trial.number):
                 return self._started(trial)
             self._end(trial.number, "complete")
@@ -115,7 +130,7 @@ class Search:
             return baseline
         if not self._ended:
             self._ended = self._limit()
-        return None if self._ended else self._try_proposals()
+        return None if self._ended else self._next_move()
 
     def remaining(self, number: int) -> tuple[int, ...]:
         """Return the evaluations that a trial has before it, in training rows seen."""
@@ -126,9 +141,11 @@ class Search:
         """Record an evaluation and decide about the trial."""
         self._failed_in_a_row = 0
         decision, reason = self._decide(self._trials[number], report)
-        if decision is Decision.CONTINUE:
+        if decision in (Decision.CONTINUE, Decision.PAUSE):
             self._store.report(number, report)
             self._note(number, report)
+            if decision is Decision.PAUSE:
+                self._set_aside(number)
         elif decision is Decision.STOP:
             self._end(number, "stopped", reason, report)
         else:
@@ -145,12 +162,15 @@ class Search:
         """Learn from the trials of earlier sessions."""
         for trial in study.trials:
             self._trials[trial.number] = trial
-            if trial.state == "running":
-                self._cut_off.append(trial.number)
-                self._reports[trial.number] = list(self._store.reports(trial.number))
-            else:
+            self._strategy.started(trial)
+            if trial.finished:
                 self._reports[trial.number] = list(trial.result.reports) if trial.result else []
-                self._searcher.observe(trial)
+            else:
+                self._reports[trial.number] = list(self._store.reports(trial.number))
+            if not trial.finished and (trial.role == "baseline" or not self.remaining(trial.number)):
+                self._waiting.append(trial.number)
+            else:
+                self._strategy.observe(trial, self._reports[trial.number])
 
     def _limit(self) -> str:
         """Say which limit is reached; empty while there is none."""
@@ -158,12 +178,11 @@ class Search:
             return "the time budget is spent"
         if self._failed_in_a_row >= MOST_FAILED_IN_A_ROW:
             return f"{self._failed_in_a_row} trials in a row failed, the last one with {self._last_failure}"
-        tried = sum(
-            trial.role == "candidate" and trial.state != "rejected" for trial in self._trials.values()
-        )
-        if self._max_trials is not None and tried >= self._max_trials and not self._awaits_baseline():
-            return f"{tried} candidates have been tried"
         return ""
+
+    def _tried(self) -> int:
+        candidates = (trial for trial in self._trials.values() if trial.role == "candidate")
+        return sum(trial.state != "rejected" and not trial.repetition for trial in candidates)
 
     def _awaits_baseline(self) -> bool:
         return self._baseline is not None and all(each.role != "baseline" for each in self._trials.values())
@@ -173,26 +192,37 @@ class Search:
             return None
         return self._try(self._baseline, "baseline")
 
-    def _try_proposals(self) -> Trial | None:
-        self._ended = self._limit()
-        rejected = repeated = 0
-        tried = {trial.candidate.key for trial in self._trials.values()}
+    def _next_move(self) -> Trial | None:
+        refused = _Refused()
         while not self._ended:
-            candidate = self._searcher.propose()
-            if candidate is None:
-                self._ended = "no untried candidate that may fit is left in the space"
-            elif candidate.key in tried:
-                repeated += 1
-                if repeated >= MOST_REPEATED_IN_A_ROW:
-                    self._ended = "the searcher proposes nothing new"
-            elif (trial := self._try(candidate, "candidate")) is not None:
-                return trial
-            else:
-                tried.add(candidate.key)
-                rejected += 1
-                if rejected >= MOST_REJECTED_IN_A_ROW:
-                    self._ended = f"{rejected} candidates in a row did not fit the budget"
+            enough = self._max_trials is not None and self._tried() >= self._max_trials
+            if enough:
+                self._strategy.begin_no_more()
+            match self._strategy.propose():
+                case None if self._under_way:
+                    return None
+                case None:
+                    tried = f"{self._tried()} candidates have been tried"
+                    self._ended = (
+                        tried if enough else "no untried candidate that may fit is left in the space"
+                    )
+                case GoOn(number):
+                    return self._started(self._trials[number])
+                case Repeat(number):
+                    return self._repeat(self._trials[number])
+                case Begin(candidate):
+                    if (trial := self._begin_new(candidate, refused)) is not None:
+                        return trial
+                    self._ended = refused.too_many
         return None
+
+    def _begin_new(self, candidate: Candidate, refused: _Refused) -> Trial | None:
+        if any(trial.candidate.key == candidate.key for trial in self._trials.values()):
+            refused.known += 1
+            return None
+        trial = self._try(candidate, "candidate")
+        refused.unfit += trial is None
+        return trial
 
     def _try(self, candidate: Candidate, role: Role) -> Trial | None:
         """Start a candidate, or record that it may not start."""
@@ -206,13 +236,35 @@ class Search:
             predicted=verdict.estimate,
             reason=verdict.reason if isinstance(verdict, Rejected) else "",
         )
+        if not rejected:
+            return self._begin(trial)
+        self._keep(trial)
+        self._finished(trial)
+        return None
+
+    def _repeat(self, trial: Trial) -> Trial:
+        """Start a trial's candidate from the next seed."""
+        same = [each for each in self._trials.values() if each.candidate.key == trial.candidate.key]
+        return self._begin(
+            Trial(
+                number=len(self._trials),
+                role="candidate",
+                candidate=trial.candidate,
+                state="running",
+                predicted=trial.predicted,
+                repetition=len(same),
+            )
+        )
+
+    def _begin(self, trial: Trial) -> Trial:
+        self._keep(trial)
+        self._strategy.started(trial)
+        return self._started(trial)
+
+    def _keep(self, trial: Trial) -> None:
         self._store.add_trial(trial)
         self._trials[trial.number] = trial
         self._reports[trial.number] = []
-        if not rejected:
-            return self._started(trial)
-        self._finished(trial)
-        return None
 
     def _decide(self, trial: Trial, report: Report) -> tuple[Decision, str]:
         # Fewer rows than were asked for: the candidate's training is shorter, and over.
@@ -222,21 +274,14 @@ class Search:
             return Decision.CONTINUE, ""
         if self._clock() >= self._deadline:
             return Decision.STOP, "time budget"
-        others = self._scores_at(report.samples, but=trial.number)
-        if should_stop(report.score, others, self._rungs.reduction, self._metric):
-            diverged = math.isnan(report.score)
-            behind = f"not among the best 1/{self._rungs.reduction} of {len(others) + 1}"
-            return Decision.STOP, "diverged" if diverged else f"{behind} after {report.samples} rows"
-        return Decision.CONTINUE, ""
+        return self._strategy.judge(trial, (*self._reports[trial.number], report))
 
-    def _scores_at(self, samples: int, *, but: int) -> list[float]:
-        """Return the scores of all trials but one at their first evaluation from `samples` rows on."""
-        scores = []
-        for number, reports in self._reports.items():
-            reached = [report.score for report in reports if report.samples >= samples]
-            if reached and number != but:
-                scores.append(reached[0])
-        return scores
+    def _set_aside(self, number: int) -> None:
+        trial = self._trials[number]
+        self._under_way.discard(number)
+        self._strategy.observe(trial, self._reports[number])
+        for observer in self._observers:
+            observer.trial_paused(trial)
 
     def _end(self, number: int, state: TrialState, reason: str = "", last: Report | None = None) -> None:
         self._store.finish(number, state, reason, last)
@@ -247,9 +292,11 @@ class Search:
         )
         change = {"state": state, "reason": reason, "result": result}
         self._trials[number] = self._trials[number].model_copy(update=change)
+        self._under_way.discard(number)
         self._finished(self._trials[number])
 
     def _started(self, trial: Trial) -> Trial:
+        self._under_way.add(trial.number)
         self._count_seconds()
         for observer in self._observers:
             observer.trial_started(trial)
@@ -262,7 +309,7 @@ class Search:
             observer.trial_reported(self._trials[number], report)
 
     def _finished(self, trial: Trial) -> None:
-        self._searcher.observe(trial)
+        self._strategy.observe(trial, self._reports[trial.number])
         for observer in self._observers:
             observer.trial_finished(trial)
 

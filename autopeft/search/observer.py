@@ -21,6 +21,9 @@ class Observer(Protocol):
     def trial_reported(self, trial: Trial, report: Report) -> None:
         """Take note of an evaluation of a running trial."""
 
+    def trial_paused(self, trial: Trial) -> None:
+        """Take note that a trial is set aside after its last report; it may start again."""
+
     def trial_finished(self, trial: Trial) -> None:
         """Take note of a trial's end: complete, stopped, failed, or rejected without starting."""
 

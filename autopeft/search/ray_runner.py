@@ -20,9 +20,10 @@ from ray.tune.search import Searcher
 from autopeft.errors import AutopeftError
 from autopeft.search.desk import Failure, checkpoint_folder, reason_of
 from autopeft.search.executor import settle
-from autopeft.search.loop import Decision, Search
+from autopeft.search.loop import Search
 from autopeft.search.ray_worker import OUTCOME, Worker, unpack
 from autopeft.search.searcher import RunFactory
+from autopeft.search.strategy import Decision
 from autopeft.train.result import Report
 
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -93,8 +94,13 @@ class _Bridge:
         """Leave the search out of the copies that Tune keeps for a resumption of its own."""
         return type(None), ()
 
+    @property
+    def ended(self) -> bool:
+        """Whether no further trial starts."""
+        return self.fault is not None or bool(self._search.ended)
+
     def suggest(self) -> dict[str, Any] | None:
-        """Return the next trial as Tune's config; None ends the search."""
+        """Return the next trial as Tune's config; None where there is none, for now or for good."""
         try:
             trial = None if self.fault else self._search.next_trial()
         except Exception as error:  # noqa: BLE001 (raised again once Tune, which would hide it, has ended)
@@ -104,6 +110,7 @@ class _Bridge:
             return None
         return {
             "number": trial.number,
+            "repetition": trial.repetition,
             "candidate": trial.candidate.model_dump_json(),
             "checkpoint": str(checkpoint_folder(self._folder, trial.number)),
             "samples": list(self._search.remaining(trial.number)),
@@ -144,7 +151,7 @@ def _tune(
             num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}",
+            trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -165,8 +172,9 @@ class _Adapter(Searcher):
         super().__init__(metric=OUTCOME, mode="max")
         self._bridge = bridge
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # noqa: ARG002
-        return self._bridge.suggest() or str(Searcher.FINISHED)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # noqa: ARG002
+        config = self._bridge.suggest()
+        return str(Searcher.FINISHED) if config is None and self._bridge.ended else config
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: object = None) -> None:
         """Do nothing: the scheduler has told the search."""

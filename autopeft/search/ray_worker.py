@@ -34,7 +34,7 @@ class Worker(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Clear the desk for another trial."""
         candidate = Candidate.model_validate_json(new_config["candidate"])
-        self._desk.take(candidate, Path(new_config["checkpoint"]))
+        self._desk.take(candidate, Path(new_config["checkpoint"]), new_config["repetition"])
         self._samples = list(new_config["samples"])
         return True
 

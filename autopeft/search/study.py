@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from autopeft.cost.estimate import CostEstimate
 from autopeft.message import Message
+from autopeft.search.choosing import shrunk_means
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import Metric
@@ -21,7 +23,9 @@ class Trial(Message):
         number: counts from 0 in the order of proposal.
         role: "baseline" is the default everyone copies; it is trained to the end for comparison.
         predicted: the cost model's estimate; None for a refused candidate it could not cost.
-        state: "rejected" never started and says why; "running" includes one that a crash cut off.
+        state: "rejected" never started and says why; "running" includes one that a crash cut off, and one
+            that is set aside for now.
+        repetition: 0 trains from the study's seed, n from the n-th after it.
     """
 
     number: int
@@ -31,6 +35,7 @@ class Trial(Message):
     predicted: CostEstimate | None = None
     result: TrialResult | None = None
     reason: str = ""
+    repetition: int = 0
 
     @property
     def finished(self) -> bool:
@@ -55,22 +60,45 @@ class Study(Message):
 
     @property
     def best(self) -> Trial | None:
-        """The completely trained trial with the best validation score; ties go to fewer parameters."""
-        ranked = [trial for trial in self.trials if trial.state == "complete" and trial.result]
-        winner: Trial | None = None
-        for trial in ranked:
-            if winner is None or self._beats(trial, winner):
-                winner = trial
-        return winner
+        """The best complete trial of the configuration of which most is expected (see `choosing`).
+
+        Ties go to fewer parameters. Where nothing was repeated it is the trial with the best score.
+        """
+        runs: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            if trial.state == "complete" and trial.result and not math.isnan(trial.result.score):
+                runs.setdefault(trial.candidate.key, []).append(trial)
+        if not runs:
+            return None
+        sign = 1 if self.metric.direction == "maximize" else -1
+        groups = list(runs.values())
+        expected = shrunk_means([[sign * _score(trial) for trial in group] for group in groups])
+        _, group = max(
+            zip(expected, groups, strict=True), key=lambda pair: (pair[0], -_parameters(pair[1][0]))
+        )
+        return max(group, key=lambda trial: sign * _score(trial))
+
+    def seed_of(self, trial: Trial) -> int:
+        """Return the seed that a trial was trained from."""
+        return self.seed + trial.repetition
+
+    def runs_of(self, candidate: Candidate) -> tuple[Trial, ...]:
+        """Return the complete trials of a configuration: one, or several from different seeds."""
+        return tuple(
+            trial
+            for trial in self.trials
+            if trial.state == "complete" and trial.candidate.key == candidate.key
+        )
 
     @property
     def baseline(self) -> Trial | None:
         """The default configuration's trial."""
         return next((trial for trial in self.trials if trial.role == "baseline"), None)
 
-    def _beats(self, one: Trial, other: Trial) -> bool:
-        mine = one.result.score if one.result else float("nan")
-        theirs = other.result.score if other.result else float("nan")
-        if mine == theirs and one.predicted and other.predicted:
-            return one.predicted.trainable_params < other.predicted.trainable_params
-        return self.metric.better(mine, theirs)
+
+def _score(trial: Trial) -> float:
+    return trial.result.score if trial.result else math.nan
+
+
+def _parameters(trial: Trial) -> int:
+    return trial.predicted.trainable_params if trial.predicted else 0

@@ -94,6 +94,10 @@ class ConsoleObserver:
                 f"step={format_seconds(report.step_seconds)} peak={format_bytes(report.peak_bytes)}"
             )
 
+    def trial_paused(self, trial: Trial) -> None:
+        """Take the trial from the running ones."""
+        self._running.pop(trial.number, None)
+
     def trial_finished(self, trial: Trial) -> None:
         """Write how the trial ended; the line stays above the live display."""
         self._running.pop(trial.number, None)

@@ -94,6 +94,9 @@ class MlflowObserver:
         """Log an evaluation."""
         self._put(functools.partial(MlflowRuns.trial_reported, trial=trial, report=report))
 
+    def trial_paused(self, trial: Trial) -> None:
+        """Leave the trial's run as it is: it may go on."""
+
     def trial_finished(self, trial: Trial) -> None:
         """End the trial's run."""
         self._put(functools.partial(MlflowRuns.trial_finished, trial=trial))

@@ -12,10 +12,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toy_training import ACCURACY, Recorder, ToyFactory, admit_all, toy_plan, toy_space
 
-from autopeft.search.halving import plan_rungs
+from autopeft.search.halving import Rungs, plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.optuna_searcher import OptunaSearcher
+from autopeft.search.searcher import Searcher
 from autopeft.search.store import StudyStore
+from autopeft.search.strategy import Halving
 from autopeft.space.search_space import warm_start
 
 
@@ -46,13 +48,16 @@ def make_search(store: StudyStore, recorder: Recorder) -> Callable[..., Search]:
         searcher = OptunaSearcher(space, seed=1, metric=ACCURACY, warm=warm_start(space))
         given: dict[str, object] = {
             "store": store,
-            "searcher": searcher,
             "admit": admit_all,
             "rungs": plan_rungs(50),
             "metric": ACCURACY,
             "observers": [recorder],
             "max_trials": 6,
         }
-        return Search(**(given | changes))  # type: ignore[arg-type]
+        given |= changes
+        rungs: Rungs = given["rungs"]  # type: ignore[assignment]
+        chosen: Searcher = given.pop("searcher", searcher)  # type: ignore[assignment]
+        given.setdefault("strategy", Halving(chosen, rungs.reduction, ACCURACY))
+        return Search(**given)  # type: ignore[arg-type]
 
     return make

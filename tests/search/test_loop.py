@@ -17,8 +17,9 @@ from autopeft.plan.plan import Rejected
 from autopeft.search.desk import checkpoint_folder
 from autopeft.search.executor import run_locally
 from autopeft.search.halving import Rungs
-from autopeft.search.loop import Decision, Search
+from autopeft.search.loop import Search
 from autopeft.search.store import StudyStore
+from autopeft.search.strategy import Decision
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
@@ -271,6 +272,7 @@ from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.optuna_searcher import OptunaSearcher
 from autopeft.search.store import StudyStore
+from autopeft.search.strategy import Halving
 from autopeft.space.candidate import Candidate
 from toy_training import Recorder
 
@@ -282,7 +284,8 @@ folder = Path(sys.argv[2])
 store = StudyStore(folder / "study.sqlite")
 with store.claimed():
     search = Search(
-        store, OptunaSearcher(toy_space(), seed=1, metric=ACCURACY), admit_all, plan_rungs(60), ACCURACY,
+        store, Halving(OptunaSearcher(toy_space(), seed=1, metric=ACCURACY), 3, ACCURACY), admit_all,
+        plan_rungs(60), ACCURACY,
         [Saying()], baseline=Candidate(method="lora", rank=16), max_trials=5,
     )
     run_locally(search, ToyFactory(folder / "made.txt", pause=0.002), seed=1, folder=folder)

@@ -92,6 +92,7 @@ from autopeft.search.loop import Search
 from autopeft.search.optuna_searcher import OptunaSearcher
 from autopeft.search.ray_runner import run_on_ray
 from autopeft.search.store import StudyStore
+from autopeft.search.strategy import Halving
 from autopeft.space.candidate import Candidate
 
 class Saying(Recorder):
@@ -102,7 +103,8 @@ folder = Path(sys.argv[2])
 store = StudyStore(folder / "study.sqlite")
 with store.claimed():
     search = Search(
-        store, OptunaSearcher(toy_space(), seed=1, metric=ACCURACY), admit_all, plan_rungs(60), ACCURACY,
+        store, Halving(OptunaSearcher(toy_space(), seed=1, metric=ACCURACY), 3, ACCURACY), admit_all,
+        plan_rungs(60), ACCURACY,
         [Saying()], baseline=Candidate(method="lora", rank=16), max_trials=5,
     )
     factory = ToyFactory(folder / "made.txt", pause=0.01)

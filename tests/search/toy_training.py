@@ -124,6 +124,9 @@ class Recorder:
     def trial_reported(self, trial: Trial, report: Report) -> None:
         self.events.append(("reported", trial.number))
 
+    def trial_paused(self, trial: Trial) -> None:
+        self.events.append(("paused", trial.number))
+
     def trial_finished(self, trial: Trial) -> None:
         self.events.append((trial.state, trial.number))
 

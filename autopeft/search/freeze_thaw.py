@@ -1,0 +1,243 @@
+"""FreezeThaw: begins, sets aside and takes up trainings by what their curves promise.
+
+Every training stops at its first evaluation. Whenever the machine is free, the search takes the step that
+promises most for its cost: one more piece of a training that was set aside, or a new candidate. What each
+promises is the expected improvement of its final score by a model of all curves (see `surrogate`). After
+Swersky, Snoek and Adams 2014 (arXiv:1406.3896); that pieces of training are the unit of choice also after
+Wistuba et al. 2022 (DyHPO, arXiv:2202.09774).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from autopeft.search.choosing import shrunk_means
+from autopeft.search.encoding import LENGTHS, Encoding
+from autopeft.search.halving import Rungs
+from autopeft.search.pool import Pool
+from autopeft.search.strategy import Begin, Decision, GoOn, Move, Repeat
+from autopeft.search.study import Trial
+from autopeft.search.surrogate import Array, Curve, Surrogate, expected_improvement
+from autopeft.space.candidate import Candidate
+from autopeft.space.search_space import SearchSpace
+from autopeft.train.result import Report
+from autopeft.workload.dataset import Metric
+
+_FEWEST_CURVES = 2
+"""Before so many candidates have a score, the usual ones are tried."""
+_TUNED_EVERY = 8
+"""Reports after which the model's parameters are fitted anew."""
+_BLIND_EVERY = 4
+"""One in so many new candidates is drawn blindly, whatever the model believes."""
+_TOO_NEAR = 0.1
+"""Two candidates whose features differ by less are one; a tenth of a decade of the learning rate, for one."""
+_RATE_PENALTY = 0.5
+"""A learning rate one decade from the usual one is believed to cost so many standard deviations of scores."""
+
+_LAST_SHARE = 0.3
+"""Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
+_REPEATED = 2
+_RUNS = 3
+"""So many leaders are trained so many times each, to tell merit from luck."""
+_WORTHWHILE = 0.05
+"""Where a search may begin no more, it ends when no step promises this share of the scores' spread."""
+
+_State = Literal["running", "paused", "complete", "out"]
+
+
+@dataclass
+class _Arm:
+    """A candidate that was begun."""
+
+    candidate: Candidate
+    state: _State
+    shares: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+class FreezeThaw:
+    """Spends each piece of training where most is expected of it.
+
+    Args:
+        rungs: when trainings are evaluated.
+        warm: candidates to begin with, best first.
+        share_left: how much of the budget is left, from 0 to 1; the last `_LAST_SHARE` is spent on the
+        leaders. patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        rungs: Rungs,
+        *,
+        seed: int,
+        metric: Metric,
+        warm: Sequence[Candidate],
+        share_left: Callable[[], float] = lambda: 1.0,
+        luck: float = 0.3,
+        patience: float = 0.5,
+    ) -> None:
+        self._rungs = rungs
+        self._metric = metric
+        self._warm = list(warm)
+        self._patience = patience
+        self._luck = luck
+        self._chosen: list[str] = []
+        self._share_left = share_left
+        self._pool = Pool(space, random.Random(seed))
+        self._encoding = Encoding(space)
+        self._surrogate = Surrogate(self._encoding.groups, LENGTHS)
+        self._arms: dict[int, _Arm] = {}
+        self._enough = False
+        self._reports_since_tuned = _TUNED_EVERY
+        self._planned: Move | None = None
+
+    def propose(self) -> Move | None:
+        """Return the most promising step."""
+        move, self._planned = self._planned or self._most_promising(), None
+        if isinstance(move, GoOn):
+            self._arms[move.number].state = "running"
+        return move
+
+    def begin_no_more(self) -> None:
+        """Only go on with what is under way."""
+        self._enough = True
+        if isinstance(self._planned, Begin):
+            self._planned = None
+
+    def started(self, trial: Trial) -> None:
+        """Know the trial."""
+        if trial.number not in self._arms:
+            self._arms[trial.number] = _Arm(trial.candidate, "running")
+            self._pool.take(trial.candidate)
+
+    def judge(self, trial: Trial, reports: Sequence[Report]) -> tuple[Decision, str]:
+        """Go on while nothing else promises more."""
+        self._learn(trial.number, reports)
+        if math.isnan(reports[-1].score):
+            return Decision.STOP, "diverged"
+        if trial.repetition:
+            return Decision.CONTINUE, ""
+        arm = self._arms[trial.number]
+        arm.state = "paused"
+        self._planned = self._most_promising()
+        if self._planned != GoOn(trial.number):
+            return Decision.PAUSE, ""
+        arm.state, self._planned = "running", None
+        return Decision.CONTINUE, ""
+
+    def observe(self, trial: Trial, reports: Sequence[Report]) -> None:
+        """Learn from a trial that is finished, set aside or rejected."""
+        if trial.state == "rejected":
+            self._pool.refuse(trial.candidate)
+            return
+        self._learn(trial.number, reports)
+        arm = self._arms[trial.number]
+        arm.state = "paused" if not trial.finished else "complete" if trial.state == "complete" else "out"
+        if trial.state == "failed" and not reports:
+            worst = min((each.scores[0] for each in self._arms.values() if each.scores), default=None)
+            if worst is not None:
+                arm.shares, arm.scores = (self._share(self._rungs.samples[0]),), (worst,)
+
+    def _learn(self, number: int, reports: Sequence[Report]) -> None:
+        arm = self._arms[number]
+        known = [report for report in reports if not math.isnan(report.score)]
+        if len(known) > len(arm.shares):
+            self._reports_since_tuned += 1
+        arm.shares = tuple(self._share(report.samples) for report in known)
+        sign = 1.0 if self._metric.direction == "maximize" else -1.0
+        arm.scores = tuple(sign * report.score for report in known)
+
+    def _share(self, samples: int) -> float:
+        return min(1.0, samples / self._rungs.samples[-1])
+
+    def _most_promising(self) -> Move | None:
+        last = self._share_left() < _LAST_SHARE
+        while self._warm and not self._enough and not last:
+            candidate = self._warm.pop(0)
+            if self._pool.takes(candidate):
+                return Begin(candidate)
+        arms = {number: arm for number, arm in self._arms.items() if arm.scores}
+        paused = [number for number, arm in arms.items() if arm.state == "paused"]
+        fresh = (
+            [] if self._enough or last else self._pool.offer([arm.candidate for arm in self._leaders(arms)])
+        )
+        begun = sum(arm.state != "out" or bool(arm.scores) for arm in self._arms.values())
+        if len(arms) < _FEWEST_CURVES or (fresh and begun % _BLIND_EVERY == 0):
+            return Begin(fresh[0]) if fresh else GoOn(paused[0]) if paused else None
+        if not paused and not fresh:
+            return self._repetition()
+        fresh = list(self._unlike(fresh, [arm.candidate for arm in arms.values()]))
+        values = self._promises(arms, paused, fresh)
+        chosen = int(np.argmax(values))
+        if not fresh and values[chosen] < _WORTHWHILE * self._surrogate.spread:
+            return self._repetition()
+        return GoOn(paused[chosen]) if chosen < len(paused) else Begin(fresh[chosen - len(paused)])
+
+    def _unlike(self, fresh: Sequence[Candidate], known: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Return those that are not nearly what was tried."""
+        if not fresh:
+            return fresh
+        apart = np.abs(self._encoding.features(fresh)[:, None] - self._encoding.features(known)[None]).max(2)
+        return [candidate for candidate, near in zip(fresh, apart.min(1), strict=True) if near > _TOO_NEAR]
+
+    def _repetition(self) -> Move | None:
+        """Return the leader that was trained the fewest times; None when all were trained often enough."""
+        runs: dict[str, list[int]] = {}
+        begun: Counter[str] = Counter()
+        for number, arm in self._arms.items():
+            begun[arm.candidate.key] += arm.state in ("complete", "running")
+            if arm.state == "complete":
+                runs.setdefault(arm.candidate.key, []).append(number)
+        if not runs:
+            return None
+        expected = shrunk_means([[self._arms[each].scores[-1] for each in group] for group in runs.values()])
+        ranked = [key for _, key in sorted(zip(expected, runs, strict=True), reverse=True)]
+        # Chosen once: a leader that falls behind when it is repeated must not hand its place on without end.
+        self._chosen += [key for key in ranked if key not in self._chosen][: _REPEATED - len(self._chosen)]
+        leader = min(self._chosen, key=lambda key: begun[key])
+        return Repeat(runs[leader][0]) if begun[leader] < _RUNS else None
+
+    def _promises(self, arms: dict[int, _Arm], paused: Sequence[int], fresh: Sequence[Candidate]) -> Array:
+        """Return the expected improvement for the cost of each option, the paused ones first."""
+        order = list(arms)
+        known = self._encoding.features([arm.candidate for arm in arms.values()])
+        curves = [
+            Curve(features, arm.shares, arm.scores)
+            for features, arm in zip(known, arms.values(), strict=True)
+        ]
+        tune = self._reports_since_tuned >= _TUNED_EVERY
+        self._surrogate.fit(curves, prior_mean=_believed(known), tune=tune)
+        self._reports_since_tuned = 0 if tune else self._reports_since_tuned
+        owners = [order.index(number) for number in paused]
+        done = [place for place, arm in enumerate(arms.values()) if arm.state == "complete"]
+        features = np.concatenate((known[owners], self._encoding.features(fresh)))
+        belief = self._surrogate.final(
+            *(features, [*owners, *(None for _ in fresh)], _believed(features)), luck=self._luck
+        )
+        # What is to be surpassed is what the best is worth, not what luck gave it.
+        best = float(belief.mean.max())
+        if done:
+            best = float(self._surrogate.final(known[done], done, _believed(known[done])).mean.max())
+        costs = [self._cost(arms[number].shares[-1]) for number in paused] + [self._cost(0.0)] * len(fresh)
+        return np.asarray(expected_improvement(belief, best) / costs)
+
+    def _cost(self, share: float) -> float:
+        """Return what going on costs, as a share of a training."""
+        following = next(each for each in map(self._share, self._rungs.samples) if each > share)
+        return float((following - share) ** (1 - self._patience) * (1 - share) ** self._patience)
+
+    def _leaders(self, arms: dict[int, _Arm]) -> list[_Arm]:
+        return sorted(arms.values(), key=lambda arm: (len(arm.scores), arm.scores[-1]))[-3:]
+
+
+def _believed(features: Array) -> Sequence[float]:
+    """Return what is believed before any trial, in standard deviations of scores: rates far off do worse."""
+    return list(-_RATE_PENALTY * np.minimum(features[:, 0] ** 2, 4.0))

@@ -1,0 +1,138 @@
+"""Contenders: the searches that are held against autopeft's, on the same recordings."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from replay import Recording, Table, Trace
+
+from autopeft.space.candidate import Candidate, Scalar
+from autopeft.space.domain import Domain, assemble
+from autopeft.space.search_space import SearchSpace, active
+
+
+_MOST_ASKED = 1000
+_RATE = "training.learning_rate"
+
+
+def random_search(table: Table, seed: int, trials: int) -> Trace:
+    """Train `trials` candidates, drawn without replacement, each to its end."""
+    every = table.candidates()
+    trace = Trace()
+    for candidate in random.Random(seed).sample(every, min(trials, len(every))):
+        _train(trace, table.recordings[candidate.key, 0])
+    return trace
+
+
+def tpe_with_asha(
+    table: Table, seed: int, *, reduction: int, budget_samples: float, enough: float = math.inf
+) -> Trace:
+    """Run Ray Tune's `OptunaSearch` (TPE) under its `ASHAScheduler`, one trial after the other.
+
+    The two are Ray's own; what is left out is the training and Tune's event loop between them. The space is
+    handed over as a define-by-run function, which is Ray's way for spaces with conditions; learning rates are
+    drawn from a log-uniform range, as everybody does, and rounded to the nearest recorded one. A configuration that
+    comes again has its known curve and costs nothing.
+    """
+    import optuna
+    from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rungs = table.rungs.samples
+    searcher = OptunaSearch(
+        space=lambda trial: _suggested(table.space, trial), metric="score", mode="max", seed=seed
+    )
+    scheduler = ASHAScheduler(
+        *("samples", "score", "max"), max_t=rungs[-1], grace_period=rungs[0], reduction_factor=reduction
+    )
+    trace = Trace()
+    tried: set[str] = set()
+    number = 0
+    while (
+        number < _MOST_ASKED
+        and (not trace.samples or trace.samples[-1] < budget_samples)
+        and not (trace.best and trace.best[-1] >= enough)
+    ):
+        trial = _Trial(f"{number}")
+        number += 1
+        config = searcher.suggest(trial.trial_id)
+        candidate = _candidate(table.space, config)
+        if (candidate.key, 0) not in table.recordings:
+            searcher.on_trial_complete(trial.trial_id, error=True)
+            continue
+        recording = table.recordings[candidate.key, 0]
+        known = candidate.key in tried
+        tried.add(candidate.key)
+        scheduler.on_trial_add(None, trial)
+        seen, result = 0, {}
+        for point in recording.points:
+            result = {"samples": point.samples, "score": point.score, "training_iteration": point.samples}
+            last = point.samples == rungs[-1]
+            paid = 0 if known else 1
+            _step(trace, paid * (point.samples - seen), paid * point.seconds, point.score if last else None)
+            seen = point.samples
+            if not last:
+                searcher.on_trial_result(trial.trial_id, result)
+            if scheduler.on_trial_result(None, trial, result) != TrialScheduler.CONTINUE:
+                break
+        scheduler.on_trial_complete(None, trial, result)
+        searcher.on_trial_complete(trial.trial_id, result)
+    return trace
+
+
+@dataclass
+class _Trial:
+    """As much of Tune's trial as its scheduler looks at."""
+
+    trial_id: str
+
+
+def _train(trace: Trace, recording: Recording) -> None:
+    seen = 0
+    for point in recording.points:
+        last = point is recording.points[-1]
+        _step(trace, point.samples - seen, point.seconds, point.score if last else None)
+        seen = point.samples
+
+
+def _step(trace: Trace, samples: int, seconds: float, final: float | None) -> None:
+    before = trace.seconds[-1] if trace.seconds else 0.0
+    trace.add(samples, before + seconds, final)
+
+
+def _suggested(space: SearchSpace, trial: Any) -> None:
+    values: dict[str, Scalar] = {}
+    while (domain := _open(space, values)) is not None:
+        listed = domain.allowed.values
+        name = _name(space, domain)
+        if domain.field == _RATE:
+            drawn = trial.suggest_float(name, min(listed), max(listed), log=True)
+        else:
+            drawn = trial.suggest_categorical(name, list(listed))
+        values[domain.field] = _listed(domain, drawn)
+
+
+def _candidate(space: SearchSpace, config: dict[str, Any]) -> Candidate:
+    values: dict[str, Scalar] = {}
+    while (domain := _open(space, values)) is not None:
+        values[domain.field] = _listed(domain, config[_name(space, domain)])
+    return assemble({**space.fixed, **values})
+
+
+def _open(space: SearchSpace, values: dict[str, Scalar]) -> Domain | None:
+    return next((each for each in active(space, values) if each.field not in values), None)
+
+
+def _name(space: SearchSpace, domain: Domain) -> str:
+    same = [each for each in space.domains if each.field == domain.field]
+    return domain.field if len(same) == 1 else f"{domain.field}#{same.index(domain)}"
+
+
+def _listed(domain: Domain, value: Any) -> Scalar:
+    if domain.field != _RATE:
+        return value
+    return min(domain.allowed.values, key=lambda each: abs(math.log(each / value)))
