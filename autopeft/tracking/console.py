@@ -175,17 +175,15 @@ class ConsoleObserver:
         done, spent, needed = self._progress()
         total = max(self._expected_trials, math.ceil(done), 1)
         head = Table.grid(padding=(0, 1))
+        to_go = "" if needed is None else f", about {format_seconds(needed)} to go"
+        bar = ProgressBar(total=total, completed=done, width=20)
+        head.add_row(bar, f"{self._finished()}/{total} trials{to_go}")
         times = f"{format_seconds(spent)} spent"
-        if needed is not None:
-            times += f", about {format_seconds(needed)} to go"
         limit = self._plan.budget.time if self._plan else None
         if limit:
             before = self._study.seconds if self._study else 0.0
             times += f", {format_seconds(max(0.0, limit - before - spent))} left of {format_seconds(limit)}"
-        head.add_row(
-            ProgressBar(total=total, completed=done, width=20), f"{self._finished()}/{total} trials", times
-        )
-        return Group(head, Text(self._counts(), style="dim"), self._table())
+        return Group(head, Text(times), Text(self._counts(), style="dim"), self._table())
 
     def _counts(self) -> str:
         """Say how many trials run and how the others ended."""
@@ -198,18 +196,22 @@ class ConsoleObserver:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
         for name in ("", "rows", self._clean(self._metric())):
             table.add_column(name, no_wrap=True)
-        table.add_column("configuration", no_wrap=True, overflow="ellipsis")
+        table.add_column("configuration")  # which alone gives way where the console is narrow
         best = self._best()
         if best is not None and best.result is not None:
             seen = f"{best.result.reports[-1].samples:,}" if best.result.reports else ""
             label = self._clean(best.candidate.label)
             row = (f"best so far: trial {best.number}", seen, f"{best.result.score:.4f}", label)
-            table.add_row(*(Text(cell) for cell in row), style="bold")
+            table.add_row(*_cells(row), style="bold")
         for trial, report, rows in list(self._running.values()):
             seen, score = "starting", ""
             if report is not None:
                 seen = f"{report.samples:,}/{rows:,}" if rows else f"{report.samples:,}"
                 score = f"{report.score:.4f}"
             row = (f"running: trial {trial.number}", seen, score, self._clean(trial.candidate.label))
-            table.add_row(*(Text(cell) for cell in row), style="dim")
+            table.add_row(*_cells(row), style="dim")
         return table
+
+
+def _cells(row: tuple[str, ...]) -> list[Text]:
+    return [Text(cell, no_wrap=True, overflow="ellipsis") for cell in row]

@@ -9,12 +9,14 @@ second set of weights, and no method has to be trusted to put back what it chang
 from __future__ import annotations
 
 import copy
+import itertools
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,28 +59,26 @@ class Pristine:
         """Take over a model on the host; it can be used no more.
 
         Raises:
-            TypeError: it has weights that cannot be mapped (torchao's), or this is not Linux.
+            TypeError: it has weights that cannot be mapped (torchao's, or some that overlap), or this is not
+                Linux.
         """
         if sys.platform != "linux":
             raise TypeError("weights can be kept on Linux only")
-        self._files: list[BinaryIO] = []
+        self._files: list[int] = []
+        weakref.finalize(self, _close, self._files)
         self._opened: dict[str, int] = {}
         self._own: int | None = None
         self.bytes_in_memory = 0
         regions = _mapped_checkpoints()
         self._places: dict[str, _Place] = {}
-        tensor: Any
-        for name, tensor in _tensors(model):
-            if is_traceable_wrapper_subclass(tensor) or tensor.device.type != "cpu":
-                raise TypeError(f"{name} is a {type(tensor).__name__} on {tensor.device}")
-            if tensor.nbytes >= _LEAST_BYTES:
-                self._places[name] = self._put(tensor, regions)
+        for name, tensor in _placeable(model):
+            self._places[name] = self._put(tensor, regions)
         self._skeleton = model
 
     def copy(self) -> PreTrainedModel:
         """Return the model as it was, to do with as one likes."""
         model = copy.deepcopy(self._skeleton)
-        maps = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) for file in self._files]
+        maps = [mmap.mmap(file, 0, access=mmap.ACCESS_COPY) for file in self._files]
         found: dict[str, Any] = dict(_tensors(model))
         for name, place in self._places.items():
             count = place.shape.numel()
@@ -92,7 +92,7 @@ class Pristine:
 
     def _put(self, tensor: Any, regions: list[_Region]) -> _Place:
         """See where a tensor lies, or put it into the file in memory, and leave none of it in the model."""
-        data = tensor.data.contiguous()
+        data = tensor.data
         raw = data.view(-1).view(torch.uint8).numpy()
         file, offset = self._in_checkpoint(raw, data.dtype.itemsize, regions) or self._in_memory(raw)
         attributes = {name: value for name, value in vars(tensor).items() if isinstance(value, torch.Tensor)}
@@ -115,12 +115,12 @@ class Pristine:
         offset = first + at - start
         if path not in self._opened:
             try:
-                self._files.append(open(path, "rb", buffering=0))  # noqa: SIM115 (closed with this object)
+                self._files.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             except OSError:
                 return None
             self._opened[path] = len(self._files) - 1
         file = self._opened[path]
-        descriptor = self._files[file].fileno()
+        descriptor = self._files[file]
         same = offset % unit == 0 and all(
             os.pread(descriptor, _CHUNK, offset + begin)[: raw.nbytes - begin]
             == raw[begin : begin + _CHUNK].tobytes()
@@ -131,10 +131,10 @@ class Pristine:
     def _in_memory(self, raw: NDArray[np.uint8]) -> tuple[int, int]:
         """Write a tensor behind what the file in memory holds."""
         if self._own is None:
-            self._files.append(open(os.memfd_create("base"), "r+b", buffering=0))  # noqa: SIM115
+            self._files.append(os.memfd_create("base"))
             self._own = len(self._files) - 1
         offset = -(-self.bytes_in_memory // _ALIGNED) * _ALIGNED
-        descriptor, done = self._files[self._own].fileno(), 0
+        descriptor, done = self._files[self._own], 0
         while done < raw.nbytes:
             done += os.pwrite(descriptor, raw[done : done + _CHUNK].tobytes(), offset + done)
         self.bytes_in_memory = offset + raw.nbytes
@@ -145,6 +145,21 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield parameters and buffers, those that are tied once."""
     yield from model.named_parameters()
     yield from model.named_buffers()
+
+
+def _placeable(model: PreTrainedModel) -> list[tuple[str, Any]]:
+    """Return the tensors that are large enough to be kept in a file, and in one piece."""
+    found: list[tuple[str, Any]] = []
+    tensor: Any
+    for name, tensor in _tensors(model):
+        if is_traceable_wrapper_subclass(tensor) or tensor.device.type != "cpu":
+            raise TypeError(f"{name} is a {type(tensor).__name__} on {tensor.device}")
+        if tensor.nbytes >= _LEAST_BYTES and tensor.is_contiguous():
+            found.append((name, tensor))
+    ends = sorted((each.data_ptr(), each.data_ptr() + each.nbytes) for _, each in found)
+    if any(end > begin for (_, end), (begin, _) in itertools.pairwise(ends)):
+        raise TypeError("two weights share memory, which their copies would not")
+    return found
 
 
 def _take_in(model: PreTrainedModel) -> None:
@@ -167,3 +182,8 @@ def _mapped_checkpoints() -> list[_Region]:
                 start, end = (int(part, 16) for part in fields[0].split("-"))
                 found.append((start, end, int(fields[2], 16), fields[5]))
     return found
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)

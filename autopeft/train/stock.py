@@ -91,7 +91,7 @@ class Stock:
         try:
             pristine = Pristine(model)
             found = pristine.copy()
-        except (TypeError, RuntimeError):  # weights that cannot be mapped, a module that cannot be copied
+        except (OSError, TypeError, RuntimeError):  # weights that cannot be kept, a module that has no copy
             self._unfit.add(key[0])
             torch.set_rng_state(state)
             return load_backbone(self._base, self._dataset, asked)

@@ -135,6 +135,31 @@ def test_copies_take_no_second_set_of_weights(tmp_path, sentiment) -> None:
         assert _anonymous_bytes() - before < 0.2 * weights
 
 
+def test_weights_that_share_memory_are_not_kept(encoder_with_weights, sentiment) -> None:
+    model = load_backbone(encoder_with_weights, sentiment, KINDS["adapter"])
+    shared = torch.zeros(4000)
+    model.register_buffer("one", shared[:2000])
+    model.register_buffer("other", shared[1000:3000])
+    with pytest.raises(TypeError, match="share memory"):
+        Pristine(model)
+
+
+def test_a_model_that_cannot_be_copied_is_loaded_for_each_trial(
+    encoder_with_weights, sentiment, monkeypatch
+) -> None:
+    stock = Stock(encoder_with_weights, sentiment)
+    monkeypatch.setattr(torch.nn.Module, "__deepcopy__", _refuse, raising=False)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(stock.backbone(KINDS["adapter"]).state_dict())
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+def _refuse(module: torch.nn.Module, memo: object) -> torch.nn.Module:
+    raise TypeError("this module has no copy")
+
+
 def _outcome(run: Trainer) -> tuple[object, ...]:
     report = run.advance(10**9)
     trained = {name: p.detach() for name, p in run.model.named_parameters() if p.requires_grad}
