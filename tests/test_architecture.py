@@ -103,7 +103,7 @@ MACHINERY: dict[str, set[str]] = {
     # Training adapts a model and turns its rows into batches; both exist once.
     "train": {
         *("methods.adapt", "methods.backbone", "methods.heads", "methods.preparing"),
-        "methods.starts",
+        *("methods.registry", "methods.starts"),
         *("workload.tokens", "workload.batching"),
         *("workload.images", "workload.sounds", "workload.senses", "workload.measuring"),
     },

@@ -19,7 +19,7 @@ def run(request: Request, as_json: Json = False) -> int:
     from autopeft.tracking.console import ConsoleObserver
 
     console = screen.stderr() if as_json else screen.stdout()
-    with screen.clean_stdout(when=as_json), screen.counting() as progress:
+    with screen.clean_stdout(when=as_json), screen.counting(console) as progress:
         facts = pipeline.run(request, [ConsoleObserver(console)], progress)
     wide = console.width >= screen.WIDEST
     screen.show(facts, lambda answer: summary.summary(answer, wide=wide), as_json=as_json)

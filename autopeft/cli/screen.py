@@ -67,18 +67,25 @@ def clean_stdout(*, when: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Callable[[str, int, int], None]]:
+def counting(stages: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
     """Give a callback (what, done, of all) that keeps one line on stderr up to date.
 
     Off a terminal it writes a line now and then, so that a log of something long is not silent.
+
+    Args:
+        stages: where a line goes for each new thing that is done, off a terminal.
     """
     console = stderr()
     if not console.is_terminal:
         start = said = time.monotonic()
+        doing = ""
 
         def log(what: str, done: int, total: int) -> None:
-            nonlocal said
+            nonlocal said, doing
             now = time.monotonic()
+            if stages is not None and what != doing and not stages.is_terminal:
+                stages.print(what, soft_wrap=True)
+            doing = what
             if done < total > 1 and now - said >= LOG_SECONDS:
                 said = now
                 sys.stderr.write(f"autopeft: {what} {done}/{total}, {now - start:.0f} s\n")

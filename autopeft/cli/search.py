@@ -19,7 +19,7 @@ def search(request: Request, as_json: Json = False) -> int:
     from autopeft.tracking.console import ConsoleObserver
 
     console = screen.stderr() if as_json else screen.stdout()
-    with screen.clean_stdout(when=as_json), screen.counting() as progress:
+    with screen.clean_stdout(when=as_json), screen.counting(console) as progress:
         study = pipeline.search(request, [ConsoleObserver(console)], progress)
     screen.show(study, tables.study, as_json=as_json)
     return Exit.DONE

@@ -19,6 +19,7 @@ def plan_space(planner: Planner, inputs: Inputs, limit: int, progress: Progress,
     """
     rest = [c for c in footprints(inputs.space, limit) if c.footprint != inputs.baseline.footprint]
     candidates = [inputs.baseline, *rest]
+    progress("costing configurations", 0, len(candidates))
     return planner.plan(
         inputs.space.name,
         candidates,

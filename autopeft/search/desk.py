@@ -11,11 +11,14 @@ from pathlib import Path
 from autopeft.errors import StorageError
 from autopeft.files import make_folder
 from autopeft.search.searcher import RunFactory, TrialRun
+from autopeft.search.shortage import OUT_OF_MEMORY
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_MEMORY_SIGNS = ("out of memory", "outofmemory", "allocate memory", "not enough memory", "memoryerror")
+_MEMORY_SIGNS = (
+    *("out of memory", "outofmemory", "allocate memory", "not enough memory", "memoryerror", "bad_alloc"),
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def reason_of(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     short_of_memory = isinstance(error, MemoryError) or any(sign in text.lower() for sign in _MEMORY_SIGNS)
-    return f"out of memory ({text})" if short_of_memory else text
+    return f"{OUT_OF_MEMORY} ({text})" if short_of_memory else text
 
 
 def _save_checkpoint(run: TrialRun, folder: Path) -> None:

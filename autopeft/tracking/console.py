@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from autopeft.search.study import Study, Trial
 from autopeft.train.result import Report
 from autopeft.units import format_bytes, format_limit, format_seconds
 
-WIDTH = 100
 _STYLES = {"complete": "green", "stopped": "yellow", "failed": "red", "rejected": "dim"}
+_WORDS = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "rejected": "refused"}
 
 
 class Running(NamedTuple):
@@ -142,8 +143,7 @@ class ConsoleObserver:
 
     def _line(self, text: str, style: str = "") -> None:
         flat = self._clean(text)
-        short = flat if len(flat) <= WIDTH else flat[: WIDTH - 3] + "..."
-        self._tolerant(lambda: self._console.print(Text(short, style=style), soft_wrap=True))
+        self._tolerant(lambda: self._console.print(Text(flat, style=style), soft_wrap=True))
 
     def _clean(self, text: str) -> str:
         """Keep a text on its line, without control signs and in what the console can encode."""
@@ -179,29 +179,43 @@ class ConsoleObserver:
         done, spent, needed = self._progress()
         total = max(self._expected_trials, math.ceil(done), 1)
         head = Table.grid(padding=(0, 1))
+        to_go = "" if needed is None else f", about {format_seconds(needed)} to go"
+        bar = ProgressBar(total=total, completed=done, width=20)
+        head.add_row(bar, f"{self._finished()}/{total} trials{to_go}")
         times = f"{format_seconds(spent)} spent"
-        if needed is not None:
-            times += f", about {format_seconds(needed)} to go"
         limit = self._plan.budget.time if self._plan else None
         if limit:
             before = self._study.seconds if self._study else 0.0
             times += f", {format_seconds(max(0.0, limit - before - spent))} left of {format_seconds(limit)}"
-        head.add_row(
-            ProgressBar(total=total, completed=done, width=20), f"{self._finished()}/{total} trials", times
-        )
-        lines: list[Text | Table] = [head]
+        return Group(head, Text(times), Text(self._counts(), style="dim"), self._table())
+
+    def _counts(self) -> str:
+        """Say how many trials run and how the others ended."""
+        ended: Counter[str] = Counter(trial.state for trial in self._done.values())
+        parts = [f"{len(self._running)} running", *(f"{ended[each]} {_WORDS[each]}" for each in _WORDS)]
+        return ", ".join(parts)
+
+    def _table(self) -> Table:
+        """Draw the best trial and those that run."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+        for name in ("", "rows", self._clean(self._metric())):
+            table.add_column(name, no_wrap=True)
+        table.add_column("configuration")  # which alone gives way where the console is narrow
         best = self._best()
         if best is not None and best.result is not None:
-            said = self._clean(f"best {self._metric()} {best.result.score:.4f} {best.candidate.label}")
-            lines.append(Text(said, style="bold", overflow="ellipsis", no_wrap=True))
-        running = Table.grid(padding=(0, 2))
-        running.add_column(no_wrap=True, overflow="ellipsis")
+            seen = f"{best.result.reports[-1].samples:,}" if best.result.reports else ""
+            label = self._clean(best.candidate.label)
+            row = (f"best so far: trial {best.number}", seen, f"{best.result.score:.4f}", label)
+            table.add_row(*_cells(row), style="bold")
         for trial, report, rows in list(self._running.values()):
-            row = [f"trial {trial.number}", "starting", ""]
+            seen, score = "starting", ""
             if report is not None:
-                seen = f"{report.samples:,}/{rows:,} rows" if rows else f"{report.samples:,} rows"
-                row[1:] = [seen, f"{self._clean(self._metric())} {report.score:.4f}"]
-            row.append(self._clean(trial.candidate.label))
-            running.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in row), style="dim")
-        lines.append(running)
-        return Group(*lines)
+                seen = f"{report.samples:,}/{rows:,}" if rows else f"{report.samples:,}"
+                score = f"{report.score:.4f}"
+            row = (f"running: trial {trial.number}", seen, score, self._clean(trial.candidate.label))
+            table.add_row(*_cells(row), style="dim")
+        return table
+
+
+def _cells(row: tuple[str, ...]) -> list[Text]:
+    return [Text(cell, no_wrap=True, overflow="ellipsis") for cell in row]

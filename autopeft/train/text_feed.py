@@ -46,19 +46,19 @@ class TextFeed:
         self._dataset = dataset
         self._scale = dataset.scale
         self._max_length = training.max_length
+        self._rows: dict[str, tuple[TextRow, ...]] = {}
         self._kind = head_family(base.family, base.config.get("model_type", ""))
         if dataset.task == "masked-lm" and self.tokenizer.mask_token_id is None:
             raise InputError(f"masked-lm needs a tokenizer with a mask, but that of {base.name} has none.")
 
-    def rows(self, split: str) -> list[TextRow]:
-        """Tokenise the rows of a split, truncated at the length limit.
+    def rows(self, split: str) -> Sequence[TextRow]:
+        """Tokenise the rows of a split, truncated at the length limit; once.
 
         What is masked in held-out rows depends on their place only; training rows are masked anew each time.
         """
-        rows = [self._row(example) for example in getattr(self._dataset, split)]
-        if self._dataset.task != "masked-lm" or split == "train":
-            return rows
-        return [self._masked(row, random.Random(f"{split} {at}")) for at, row in enumerate(rows)]
+        if split not in self._rows:
+            self._rows[split] = self._made(split)
+        return self._rows[split]
 
     def length(self, row: TextRow) -> int:
         """Return a row's tokens."""
@@ -96,6 +96,12 @@ class TextFeed:
     def save(self, folder: Path) -> None:
         """Write the tokenizer."""
         self.tokenizer.save_pretrained(folder)
+
+    def _made(self, split: str) -> tuple[TextRow, ...]:
+        rows = tuple(self._row(example) for example in getattr(self._dataset, split))
+        if self._dataset.task != "masked-lm" or split == "train":
+            return rows
+        return tuple(self._masked(row, random.Random(f"{split} {at}")) for at, row in enumerate(rows))
 
     def _row(self, example: Example) -> TextRow:
         other = other_answer(example)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from autopeft.errors import StorageError, TrialError
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
-from autopeft.methods.backbone import build_backbone
 from autopeft.methods.preparing import prepare
 from autopeft.methods.starts import save_adapter
 from autopeft.space.candidate import Candidate, Training
@@ -29,6 +29,7 @@ from autopeft.train.packing import join_rows
 from autopeft.train.result import Report
 from autopeft.train.scoring import make_scoring
 from autopeft.train.step import Batch, make_optimizer, objective, training_step
+from autopeft.train.stock import Stock, load_backbone
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.batching import bucketed_batches, pack, require_packable
 from autopeft.workload.dataset import Dataset
@@ -41,9 +42,7 @@ def evaluate_base(
 ) -> Evaluation:
     """Score the base model as it is, without an adapter, on the test rows."""
     training = candidate.training
-    model = build_backbone(
-        *(base, dataset.task, dataset.outputs, training), weights=True, quantization=candidate.quantization
-    )
+    model = load_backbone(base, dataset, candidate)
     feed = make_feed(base, dataset, training)
     return evaluate(
         model.to(torch.device(device)),  # type: ignore[arg-type]
@@ -64,17 +63,33 @@ class TrainerFactory:
     device: str = "cpu"
 
     def __call__(self, candidate: Candidate, seed: int) -> Trainer:
-        """Load the base model, adapt it and make its rows ready."""
-        return Trainer(self.base, self.dataset, candidate, seed=seed, device=self.device)
+        """Load the base model, adapt it and make its rows ready; from the second time on both are at hand."""
+        return Trainer(
+            *(self.base, self.dataset, candidate), seed=seed, device=self.device, stock=self._stock
+        )
+
+    @cached_property
+    def _stock(self) -> Stock:
+        return Stock(self.base, self.dataset)
 
 
 class Trainer:
     """Trains one candidate (a `TrialRun`)."""
 
     def __init__(
-        self, base: BaseModel, dataset: Dataset, candidate: Candidate, *, seed: int, device: str = "cpu"
+        self,
+        base: BaseModel,
+        dataset: Dataset,
+        candidate: Candidate,
+        *,
+        seed: int,
+        device: str = "cpu",
+        stock: Stock | None = None,
     ) -> None:
         """Load, adapt, make rows ready and prepare; nothing is trained yet.
+
+        Args:
+            stock: has what trials of the same model and data share; the trial is the same without it.
 
         Raises:
             UnsupportedError: the candidate asks for packed rows, which this model or task cannot have.
@@ -86,16 +101,12 @@ class Trainer:
         self.training: Training = candidate.training
         self.device = torch.device(device)
         self.meter = Meter(self.device)
-        self.feed = make_feed(base, dataset, self.training)
+        self.feed = stock.feed(self.training) if stock else make_feed(base, dataset, self.training)
         self._scoring = make_scoring(base, dataset, self.training)
         self._train = self.feed.rows("train")
         self._validation = self.feed.rows("validation")
         self._units = self._packs() if self.training.packing else [[at] for at in range(len(self._train))]
-        backbone = build_backbone(
-            *(base, dataset.task, dataset.outputs, self.training),
-            weights=True,
-            quantization=candidate.quantization,
-        )
+        backbone = stock.backbone(candidate) if stock else load_backbone(base, dataset, candidate)
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
         self._objective = objective(dataset.task)
         with self.meter:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from autopeft.cli import summary, tables, verdicts
+from autopeft.cli import screen, summary, tables, verdicts
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
@@ -262,3 +262,17 @@ def test_a_device_shows_where_its_numbers_come_from() -> None:
     text = shown(tables.hardware(PROFILE))
     assert "22 GiB usable of 24 GiB" in text
     assert "datasheet, a datasheet, 2026-01-01" in text
+
+
+def test_a_log_says_each_stage_once_as_it_begins() -> None:
+    log = Console(file=io.StringIO(), width=20)
+    with log.capture() as told, screen.counting(log) as progress:
+        progress("measuring this machine, which takes a while", 0, 1)
+        for done in range(4):
+            progress("costing configurations", done, 3)
+        progress("starting the search", 1, 1)
+    assert told.get().splitlines() == [
+        "measuring this machine, which takes a while",
+        "costing configurations",
+        "starting the search",
+    ]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from autopeft.plan.plan import Plan
 from autopeft.search.study import Study
-from autopeft.tracking.console import WIDTH, ConsoleObserver
+from autopeft.tracking.console import ConsoleObserver
 
 Play = Callable[..., Study]
 
@@ -35,10 +35,10 @@ def test_a_log_has_one_line_for_every_event(play: Play) -> None:
     assert lines[-1].startswith("study demo finished in 12.0 s: best accuracy=0.8500 trial 3 lora r=8")
 
 
-def test_lines_are_short_and_plain_however_narrow_the_console(play: Play) -> None:
+def test_an_event_is_one_plain_line_however_narrow_the_console(play: Play) -> None:
     lines = told(play, width=20).splitlines()
     assert len(lines) == 16
-    assert all(len(line) <= WIDTH and line.isprintable() for line in lines)
+    assert all(line.isprintable() for line in lines)
 
 
 def test_a_report_tells_rows_score_step_time_and_memory(play: Play) -> None:
@@ -50,9 +50,10 @@ def test_markup_in_names_is_shown_as_it_is(play: Play) -> None:
 
 
 def test_rejected_and_failed_trials_say_why(play: Play) -> None:
-    text = told(play)
-    assert "trial 1 rejected lora r=2" in text
-    assert ": diverged" in text or "..." in text
+    lines = told(play).splitlines()
+    assert lines[6].startswith("trial 1 rejected lora r=2")
+    assert lines[6].endswith(": it does not fit: 5 GB > 4 GB")
+    assert lines[9].endswith(": diverged")
 
 
 def test_a_resumed_study_says_what_is_done(play: Play) -> None:
@@ -74,8 +75,12 @@ def test_a_terminal_shows_progress_best_and_time_to_go(play: Play, plan: Plan) -
     with shown.capture() as capture:
         shown.print(observer._picture())
     observer.close()
-    assert "1/3 trials 10.0 s spent, about 20.0 s to go, 4 min 38 s left of 5 min 00 s" in capture.get()
-    assert "best accuracy 0.8000 lora r=1" in capture.get()
+    assert "1/3 trials, about 20.0 s to go" in capture.get()
+    assert "10.0 s spent, 4 min 38 s left of 5 min 00 s" in capture.get()
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert "0 running, 1 complete, 0 stopped early, 0 failed, 0 refused" in lines
+    assert "rows accuracy configuration" in lines
+    assert any(line.startswith("best so far: trial 0 1,500 0.8000 lora r=1") for line in lines)
 
 
 def test_a_terminal_gets_its_cursor_back(play: Play) -> None:
