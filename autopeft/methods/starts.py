@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autopeft.files import write_atomically
-from autopeft.methods.preparation import Batches, Loss
+from autopeft.methods.preparation import Batches, Kept, Loss
 from autopeft.space.candidate import Candidate
 
 BATCHES = 8
@@ -108,6 +108,21 @@ def by_covariance(model: nn.Module, candidate: Candidate, batches: Batches, loss
     for _, layer in _layers(model):
         layer.corda_init(_ADAPTER, "corda")
     _settle(model)
+
+
+@torch.no_grad()
+def put_back(model: nn.Module, kept: Kept) -> None:
+    """Take the starts that were found before out of the matrices, and put back those that are out now."""
+    for name, layer in _layers(model):
+        weight = layer.get_base_layer().weight
+        first, last = (kept[f"{name}.{start}"].to(weight.device) for start in (_START_A, _START_B))
+        for a, b, sign in ((layer.lora_start_A_default, layer.lora_start_B_default, 1), (first, last, -1)):
+            start = sign * layer.scaling[_ADAPTER] * (b.float() @ a.float())
+            weight.data = (weight.data.float() + (start.T if layer.fan_in_fan_out else start)).to(
+                weight.dtype
+            )
+        setattr(layer, _START_A, first)
+        setattr(layer, _START_B, last)
 
 
 def _settle(model: nn.Module) -> None:
