@@ -60,7 +60,11 @@ def hold_contest(
     if TASKS[dataset.task].baseline == "probe":
         from autopeft.train.probe import linear_probe
 
-        validation, test = linear_probe(base, dataset, best.candidate.training, device=device)
+        validation, test = linear_probe(
+            *(base, dataset, best.candidate.training),
+            quantization=best.candidate.quantization,
+            device=device,
+        )
         number = TASKS[dataset.task].outputs == "number"
         label = f"{'ridge' if number else 'logistic'} regression on frozen features"
         probe = _score(PROBE, label, test, dataset, against=winner)

@@ -110,6 +110,8 @@ def adapt(
         reason = str(error).partition("\n")[0]
         raise UnsupportedError(f"{full.method} does not work on {type(model).__name__}: {reason}") from None
     _settle(adapted)
+    if full.method in VARIANTS:
+        starts.require_room(adapted, VARIANTS[full.method])
     if full.method in MOVED:
         starts.keep_starts(adapted)
     if full.method in _HOOKS:

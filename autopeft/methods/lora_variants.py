@@ -18,6 +18,8 @@ class Variant(NamedTuple):
         ratio: usual lora_alpha divided by the rank.
         moves: it takes what it starts from out of the weights, so that saving has to give it back.
         changes: it changes the weights for good, in the same way wherever it is loaded.
+        directions: how many directions of each matrix one of its ranks takes up; 0: any rank will do.
+        of_input: whether these are of what enters the matrix, not of the matrix itself.
         preparation: what it does with data before it trains; empty where it does nothing.
         packed: packed bases it works on.   unpacked: why it does not work on the others.
     """
@@ -29,6 +31,8 @@ class Variant(NamedTuple):
     ratio: float = 2.0
     moves: bool = False
     changes: bool = False
+    directions: int = 0
+    of_input: bool = False
     preparation: str = ""
     packed: tuple[Packed, ...] = ()
     unpacked: str = ""
@@ -47,6 +51,7 @@ VARIANTS: dict[str, Variant] = {
             {"init_lora_weights": "pissa"},
             ratio=1.0,
             moves=True,
+            directions=1,
         ),
         Variant(
             "olora",
@@ -55,6 +60,7 @@ VARIANTS: dict[str, Variant] = {
             {"init_lora_weights": "olora"},
             ratio=1.0,
             moves=True,
+            directions=1,
         ),
         Variant(
             "corda",
@@ -63,6 +69,7 @@ VARIANTS: dict[str, Variant] = {
             {"corda_config": {"corda_method": "ipm", "verbose": False}},
             ratio=1.0,
             moves=True,
+            directions=1,
             preparation=f"{_ACTIVATIONS}, and keeps their covariance",
         ),
         Variant(
@@ -71,6 +78,7 @@ VARIANTS: dict[str, Variant] = {
             "LoRA that starts along the gradient of each matrix",
             {"init_lora_weights": "lora_ga", "lora_ga_config": {}},
             moves=True,
+            directions=2,
             preparation="takes the gradient of each matrix over a few batches",
         ),
         Variant(
@@ -78,6 +86,8 @@ VARIANTS: dict[str, Variant] = {
             "Paischer et al. 2024, arXiv:2410.07170",
             "LoRA that starts along the main directions of what enters each matrix",
             {"init_lora_weights": "eva", "eva_config": {"rho": 1.0}},
+            directions=1,
+            of_input=True,
             preparation=_ACTIVATIONS,
             packed=("nf4", "int8", "torchao"),
             unpacked=_UNTRIED,

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autopeft.methods.preparation import Batches, Loss
+from autopeft.methods.preparation import Batches, Kept, Loss
 from autopeft.methods.registry import complete, number_of
 from autopeft.methods.sparse import SparseLayer
 from autopeft.space.candidate import Candidate
@@ -102,6 +102,21 @@ def by_gates(model: nn.Module, candidate: Candidate, batches: Batches, loss: Los
         with torch.no_grad():
             updates = [_dense(layer).eval()() for layer in layers]
     _choose(model, layers, [each.abs() for each in updates], updates)
+
+
+def put_back(model: nn.Module, kept: Kept) -> None:
+    """Update the entries again that were chosen before."""
+    peft: Any = model
+    adapter = peft.active_adapter
+    counts = {}
+    names = {id(module): name for name, module in peft.base_model.model.named_modules()}
+    for name, layer in peft.named_modules():
+        if isinstance(layer, SparseLayer):
+            device = layer.sparse_values[adapter].device
+            places = kept[f"{name}.sparse_places.{adapter}"].to(device)
+            layer.choose(adapter, places, kept[f"{name}.sparse_values.{adapter}"].to(device))
+            counts[names[id(layer)]] = len(places)
+    peft.peft_config[adapter].counts = counts
 
 
 @contextmanager

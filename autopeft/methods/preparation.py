@@ -11,3 +11,5 @@ from autopeft.space.candidate import Candidate
 Batches = Iterable[Mapping[str, Tensor]]
 Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 Preparation = Callable[[nn.Module, Candidate, Batches, Loss], None]
+Kept = Mapping[str, Tensor]
+"""Parameters that train and buffers of a prepared model, by name, as a checkpoint holds them."""

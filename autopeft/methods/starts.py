@@ -7,9 +7,11 @@ plain LoRA of twice the rank on W itself: W - s B0 A0 + s B A = W + s [B, -B0] [
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,36 @@ from peft.tuners.lora.loraga import preprocess_loraga
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from autopeft.errors import InputError, TrialError
 from autopeft.files import write_atomically
-from autopeft.methods.preparation import Batches, Loss
+from autopeft.methods.lora_variants import Variant
+from autopeft.methods.preparation import Batches, Kept, Loss
 from autopeft.space.candidate import Candidate
 
 BATCHES = 8
 """Batches that a start is worked out from."""
 
+_MOST_PASSES = 200
 _ADAPTER = "default"
 _START_A, _START_B = "lora_start_A_default", "lora_start_B_default"  # peft saves what is called so
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def require_room(model: nn.Module, variant: Variant) -> None:
+    """Check that each matrix has the directions that a variant starts from.
+
+    Raises:
+        InputError: a rank is too large.
+    """
+    for name, layer in _layers(model) if variant.directions else ():
+        rank, sides = layer.r[_ADAPTER], (layer.out_features, layer.in_features)
+        most = (sides[1] if variant.of_input else min(sides)) // variant.directions
+        if rank > most:
+            place = name.removeprefix("base_model.model.")
+            raise InputError(
+                f"{variant.name}'s rank must be at most {most} at {place} ({sides[0]} x {sides[1]}), but got "
+                f"{rank}: it starts from that many directions of it; lower the rank, or choose other targets."
+            )
 
 
 def keep_starts(model: nn.Module) -> None:
@@ -67,14 +89,26 @@ def by_activations(model: nn.Module, candidate: Candidate, batches: Batches, los
     """Start along the main directions of what enters each matrix (EVA, arXiv:2410.07170)."""
     del candidate, loss
     few: list[Any] = list(itertools.islice(batches, BATCHES))
-    initialize_lora_eva_weights(
-        model,
-        few,
-        prepare_model_inputs_fn=None,
-        prepare_layer_inputs_fn=_rows_of,
-        gather_distributed_inputs=False,
-        show_progress_bar=False,
-    )
+    passes = itertools.count(1)
+
+    def forward(its: nn.Module, batch: dict[str, torch.Tensor]) -> None:
+        if next(passes) > _MOST_PASSES:  # peft goes on until every layer has settled
+            raise TrialError(
+                f"EVA found no start in {_MOST_PASSES} batches: the rows of a batch must have at least as "
+                "many tokens as the rank, and better many more; raise the batch size or lower the rank."
+            )
+        its(**batch)
+
+    with redirect_stdout(io.StringIO()):  # peft prints of each batch that is too small
+        initialize_lora_eva_weights(
+            model,
+            few,
+            forward_fn=forward,
+            prepare_model_inputs_fn=None,
+            prepare_layer_inputs_fn=_rows_of,
+            gather_distributed_inputs=False,
+            show_progress_bar=False,
+        )
 
 
 def by_gradients(model: nn.Module, candidate: Candidate, batches: Batches, loss: Loss) -> None:
@@ -108,6 +142,21 @@ def by_covariance(model: nn.Module, candidate: Candidate, batches: Batches, loss
     for _, layer in _layers(model):
         layer.corda_init(_ADAPTER, "corda")
     _settle(model)
+
+
+@torch.no_grad()
+def put_back(model: nn.Module, kept: Kept) -> None:
+    """Take the starts that were found before out of the matrices, and put back those that are out now."""
+    for name, layer in _layers(model):
+        weight = layer.get_base_layer().weight
+        first, last = (kept[f"{name}.{start}"].to(weight.device) for start in (_START_A, _START_B))
+        for a, b, sign in ((layer.lora_start_A_default, layer.lora_start_B_default, 1), (first, last, -1)):
+            start = sign * layer.scaling[_ADAPTER] * (b.float() @ a.float())
+            weight.data = (weight.data.float() + (start.T if layer.fan_in_fan_out else start)).to(
+                weight.dtype
+            )
+        setattr(layer, _START_A, first)
+        setattr(layer, _START_B, last)
 
 
 def _settle(model: nn.Module) -> None:

@@ -26,16 +26,26 @@ _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 def linear_probe(
-    base: BaseModel, dataset: Dataset, training: Training, *, device: str = "cpu"
+    base: BaseModel,
+    dataset: Dataset,
+    training: Training,
+    *,
+    quantization: str = "none",
+    device: str = "cpu",
 ) -> tuple[Evaluation, Evaluation]:
     """Fit a linear model on mean-pooled last hidden states; return its validation and test scores.
 
     Logistic regression for classes, ridge regression for numbers. The strength of its penalty is the one
     of 0.01, 0.1, 1, 10 (inverse) that validates best.
+
+    Args:
+        quantization: how the base is stored, as for the candidate that the probe is compared with.
     """
     from sklearn.preprocessing import StandardScaler
 
-    model = build_backbone(base, dataset.task, dataset.outputs, training, weights=True)
+    model = build_backbone(
+        *(base, dataset.task, dataset.outputs, training), weights=True, quantization=quantization
+    )
     torch.nn.Module.to(model, device)
     spec = TASKS[dataset.task]
     feed, scoring = make_feed(base, dataset, training), make_scoring(base, dataset, training)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from autopeft.errors import StorageError, TrialError
 from autopeft.files import make_folder, write_atomically
 from autopeft.methods.adapt import adapt
-from autopeft.methods.preparing import prepare
+from autopeft.methods.preparing import prepare, put_back
 from autopeft.methods.starts import save_adapter
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.evaluate import Evaluation, evaluate
@@ -86,7 +86,7 @@ class Trainer:
         device: str = "cpu",
         stock: Stock | None = None,
     ) -> None:
-        """Load, adapt, make rows ready and prepare; nothing is trained yet.
+        """Load, adapt and make rows ready; the first `advance` prepares what `restore` has not put back.
 
         Args:
             stock: has what trials of the same model and data share; the trial is the same without it.
@@ -109,18 +109,12 @@ class Trainer:
         backbone = stock.backbone(candidate) if stock else load_backbone(base, dataset, candidate)
         self.model = adapt(backbone, candidate, dataset.task).to(self.device)
         self._objective = objective(dataset.task)
-        with self.meter:
-            prepare(
-                *(self.model, candidate, (batch for _, batch in self._batches())),
-                lambda model, batch: self._objective(model, batch, self.training),
-            )
-        self.optimizer = make_optimizer(self.model, self.training)
         rows_a_step = self.training.batch_size * self.training.grad_accum
         self.total_samples = math.ceil(len(self._train) * self.training.epochs)
         self.total_steps = max(1, math.ceil(math.ceil(len(self._units) * self.training.epochs) / rows_a_step))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.samples = self.step = 0
         self._stream = self._batches()
+        self._ready = False
 
     def advance(self, samples: int) -> Report:
         """Train until `samples` rows in all have been seen (or training is over), then evaluate.
@@ -128,6 +122,7 @@ class Trainer:
         Raises:
             TrialError: the loss is not finite.
         """
+        self._make_ready()
         losses = []
         goal = min(samples, self.total_samples)
         with self.meter:
@@ -148,6 +143,7 @@ class Trainer:
 
     def evaluate(self, split: str) -> Evaluation:
         """Score the model as it is on a split ("validation" or "test")."""
+        self._make_ready()
         return evaluate(
             self.model,
             self.feed,
@@ -159,6 +155,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the adapter, and what it takes to go on, into `folder`."""
+        self._make_ready()
         make_folder(folder)
         weights = {f"weight/{name}": p.detach().contiguous() for name, p in self._kept()}
         moments = {f"optimizer/{name}": value for name, value in pack_state(self.optimizer).items()}
@@ -180,9 +177,12 @@ class Trainer:
     def restore(self, folder: Path) -> None:
         """Go on from what `save` wrote."""
         state = load_file(folder / _STATE)
+        kept = {key.removeprefix("weight/"): v for key, v in state.items() if key.startswith("weight/")}
+        put_back(self.model, self.candidate, kept)
+        self._attach()
         with torch.no_grad():
             for name, tensor in self._kept():
-                tensor.copy_(state[f"weight/{name}"])
+                tensor.copy_(kept[name])
         moments = {
             key.removeprefix("optimizer/"): v for key, v in state.items() if key.startswith("optimizer/")
         }
@@ -195,6 +195,23 @@ class Trainer:
         self.meter.stepping_seconds = progress["stepping_seconds"]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate, self.step - 1)
         self._stream = self._batches(skip=self.step * self.training.grad_accum)
+
+    def _make_ready(self) -> None:
+        """Prepare the model as its method asks, and make its optimizer, once."""
+        if self._ready:
+            return
+        with self.meter:
+            prepare(
+                *(self.model, self.candidate, (batch for _, batch in self._batches())),
+                lambda model, batch: self._objective(model, batch, self.training),
+            )
+        self._attach()
+
+    def _attach(self) -> None:
+        """Make the optimizer of what trains now."""
+        self.optimizer = make_optimizer(self.model, self.training)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self._ready = True
 
     def _take_step(self) -> float:
         started = time.perf_counter()

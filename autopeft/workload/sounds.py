@@ -35,10 +35,8 @@ def sound_fault(data: bytes) -> str:
         return _reason(error)
     if not samples.size:
         return "it holds no samples"
-    if not _RATES[0] <= rate <= _RATES[1]:
-        return f"it has {rate} samples a second, where {_RATES[0]} to {_RATES[1]} are believed"
-    if len(samples) / rate > LONGEST_SECONDS:
-        return f"it lasts {len(samples) / rate:.0f} seconds, more than an hour: cut it"
+    if fault := _unbelievable(rate, len(samples)):
+        return fault
     if not np.isfinite(samples).all():
         return "some of its samples are not finite"
     return ""
@@ -111,10 +109,21 @@ def _decode_other(data: bytes) -> tuple[int, NDArray[np.float32]]:
         raise ValueError("it is no WAV, FLAC, OGG or MP3")
     soundfile = require("soundfile", extra="sound", purpose="a sound that is no WAV file")
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            if fault := _unbelievable(sound.samplerate, sound.frames):
+                raise ValueError(fault)
+            return int(sound.samplerate), sound.read(dtype="float32")
     except RuntimeError:  # whose message names an object of ours
         raise ValueError("it is cut short or malformed") from None
-    return int(rate), samples
+
+
+def _unbelievable(rate: int, frames: int) -> str:
+    """Say what is wrong with a rate and a length, which a header tells before a file is unpacked."""
+    if not _RATES[0] <= rate <= _RATES[1]:
+        return f"it has {rate} samples a second, where {_RATES[0]} to {_RATES[1]} are believed"
+    if frames / rate > LONGEST_SECONDS:
+        return f"it lasts {frames / rate:.0f} seconds, more than an hour: cut it"
+    return ""
 
 
 def _reason(error: BaseException) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from contract import logits_of
+from contract import logits_of, reloads, train
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraConfig, LoraLayer
+from recordings import faked
 from toys import backbone, job_of, toy_batch
 
 from autopeft.cost.tracing.take import Job
+from autopeft.errors import InputError, TrialError
 from autopeft.methods.adapt import adapt, trainable
 from autopeft.methods.lora_variants import LORA_VARIANTS, MOVED, VARIANTS
 from autopeft.methods.preparing import prepare
@@ -131,6 +133,40 @@ def test_corda_starts_where_its_data_are_large() -> None:
             plain = left[:, :rank] * sizes[:rank] @ right[:rank]
             lost = ((weight - delta(layer)) @ entered[name].T).norm()
             assert lost < ((weight - plain) @ entered[name].T).norm()
+
+
+LARGEST = {"pissa": 32, "olora": 32, "corda": 32, "lora-ga": 16, "eva": 64}
+
+
+def of_rank(method: str, rank: int) -> Job:
+    usual = job_of(method, "decoder")
+    return usual._replace(candidate=usual.candidate.model_copy(update={"rank": rank}))
+
+
+@pytest.mark.parametrize(("method", "most"), LARGEST.items())
+def test_a_rank_beyond_the_directions_of_a_matrix_is_refused_before_anything_is_trained(method, most) -> None:
+    job = of_rank(method, most + 1)
+    place = r"model.layers.0.self_attn.\w+ \(\d+ x 64\)"
+    law = rf"{method}'s rank must be at most {most} at {place}, but got {most + 1}"
+    with pytest.raises(InputError, match=law):
+        adapt(backbone(job), job.candidate, job.task)
+    with pytest.raises(InputError, match=law):
+        faked(job)
+
+
+@pytest.mark.parametrize(("method", "most"), LARGEST.items())
+def test_the_largest_rank_trains_and_loads_again(method, most, tmp_path: Path) -> None:
+    trained = train(of_rank(method, most))
+    assert reloads(trained, tmp_path).holds
+
+
+def test_eva_gives_up_where_no_batch_has_as_many_tokens_as_the_rank(capsys) -> None:
+    job = of_rank("eva", 32)
+    model = adapt(backbone(job), job.candidate, job.task)
+    small = {name: value[:1] for name, value in toy_batch(job, backbone(job).config).items()}
+    with pytest.raises(TrialError, match=r"raise the batch size or lower the rank"):
+        prepare(model, job.candidate, itertools.repeat(small), lambda its, batch: its(**batch).loss)
+    assert capsys.readouterr().out == ""
 
 
 def test_mica_trains_a_alone_behind_the_least_directions() -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.methods.registry import METHODS, learns, require_support
@@ -35,8 +36,7 @@ def test_the_loss_is_the_paper_s_equation_7(decoder_with_weights, pairs) -> None
     run = trainer(decoder_with_weights, pairs, targets="all-linear")
     run.advance(40)
     run.model.eval()
-    untouched = Trainer(decoder_with_weights, pairs, Candidate(method="lora", training=TRAINING), seed=0)
-    reference = untouched.model.get_base_model().eval()  # an adapter that does nothing yet
+    reference = AutoModelForCausalLM.from_pretrained(decoder_with_weights.path).eval()
     rows = run.feed.rows("test")[:4]
     loss = float(preference_loss(run.model, run.feed.collate(rows), run.training).detach())
     losses = []
@@ -75,9 +75,11 @@ def test_pairs_are_fed_chosen_first_and_their_length_is_the_longer_one_s(decoder
     assert feed.length(rows[0]) == len(rows[0].worse.ids) == len(rows[0].ids) + 1
 
 
-def test_methods_without_an_adapter_say_so_before_anything_is_run(decoder_with_weights) -> None:
+def test_methods_that_cannot_compare_pairs_say_so_before_anything_is_run(decoder_with_weights) -> None:
     with pytest.raises(UnsupportedError, match="dpo compares with the model without its adapter, and full"):
         require_support(Candidate(method="full"), decoder_with_weights, "dpo")
+    with pytest.raises(UnsupportedError, match="fish is for .*masked-lm.*, not for dpo"):
+        require_support(Candidate(method="fish"), decoder_with_weights, "dpo")
     assert not learns(METHODS["bitfit"], "decoder", "dpo")
     assert learns(METHODS["lora"], "decoder", "dpo")
 

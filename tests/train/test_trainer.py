@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from autopeft.errors import TrialError, UnsupportedError
 from autopeft.methods.registry import METHODS
@@ -121,6 +122,36 @@ def test_a_run_cut_in_two_ends_as_the_run_in_one(
     assert resumed.step_seconds > 0
 
 
+@pytest.mark.parametrize("method", ["fish", "lt-sft", "diff-pruning", "corda", "lora-ga", "eva"])
+def test_what_a_preparation_decided_is_put_back_where_it_would_decide_otherwise(
+    method, encoder_with_weights, sentiment, tmp_path: Path
+) -> None:
+    first = trainer(encoder_with_weights, sentiment, method)
+    first.advance(120)
+    first.save(tmp_path)
+    others = sentiment.model_copy(update={"train": sentiment.train[len(sentiment.train) // 2 :]})
+    second = trainer(encoder_with_weights, others, method)
+    second.restore(tmp_path)
+    mine, its = (dict(each.model.named_parameters()) for each in (first, second))
+    assert all(torch.allclose(its[name], value, atol=1e-6) for name, value in mine.items())
+    assert second.evaluate("test").values == pytest.approx(first.evaluate("test").values)
+    first.save(tmp_path / "first")
+    second.save(tmp_path / "second")
+    adapters = [
+        load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("first", "second")
+    ]
+    assert all(torch.equal(adapters[1][name], value) for name, value in adapters[0].items())
+
+
+def test_the_batches_of_a_preparation_are_metered(encoder_with_weights, sentiment, monkeypatch) -> None:
+    run = trainer(encoder_with_weights, sentiment, "lt-sft", knobs={"steps": 40})
+    batches, collate = [], run.feed.collate
+    monkeypatch.setattr(run.feed, "collate", lambda rows: batches.append(len(rows)) or collate(rows))
+    monkeypatch.setattr("time.perf_counter", lambda: float(len(batches)))  # a clock that a batch moves on
+    assert run.advance(0).step == 0
+    assert run.meter.seconds == len(batches) > 40
+
+
 @pytest.mark.parametrize(("scheme", "method"), [("nf4", "lora"), ("nf4", "dora"), ("int8", "dora")])
 def test_a_packed_base_is_packed_in_training_and_trains_on_after_an_evaluation(
     scheme, method, encoder_with_weights, sentiment
@@ -162,6 +193,7 @@ def test_the_learning_rate_rises_then_follows_its_schedule(schedule, encoder_wit
         sentiment,
         training=TRAINING.model_copy(update={"schedule": schedule, "warmup_share": 0.2}),
     )
+    run.advance(0)
     rates = []
     for samples in range(8, 361, 8):
         rates.append(run.schedule.get_last_lr()[0])

@@ -305,6 +305,17 @@ def test_a_file_that_is_no_sound_says_why(data: bytes, words: str) -> None:
     assert "\n" not in fault
 
 
+def test_a_header_that_claims_hours_is_refused_before_anything_is_unpacked() -> None:
+    soundfile = pytest.importorskip("soundfile", reason="sounds that are no WAV need the extra sound")
+    stream = io.BytesIO()
+    soundfile.write(stream, np.zeros(2000, dtype=np.float32), 2000, format="FLAC")
+    data = bytearray(stream.getvalue())
+    assert sound_fault(bytes(data)) == ""
+    data[21] |= 0x0F  # of STREAMINFO, which is at 8: the 36 bits that hold the number of samples
+    data[22:26] = b"\xff" * 4
+    assert sound_fault(bytes(data)) == "it lasts 34359738 seconds, more than an hour: cut it"
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
 def test_a_sound_is_read_as_one_channel_at_the_rate_asked_for(

@@ -200,3 +200,9 @@ def test_what_the_second_unit_does_is_repeated_between_its_neighbours():
     assert [each.tolist() for each in unfold(down, [1])] == [[0, 1, 2, 2, 3], [0, 0, 1, 0, 0]]
     with pytest.raises(NotAlikeError):
         unfold(np.array([NO_UNIT, 1, NO_UNIT], dtype=np.int32), [1])
+
+
+@pytest.mark.parametrize("method", ["dora", "ia3", "full"])
+def test_lora_fa_is_refused_at_plan_time_where_there_is_no_plain_lora(method, tiny_bert) -> None:
+    with pytest.raises(UnsupportedError, match="lora-fa trains the B of plain LoRA only"):
+        trace(request_of(tiny_bert, method, training={"optimizer": "lora-fa"}))
