@@ -117,7 +117,10 @@ MACHINERY: dict[str, set[str]] = {
     "journey": {ANYTHING},
     "pipeline": {ANYTHING},
     # The lists, a search's display and shell completion.
-    "cli": {"hardware.catalog", "workload.models", "space.reader", "methods.registry", "tracking.console"},
+    "cli": {
+        *("hardware.catalog", "workload.models", "space.reader", "space.counting", "methods.registry"),
+        "tracking.console",
+    },
     "__main__": {"cli.app"},
 }
 

@@ -50,6 +50,11 @@ class Choice(Message):
         return self.choices[0] if self.default is None else self.default
 
     @property
+    def number(self) -> int:
+        """How many values there are."""
+        return len(self.choices)
+
+    @property
     def values(self) -> tuple[Scalar, ...]:
         """All values in the order in which they were written."""
         return self.choices
@@ -97,6 +102,11 @@ class Range(Message):
     def continuous(self) -> bool:
         """Whether values cannot be listed: every real number, or too many whole ones."""
         return self._grid == 0 or self._steps >= MOST_LISTED
+
+    @property
+    def number(self) -> int | None:
+        """How many values there are; None for every real number of a range."""
+        return None if self._grid == 0 else self._steps + 1
 
     @property
     def typical(self) -> int | float:
@@ -159,6 +169,11 @@ class Switches(Message):
     def continuous(self) -> bool:
         """Whether values are too many to be listed."""
         return self.switches > math.log2(MOST_LISTED)
+
+    @property
+    def number(self) -> int:
+        """How many values there are."""
+        return (1 << self.switches) - 1
 
     @property
     def typical(self) -> str:

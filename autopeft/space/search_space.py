@@ -177,12 +177,12 @@ def only_methods(space: SearchSpace, methods: Collection[str]) -> SearchSpace:
 
 def size(space: SearchSpace) -> int:
     """Count the combinations; a continuous range counts as one value (see `continuous`)."""
-    return sum(math.prod(len(domain.allowed.values) for domain in free) for _, free in _branches(space))
+    return sum(math.prod(len(domain.allowed.values) for domain in free) for _, free in branches(space))
 
 
 def assignments(space: SearchSpace) -> Iterator[dict[str, Scalar]]:
     """Yield every combination, continuous ranges at their typical value."""
-    for chosen, free in _branches(space):
+    for chosen, free in branches(space):
         for combination in itertools.product(*(domain.allowed.values for domain in free)):
             yield chosen | {domain.field: value for domain, value in zip(free, combination, strict=True)}
 
@@ -194,7 +194,7 @@ def footprints(space: SearchSpace, limit: int) -> tuple[Candidate, ...]:
     more than `limit`, every method keeps a fair share, drawn evenly and always the same.
     """
     by_method: dict[str, dict[str, Candidate]] = {}
-    for chosen, free in _branches(space):
+    for chosen, free in branches(space):
         columns = [
             domain.allowed.values if domain.moves_cost else (domain.allowed.typical,) for domain in free
         ]
@@ -212,7 +212,7 @@ def footprints(space: SearchSpace, limit: int) -> tuple[Candidate, ...]:
     return tuple(itertools.islice((candidate for candidate in turns if candidate is not None), limit))
 
 
-def _branches(space: SearchSpace) -> Iterator[tuple[dict[str, Scalar], tuple[Domain, ...]]]:
+def branches(space: SearchSpace) -> Iterator[tuple[dict[str, Scalar], tuple[Domain, ...]]]:
     """Yield each way to settle the fields that conditions look at, with the domains left free."""
     asked = {field for domain in space.domains for field in domain.when}
 
