@@ -23,8 +23,8 @@ from autopeft.request import Request
 from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
-from autopeft.search.optuna_searcher import OptunaSearcher
 from autopeft.search.schedule import make_schedule, most_side_by_side, share_of, side_by_side
+from autopeft.search.searchers import make_searcher
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
 from autopeft.space.candidate import Candidate
@@ -176,7 +176,9 @@ def _search(
     )
     search = Search(
         store,
-        OptunaSearcher(inputs.space, seed=request.seed, metric=dataset.metric, warm=_first_tries(inputs)),
+        make_searcher(
+            request.searcher, inputs.space, request.seed, dataset.metric, warm=_first_tries(inputs)
+        ),
         planner.judge,
         rungs,
         dataset.metric,

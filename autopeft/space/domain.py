@@ -123,12 +123,20 @@ class Range(Message):
         """All values in ascending order; only the typical one where they cannot be listed."""
         if self.continuous:
             return (self.typical,)
-        return tuple(self.low + index * self._grid for index in range(self._steps + 1))
+        return tuple(self.at(index) for index in range(self._steps + 1))
+
+    def at(self, place: int) -> int | float:
+        """Return a value by its place on the grid, counted from 0 at `low`."""
+        return self.low + place * self._grid
+
+    def place(self, value: Scalar) -> int:
+        """Return the place of a value on the grid."""
+        return round((float(value) - self.low) / self._grid)
 
     @property
     def top(self) -> int | float:
         """The largest value: `high`, or the last one on the grid below it."""
-        return self.low + self._steps * self._grid if self._grid else self.high
+        return self.at(self._steps) if self._grid else self.high
 
     @property
     def _grid(self) -> int | float:

@@ -200,7 +200,7 @@ def footprints(space: SearchSpace, limit: int) -> tuple[Candidate, ...]:
         ]
         total = math.prod(map(len, columns))
         for index in range(total) if total <= limit else _shuffled(range(total), limit):
-            picks = {domain.field: value for domain, value in zip(free, _row(columns, index), strict=True)}
+            picks = {domain.field: value for domain, value in zip(free, row_of(columns, index), strict=True)}
             candidate = assemble({**space.fixed, **chosen, **picks})
             by_method.setdefault(candidate.method, {}).setdefault(candidate.footprint, candidate)
     groups = [list(group.values()) for group in by_method.values()]
@@ -236,7 +236,7 @@ def _shuffled(items: Sequence[_Item], most: int) -> Sequence[_Item]:
     return random.Random(0).sample(items, min(most, len(items)))
 
 
-def _row(columns: list[tuple[Scalar, ...]], index: int) -> list[Scalar]:
+def row_of(columns: list[tuple[Scalar, ...]], index: int) -> list[Scalar]:
     """Return row `index` of the table of all combinations, without making the table."""
     row: list[Scalar] = []
     for column in reversed(columns):

@@ -1,4 +1,4 @@
-"""Every shipped space holds candidates that their methods understand and that adapt a model, drawn by chance."""
+"""Every shipped space holds candidates that their methods understand and that adapt a model."""
 
 from __future__ import annotations
 
