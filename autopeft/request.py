@@ -15,6 +15,7 @@ from autopeft.plan.budget import Budget
 from autopeft.workload.dataset import Task
 
 Demo = Literal["classification", "sft"]
+SearcherName = Literal["freeze-thaw", "tpe", "gp", "nsga2", "random", "grid"]
 DEMOS: dict[Demo, dict[str, Any]] = {
     "classification": {
         "budget": {"gpu_mem": "4GB", "time": "5min", "trials": 8},
@@ -46,6 +47,7 @@ class Request(Message):
         demo: run on what ships inside packages instead of `model` and `data`.
         gpu: a profile by name to plan for; None is this machine.
         space: a search space by name or file.
+        searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes candidates to successive halving.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
         examples: without data: how many rows to plan for.
@@ -65,6 +67,7 @@ class Request(Message):
     demo: Demo | None = None
     gpu: str | None = None
     space: str = "quick"
+    searcher: SearcherName = "freeze-thaw"
     budget: Budget = Budget()
     seq_len: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)

@@ -108,7 +108,7 @@ MACHINERY: dict[str, set[str]] = {
         *("workload.images", "workload.sounds", "workload.senses", "workload.measuring"),
     },
     # A domain of a search space is data; the searcher walks through it.
-    "search": {"space.domain"},
+    "search": {"space.domain", "space.sampling"},
     # An adapter is exported by the trainer that holds it, with how its base is loaded.
     "export": {"methods.registry", "methods.quantization.loading", "methods.starts", "train.trainer"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
@@ -117,7 +117,10 @@ MACHINERY: dict[str, set[str]] = {
     "journey": {ANYTHING},
     "pipeline": {ANYTHING},
     # The lists, a search's display and shell completion.
-    "cli": {"hardware.catalog", "workload.models", "space.reader", "methods.registry", "tracking.console"},
+    "cli": {
+        *("hardware.catalog", "workload.models", "space.reader", "space.counting", "methods.registry"),
+        "tracking.console",
+    },
     "__main__": {"cli.app"},
 }
 

@@ -27,6 +27,7 @@ from autopeft.cli import (
     report,
     run,
     search,
+    spaces,
     ui,
 )
 from autopeft.cli.exits import Exit, exit_code
@@ -54,7 +55,7 @@ _COMMANDS = {
         export.export,
         report.report,
     ),
-    _LISTS: (lists.models, methods.methods, lists.gpus, lists.spaces),
+    _LISTS: (lists.models, methods.methods, lists.gpus, spaces.spaces),
     _CARE: (doctor.doctor, ui.ui),
 }
 for _panel, _commands in _COMMANDS.items():

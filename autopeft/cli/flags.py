@@ -23,6 +23,7 @@ from autopeft.cli.columns import (
     TextColumn,
     WordsColumn,
 )
+from autopeft.cli.search_flags import HOW, ChosenSearcher
 from autopeft.cli.sharing import Gpus, GridFactor, Offload, Price, Provider, ShardingName
 from autopeft.errors import InputError
 from autopeft.workload.tasks import Task
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from autopeft.request import Request
 
 WHAT, BUDGET, ROWS = "What to train", "Budget", "Rows and steps"
-HOW, WHERE = "How to search", "Where"
+WHERE = "Where"
 
 
 def _devices() -> list[str]:
@@ -249,6 +250,7 @@ def merge_flags(
     sharding: ShardingName = None,
     offload: Offload = False,
     space: Space = None,
+    searcher: ChosenSearcher = None,
     seq_len: SeqLen = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -308,6 +310,7 @@ def merge_flags(
             "examples": examples,
             "gpu": gpu,
             "space": space,
+            "searcher": searcher,
             "seq_len": seq_len,
             "batch_size": batch_size,
             "epochs": epochs,

@@ -1,4 +1,4 @@
-"""autopeft models, gpus and spaces: what there is."""
+"""autopeft models and gpus: what there is."""
 
 from __future__ import annotations
 
@@ -30,13 +30,4 @@ def gpus(request: Request, as_json: Json = False) -> int:
 
     known = list_profiles(profile_folders(Path(request.workspace)))
     screen.show(known, tables.devices, as_json=as_json)
-    return Exit.DONE
-
-
-def spaces(as_json: Json = False) -> int:
-    """List the search spaces."""
-    from autopeft.cli import screen, tables
-    from autopeft.space.reader import list_spaces
-
-    screen.show(list_spaces(), tables.spaces, as_json=as_json)
     return Exit.DONE

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.search.study import Study, Trial
-    from autopeft.space.search_space import SearchSpace
     from autopeft.workload.base_model import BaseModel
 
 LOADERS = {"peft": "transformers and peft", "autopeft": "peft, after `import autopeft.adapters`"}
@@ -173,14 +172,6 @@ def devices(rows: Sequence[HardwareProfile]) -> Table:
             f"{each.power_watts:,.0f}" if each.power_watts else "-",
             each.provenance.date if each.provenance.kind == "datasheet" else each.provenance.kind,
         )
-    return made
-
-
-def spaces(rows: Sequence[SearchSpace]) -> Table:
-    """List search spaces."""
-    made = table("space", "for", "methods", "description")
-    for each in rows:
-        made.add_row(each.name, ", ".join(each.families), ", ".join(each.methods), each.description)
     return made
 
 

@@ -21,11 +21,11 @@ from autopeft.plan.planner import Planner
 from autopeft.report.facts import DataFacts
 from autopeft.request import Request
 from autopeft.search.desk import forget
-from autopeft.search.freeze_thaw import FreezeThaw
 from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
 from autopeft.search.schedule import Schedule, make_schedule, most_side_by_side, share_of, side_by_side
+from autopeft.search.searchers import make_strategy
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
 from autopeft.space.candidate import Candidate
@@ -176,11 +176,10 @@ def _search(
     deadline = None if left is None else time.monotonic() + left
     search = Search(
         store,
-        FreezeThaw(
-            inputs.space,
-            rungs,
+        make_strategy(
+            request.searcher,
+            *(inputs.space, rungs, dataset.metric),
             seed=request.seed,
-            metric=dataset.metric,
             warm=_first_tries(inputs),
             share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
         ),

@@ -50,6 +50,11 @@ class Choice(Message):
         return self.choices[0] if self.default is None else self.default
 
     @property
+    def number(self) -> int:
+        """How many values there are."""
+        return len(self.choices)
+
+    @property
     def values(self) -> tuple[Scalar, ...]:
         """All values in the order in which they were written."""
         return self.choices
@@ -99,6 +104,11 @@ class Range(Message):
         return self._grid == 0 or self._steps >= MOST_LISTED
 
     @property
+    def number(self) -> int | None:
+        """How many values there are; None for every real number of a range."""
+        return None if self._grid == 0 else self._steps + 1
+
+    @property
     def typical(self) -> int | float:
         """The value to try first."""
         if self.default is not None:
@@ -113,12 +123,20 @@ class Range(Message):
         """All values in ascending order; only the typical one where they cannot be listed."""
         if self.continuous:
             return (self.typical,)
-        return tuple(self.low + index * self._grid for index in range(self._steps + 1))
+        return tuple(self.at(index) for index in range(self._steps + 1))
+
+    def at(self, place: int) -> int | float:
+        """Return a value by its place on the grid, counted from 0 at `low`."""
+        return self.low + place * self._grid
+
+    def place(self, value: Scalar) -> int:
+        """Return the place of a value on the grid."""
+        return round((float(value) - self.low) / self._grid)
 
     @property
     def top(self) -> int | float:
         """The largest value: `high`, or the last one on the grid below it."""
-        return self.low + self._steps * self._grid if self._grid else self.high
+        return self.at(self._steps) if self._grid else self.high
 
     @property
     def _grid(self) -> int | float:
@@ -159,6 +177,11 @@ class Switches(Message):
     def continuous(self) -> bool:
         """Whether values are too many to be listed."""
         return self.switches > math.log2(MOST_LISTED)
+
+    @property
+    def number(self) -> int:
+        """How many values there are."""
+        return (1 << self.switches) - 1
 
     @property
     def typical(self) -> str:

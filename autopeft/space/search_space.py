@@ -177,12 +177,12 @@ def only_methods(space: SearchSpace, methods: Collection[str]) -> SearchSpace:
 
 def size(space: SearchSpace) -> int:
     """Count the combinations; a continuous range counts as one value (see `continuous`)."""
-    return sum(math.prod(len(domain.allowed.values) for domain in free) for _, free in _branches(space))
+    return sum(math.prod(len(domain.allowed.values) for domain in free) for _, free in branches(space))
 
 
 def assignments(space: SearchSpace) -> Iterator[dict[str, Scalar]]:
     """Yield every combination, continuous ranges at their typical value."""
-    for chosen, free in _branches(space):
+    for chosen, free in branches(space):
         for combination in itertools.product(*(domain.allowed.values for domain in free)):
             yield chosen | {domain.field: value for domain, value in zip(free, combination, strict=True)}
 
@@ -194,13 +194,13 @@ def footprints(space: SearchSpace, limit: int) -> tuple[Candidate, ...]:
     more than `limit`, every method keeps a fair share, drawn evenly and always the same.
     """
     by_method: dict[str, dict[str, Candidate]] = {}
-    for chosen, free in _branches(space):
+    for chosen, free in branches(space):
         columns = [
             domain.allowed.values if domain.moves_cost else (domain.allowed.typical,) for domain in free
         ]
         total = math.prod(map(len, columns))
         for index in range(total) if total <= limit else _shuffled(range(total), limit):
-            picks = {domain.field: value for domain, value in zip(free, _row(columns, index), strict=True)}
+            picks = {domain.field: value for domain, value in zip(free, row_of(columns, index), strict=True)}
             candidate = assemble({**space.fixed, **chosen, **picks})
             by_method.setdefault(candidate.method, {}).setdefault(candidate.footprint, candidate)
     groups = [list(group.values()) for group in by_method.values()]
@@ -212,7 +212,7 @@ def footprints(space: SearchSpace, limit: int) -> tuple[Candidate, ...]:
     return tuple(itertools.islice((candidate for candidate in turns if candidate is not None), limit))
 
 
-def _branches(space: SearchSpace) -> Iterator[tuple[dict[str, Scalar], tuple[Domain, ...]]]:
+def branches(space: SearchSpace) -> Iterator[tuple[dict[str, Scalar], tuple[Domain, ...]]]:
     """Yield each way to settle the fields that conditions look at, with the domains left free."""
     asked = {field for domain in space.domains for field in domain.when}
 
@@ -236,7 +236,7 @@ def _shuffled(items: Sequence[_Item], most: int) -> Sequence[_Item]:
     return random.Random(0).sample(items, min(most, len(items)))
 
 
-def _row(columns: list[tuple[Scalar, ...]], index: int) -> list[Scalar]:
+def row_of(columns: list[tuple[Scalar, ...]], index: int) -> list[Scalar]:
     """Return row `index` of the table of all combinations, without making the table."""
     row: list[Scalar] = []
     for column in reversed(columns):

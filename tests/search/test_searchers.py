@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from toy_training import ACCURACY, OPTIMUM, estimate_of, toy_space
 
+from autopeft.errors import UnknownNameError
+from autopeft.request import SearcherName
 from autopeft.search.optuna_searcher import OptunaSearcher
 from autopeft.search.searcher import Searcher
+from autopeft.search.searchers import SEARCHERS, make_searcher
 from autopeft.search.study import Trial, TrialState
 from autopeft.space.candidate import Candidate, Training
-from autopeft.space.domain import Choice, Domain, Switches
+from autopeft.space.domain import Choice, Domain, Range, Switches
+from autopeft.space.reader import load_space
 from autopeft.space.search_space import SearchSpace, assignment_of, size, warm_start
 from autopeft.train.result import Report, TrialResult
 
@@ -45,11 +49,11 @@ def score_of(candidate: Candidate) -> float:
     return OPTIMUM[candidate.method] - 0.1 * min(miss, 3) - (0.05 if candidate.rank != 8 else 0)
 
 
-@pytest.fixture(params=["tpe", "random"])
+@pytest.fixture(params=sorted(SEARCHERS))
 def make(request: pytest.FixtureRequest) -> Maker:
     def maker(space: SearchSpace, **changes: Any) -> Searcher:
-        given = {"seed": 3, "metric": ACCURACY, "sampler": request.param}
-        return OptunaSearcher(space, **(given | changes))
+        given = {"seed": 3, "metric": ACCURACY}
+        return make_searcher(request.param, space, **(given | changes))
 
     return maker
 
@@ -57,7 +61,7 @@ def make(request: pytest.FixtureRequest) -> Maker:
 class TestEverySearcher:
     def test_proposes_only_candidates_of_the_space(self, make: Maker) -> None:
         searcher = make(toy_space())
-        for number in range(25):
+        for number in range(9):
             candidate = searcher.propose()
             assert candidate is not None
             assert assignment_of(toy_space(), candidate) is not None
@@ -125,7 +129,7 @@ class TestEverySearcher:
         searcher = make(toy_space())
         for rank in (4, 8, 16):
             searcher.observe(tried(Candidate(method="lora", rank=rank), state="rejected"))
-        proposed = [searcher.propose() for _ in range(20)]
+        proposed = [searcher.propose() for _ in range(10)]
         assert all(candidate and candidate.rank in (None, 2) for candidate in proposed)
 
     def test_may_train_a_rejected_candidate_for_less_time(self, make: Maker) -> None:
@@ -170,3 +174,103 @@ def test_tpe_learns_where_the_good_candidates_are() -> None:
         searcher.observe(tried(candidate, number, score=score_of(candidate)))
     late = proposed[-20:]
     assert sum(candidate.method == "lora" for candidate in late) >= 12
+
+
+def resumed(name: str, seed: int) -> list[Candidate]:
+    """Return what a searcher proposes first that was told of 30 random trials of an earlier session."""
+    earlier = make_searcher("random", toy_space(), seed, ACCURACY)
+    searcher = make_searcher(name, toy_space(), seed, ACCURACY)
+    for number in range(30):
+        candidate = earlier.propose()
+        assert candidate is not None
+        searcher.observe(tried(candidate, number, score=score_of(candidate)))
+    found = [searcher.propose() for _ in range(8)]
+    return [candidate for candidate in found if candidate is not None]
+
+
+@pytest.mark.parametrize(("name", "most_of_eight"), [("tpe", 6), ("gp", 6), ("random", 5)])
+def test_what_learns_goes_on_after_a_resumption_where_the_good_candidates_are(
+    name: str, most_of_eight: int
+) -> None:
+    good = [
+        candidate.method == "lora" and candidate.training.learning_rate >= 1e-3
+        for candidate in resumed(name, 1)
+    ]
+    assert (sum(good) >= most_of_eight) == (name != "random")
+
+
+def test_nsga2_finds_the_front_of_score_against_size() -> None:
+    """The best score at each number of trained parameters: rank 2, 4 and 8 with a good rate, and IA3."""
+
+    def reached(name: str) -> float:
+        searcher = make_searcher(name, toy_space(), 4, ACCURACY)
+        best: dict[int | None, float] = {}
+        for number in range(100):
+            candidate = searcher.propose()
+            assert candidate is not None
+            score = score_of(candidate)
+            best[candidate.rank] = max(score, best.get(candidate.rank, 0.0))
+            searcher.observe(tried(candidate, number, score=score))
+        return sum(best[rank] for rank in (None, 2, 4, 8))
+
+    assert reached("nsga2") > reached("random")
+
+
+def test_nsga2_crosses_conditional_parameters_too() -> None:
+    """Optuna draws ranks at random where some trials have none: a quarter of them would be 2."""
+    both = [
+        Domain(field="rank", allowed=Choice(choices=(2, 4, 8, 16)), when={"method": (name,)})
+        for name in ("lora", "dora")
+    ]
+    rate = Domain(field="training.learning_rate", allowed=Range(low=1e-4, high=1e-2, log=True))
+    methods = Domain(field="method", allowed=Choice(choices=("lora", "dora")))
+    space = SearchSpace(name="ranks", domains=(methods, *both, rate))
+    searcher = make_searcher("nsga2", space, 0, ACCURACY)
+    ranks = []
+    for number in range(80):
+        candidate = searcher.propose()
+        assert candidate is not None
+        ranks.append(candidate.rank)
+        score = 0.9 if candidate.rank == 2 else 0.1
+        searcher.observe(tried(candidate, number, score=score))
+    assert ranks[-40:].count(2) > 20
+
+
+def test_the_gaussian_process_stays_with_the_branch_that_scores_and_leaves_none_out() -> None:
+    searcher = make_searcher("gp", toy_space(), 0, ACCURACY)
+    proposed = []
+    for number in range(24):
+        candidate = searcher.propose()
+        assert candidate is not None
+        proposed.append(candidate)
+        searcher.observe(tried(candidate, number, score=score_of(candidate)))
+    methods = [candidate.method for candidate in proposed]
+    assert set(methods[:3]) == {"lora", "ia3", "prompt_tuning"}
+    assert methods[3:].count("lora") > methods[3:].count("prompt_tuning")
+    assert max(score_of(candidate) for candidate in proposed[-8:]) > 0.9
+
+
+def test_the_grid_has_both_ends_and_the_middle_of_a_range() -> None:
+    searcher = make_searcher("grid", toy_space(), 0, ACCURACY)
+    cells = list(iter(searcher.propose, None))
+    rates = {candidate.training.learning_rate for candidate in cells if candidate.method == "lora"}
+    assert rates == {1e-4, 1e-3, 1e-2}
+    assert len(cells) == 4 * 3 + 3 + 2 * 3
+    assert cells != sorted(cells, key=lambda candidate: candidate.method)
+
+
+def test_a_grid_too_large_to_list_is_begun_all_the_same() -> None:
+    searcher = make_searcher("grid", load_space("full"), 0, ACCURACY)
+    found = [searcher.propose() for _ in range(50)]
+    assert len({candidate.key for candidate in found if candidate is not None}) == 50
+
+
+def test_the_command_line_names_every_searcher() -> None:
+    assert set(get_args(SearcherName)) == set(SEARCHERS)
+
+
+def test_an_unknown_searcher_lists_the_known_ones() -> None:
+    with pytest.raises(
+        UnknownNameError, match="unknown searcher 'bayes': known: gp, grid, nsga2, random, tpe"
+    ):
+        make_searcher("bayes", toy_space(), 0, ACCURACY)

@@ -1,0 +1,73 @@
+"""The strategies of a search by name: freeze and thaw, or a searcher of one visible dict with halving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from autopeft.errors import UnknownNameError
+from autopeft.search.freeze_thaw import FreezeThaw
+from autopeft.search.gp_searcher import GpSearcher
+from autopeft.search.grid_searcher import GridSearcher
+from autopeft.search.halving import Rungs
+from autopeft.search.optuna_searcher import Nsga2Searcher, OptunaSearcher
+from autopeft.search.searcher import Searcher
+from autopeft.search.strategy import Halving, Strategy
+from autopeft.space.candidate import Candidate
+from autopeft.space.search_space import SearchSpace
+from autopeft.workload.dataset import Metric
+
+
+class MakeSearcher(Protocol):
+    """Makes a searcher of a space; `warm` is what it proposes first."""
+
+    def __call__(
+        self, space: SearchSpace, *, seed: int, metric: Metric, warm: Sequence[Candidate]
+    ) -> Searcher:
+        """Make it; torch-free unless it says otherwise."""
+
+
+SEARCHERS: dict[str, MakeSearcher] = {
+    "tpe": partial(OptunaSearcher, sampler="tpe"),
+    "gp": GpSearcher,
+    "nsga2": Nsga2Searcher,
+    "random": partial(OptunaSearcher, sampler="random"),
+    "grid": GridSearcher,
+}
+
+
+FREEZE_THAW = "freeze-thaw"
+
+
+def make_strategy(
+    name: str,
+    space: SearchSpace,
+    rungs: Rungs,
+    metric: Metric,
+    *,
+    seed: int,
+    warm: Sequence[Candidate],
+    share_left: Callable[[], float],
+) -> Strategy:
+    """Make a strategy by its name; `share_left` says how much of the budget is left, from 0 to 1.
+
+    Raises:
+        UnknownNameError: nobody knows it.
+    """
+    if name == FREEZE_THAW:
+        return FreezeThaw(space, rungs, seed=seed, metric=metric, warm=warm, share_left=share_left)
+    return Halving(make_searcher(name, space, seed, metric, warm), rungs.reduction, metric)
+
+
+def make_searcher(
+    name: str, space: SearchSpace, seed: int, metric: Metric, warm: Sequence[Candidate] = ()
+) -> Searcher:
+    """Make a searcher by its name.
+
+    Raises:
+        UnknownNameError: nobody knows it.
+    """
+    if name not in SEARCHERS:
+        raise UnknownNameError("searcher", name, (FREEZE_THAW, *SEARCHERS))
+    return SEARCHERS[name](space, seed=seed, metric=metric, warm=warm)
