@@ -106,8 +106,7 @@ def calibrate(
     from autopeft.cost.calibration import calibrate
     from autopeft.cost.step_time import BAND
     from autopeft.journey import calibrating
-    from autopeft.journey.workspace import existing_study
-    from autopeft.search.store import StudyStore
+    from autopeft.journey.workspace import existing_study, open_store
 
     places = {"--runs": runs, "--mlflow": mlflow, "--study": request.study}
     given = [name for name, place in places.items() if place is not None]
@@ -121,7 +120,7 @@ def calibrate(
         seen, source = calibrating.from_mlflow(mlflow, experiment), f"MLflow experiment {experiment}"
     else:
         place = existing_study(request.workspace, request.study)
-        store = StudyStore(place.store)
+        store = open_store(place, request.storage)
         study = store.load()
         calibrating.require_same_device(store.plan(), target, study.name)
         seen, source = calibrating.from_study(study), f"study {study.name}"

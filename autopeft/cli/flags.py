@@ -23,6 +23,7 @@ from autopeft.cli.columns import (
     TextColumn,
     WordsColumn,
 )
+from autopeft.cli.elsewhere import Address, Mlflow, Storage
 from autopeft.cli.sharing import Gpus, GridFactor, Offload, Price, Provider, ShardingName
 from autopeft.errors import InputError
 from autopeft.workload.tasks import Task
@@ -258,6 +259,9 @@ def merge_flags(
     workspace: Workspace = None,
     study: StudyName = None,
     resume: Resume = False,
+    address: Address = None,
+    storage: Storage = None,
+    mlflow: Mlflow = None,
     config: Config = None,
 ) -> Request:
     """Merge flags, configuration file and defaults into a request.
@@ -316,6 +320,9 @@ def merge_flags(
             "workspace": workspace,
             "study": study,
             "resume": resume or None,
+            "address": address,
+            "storage": storage,
+            "mlflow": mlflow,
         },
     )
 

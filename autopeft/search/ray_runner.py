@@ -216,6 +216,8 @@ class _Scheduler(FIFOScheduler):
             self._bridge.settle(number, self._bridge.death(number, trial))
         elif self._bridge.short_of_memory():
             trial.config["died"] = "out of memory (the kernel killed the training process)"
+        elif _cause_of(trial):
+            trial.max_failures = 0  # a process that cannot start hardly will
 
 
 class _Halt(tune.Stopper):
@@ -232,12 +234,17 @@ class _Halt(tune.Stopper):
 
 
 def _death_of(trial: Any) -> str:
-    """Say why a worker could not even report a failure, from the text Tune wrote about it."""
+    """Say why a worker could not even report a failure."""
+    if cause := _cause_of(trial):
+        return f"the training process could not start: {cause}"
+    return "out of memory, or killed from outside (the training process died without a word)"
+
+
+def _cause_of(trial: Any) -> str:
+    """Return what kept a worker from starting, from the text Tune wrote about it; empty where it was killed."""
     try:
         lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
     except (OSError, TypeError):
-        lines = []
+        return ""
     causes = [line.strip() for line in lines if "Error: " in line and not line.startswith("ray.")]
-    if causes:
-        return f"the training process could not start: {causes[-1]}"
-    return "out of memory, or killed from outside (the training process died without a word)"
+    return causes[-1] if causes else ""
