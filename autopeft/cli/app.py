@@ -27,6 +27,7 @@ from autopeft.cli import (
     report,
     run,
     search,
+    sync,
     ui,
 )
 from autopeft.cli.exits import Exit, exit_code
@@ -55,7 +56,7 @@ _COMMANDS = {
         report.report,
     ),
     _LISTS: (lists.models, methods.methods, lists.gpus, lists.spaces),
-    _CARE: (doctor.doctor, ui.ui),
+    _CARE: (doctor.doctor, sync.sync, ui.ui),
 }
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:

@@ -29,12 +29,12 @@ class Finished:
         self.folder: StudyFolder = existing_study(request.workspace, request.study)
         self.request = stored_request(self.folder, request)
         self.stages = Stages(self.folder.stages)
-        store = open_store(self.folder, request.storage)
+        self.store = open_store(self.folder, request.storage)
         try:
-            self.study: Study = store.load()
-            self.plan: Plan = store.plan()
+            self.study: Study = self.store.load()
+            self.plan: Plan = self.store.plan()
         finally:
-            store.close()
+            self.store.close()
 
     @property
     def device(self) -> str:

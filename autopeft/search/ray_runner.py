@@ -241,7 +241,7 @@ def _death_of(trial: Any) -> str:
 
 
 def _cause_of(trial: Any) -> str:
-    """Return what kept a worker from starting, from the text Tune wrote about it; empty where it was killed."""
+    """Return what kept a worker from starting, by what Tune wrote about it; empty where it was killed."""
     try:
         lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
     except (OSError, TypeError):

@@ -21,12 +21,13 @@ from autopeft.search.desk import reason_of
 
 OBJECT_STORE_BYTES = 200 * 2**20
 INSPECTION_SECONDS = 120.0
+STARTS = 3
+"""Ray gives its own processes 30 s to start, which a machine busy with other work may not keep."""
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_raylet_start_wait_time_s": "180",  # 30 s are too few on a machine that is busy with other work
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -173,10 +174,15 @@ def _checked(address: str) -> str:
 
 def _connect(failed: str, **how: Any) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise AutopeftError(f"{failed}: {reason_of(error)}.") from None
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
+        except Exception as error:  # noqa: BLE001 (Ray raises a bare one where its processes are late)
+            ray.shutdown()
+            if not left:
+                raise AutopeftError(f"{failed}: {reason_of(error)}.") from None
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from autopeft.errors import StorageError
 from autopeft.search.desk import Desk, Failure
 from autopeft.search.searcher import RunFactory
 from autopeft.search.shelf import Carrier
+from autopeft.search.vitals import Vitals
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
 
@@ -30,6 +31,7 @@ class Worker(tune.Trainable):
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
         self._threads = threads
         self._desk = Desk(factory, seed)
+        self._vitals = Vitals()
         self._carrier = None if shelf is None else Carrier(shelf)
         self.reset_config(config)
 
@@ -56,6 +58,8 @@ class Worker(tune.Trainable):
                 self._carrier.keep(self._number)
         except StorageError as error:
             return {OUTCOME: pack(error)}
+        if isinstance(outcome, Report):
+            outcome = outcome.model_copy(update={"extra": {**outcome.extra, **self._vitals.take()}})
         return {OUTCOME: pack(outcome)}
 
     def cleanup(self) -> None:

@@ -66,14 +66,26 @@ class Saboteur(Recorder):
                 self.cluster.remove_node(victim, allow_graceful=False)
 
 
+def started_cluster(tries: int = 5) -> Cluster:
+    """Start a cluster; Ray gives each node 30 s, which a busy machine may not keep."""
+    made = Cluster()
+    try:
+        made.add_node(num_cpus=1, include_dashboard=False)
+        for _ in range(2):
+            made.add_node(num_cpus=1)
+    except Exception:
+        made.shutdown()
+        if tries == 1:
+            raise
+        return started_cluster(tries - 1)
+    return made
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Three nodes with a CPU each, which can import what the driver can; the driver joins the first."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "180")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(2):
-        made.add_node(num_cpus=1)
+    made = started_cluster()
     yield made
     made.shutdown()
 
