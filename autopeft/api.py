@@ -58,6 +58,9 @@ class Options(TypedDict, total=False):
     provider: str
     seed: int
     workspace: str
+    address: str
+    storage: str
+    mlflow: str
     resume: bool
 
 

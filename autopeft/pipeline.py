@@ -7,6 +7,7 @@ and add nothing.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.journey.answering import Answering
     from autopeft.journey.inputs import Inputs
+    from autopeft.journey.syncing import Synced
     from autopeft.methods.spec import MethodSpec
     from autopeft.plan.answer import Answer, Explanation
     from autopeft.plan.capacity import Capacity, Demand
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told of a stage's progress: what is done, how many are done, how many there are."""
 
+EXPERIMENT = "autopeft"
 PLANNED = 4000
 MISSES = 3
 """Near misses for which a plan finds out what would make them fit."""
@@ -63,12 +66,12 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
             told("scoring on the test rows and exporting", 0, 1)
             export(concluded, force=True)
         told("writing the report", 0, 1)
-        facts = write_conclusion(concluded, tracker.problem or tracking_uri(request))
+        facts = write_conclusion(concluded, tracker.problem or _tracking_uri_of_study(concluded))
         tracker.log_summary(facts)
         made = [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
         tracker.log_artifacts(made)
     finally:
-        tracker.close()
+        _close(tracker)
     told("done", 1, 1)
     return facts
 
@@ -106,8 +109,7 @@ def calibrate(
     from autopeft.cost.calibration import calibrate
     from autopeft.cost.step_time import BAND
     from autopeft.journey import calibrating
-    from autopeft.journey.workspace import existing_study
-    from autopeft.search.store import StudyStore
+    from autopeft.journey.workspace import existing_study, open_store
 
     places = {"--runs": runs, "--mlflow": mlflow, "--study": request.study}
     given = [name for name, place in places.items() if place is not None]
@@ -121,7 +123,7 @@ def calibrate(
         seen, source = calibrating.from_mlflow(mlflow, experiment), f"MLflow experiment {experiment}"
     else:
         place = existing_study(request.workspace, request.study)
-        store = StudyStore(place.store)
+        store = open_store(place, request.storage)
         study = store.load()
         calibrating.require_same_device(store.plan(), target, study.name)
         seen, source = calibrating.from_study(study), f"study {study.name}"
@@ -250,7 +252,7 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
     try:
         return _search(request, (*observers, tracker), progress)
     finally:
-        tracker.close()
+        _close(tracker)
 
 
 def export(request: Request, *, out: str | None = None, force: bool = False) -> Bundle:
@@ -264,7 +266,14 @@ def report(request: Request) -> StudyFacts:
     """Write a study's report page and return the facts that it shows."""
     from autopeft.journey.concluding import write_conclusion
 
-    return write_conclusion(request, tracking_uri(request))
+    return write_conclusion(request, _tracking_uri_of_study(request))
+
+
+def sync(request: Request) -> Synced:
+    """Write to MLflow what it lacks of a study; a second time writes nothing."""
+    from autopeft.journey.syncing import sync_study
+
+    return sync_study(request, _tracking_uri_of_study(request), EXPERIMENT)
 
 
 def methods(
@@ -287,13 +296,31 @@ def tracking_uri(request: Request) -> str:
     """Return where MLflow keeps the runs."""
     from autopeft.tracking.mlflow_store import default_tracking_uri
 
-    return default_tracking_uri(Path(request.workspace))
+    return request.mlflow or default_tracking_uri(Path(request.workspace))
+
+
+def _tracking_uri_of_study(request: Request) -> str:
+    """Return where MLflow keeps the runs of a study that was begun."""
+    from autopeft.journey.searching import stored_request
+    from autopeft.journey.workspace import existing_study
+
+    if request.mlflow is None:
+        folder = existing_study(request.workspace, request.study)
+        request = stored_request(folder, request)
+    return tracking_uri(request)
 
 
 def _tracker(request: Request) -> MlflowObserver:
     from autopeft.tracking.mlflow import MlflowObserver
 
-    return MlflowObserver(tracking_uri(request), "autopeft")
+    place = _tracking_uri_of_study(request) if request.resume else tracking_uri(request)
+    return MlflowObserver(place, EXPERIMENT)
+
+
+def _close(tracker: MlflowObserver) -> None:
+    tracker.close()
+    if tracker.problem is not None:
+        logging.getLogger(__name__).warning("%s", tracker.problem)
 
 
 def _search(request: Request, observers: Sequence[Observer], progress: Progress | None) -> Study:

@@ -57,6 +57,9 @@ class Request(Message):
         workspace: directory that studies are written to.
         study: name of the study; None makes one up from model and data.
         resume: go on with the study of that name.
+        address: Ray cluster to train on, `auto` or HOST:PORT; None is this machine.
+        storage: URL of the database that holds the study; None is a file in its folder.
+        mlflow: tracking server or database; None is a file in the workspace.
     """
 
     model: str | None = None
@@ -84,6 +87,9 @@ class Request(Message):
     workspace: str = ".autopeft"
     study: str | None = None
     resume: bool = False
+    address: str | None = None
+    storage: str | None = None
+    mlflow: str | None = None
 
     @model_validator(mode="before")
     @classmethod

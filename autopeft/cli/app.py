@@ -28,6 +28,7 @@ from autopeft.cli import (
     run,
     search,
     spaces,
+    sync,
     ui,
 )
 from autopeft.cli.exits import Exit, exit_code
@@ -56,7 +57,7 @@ _COMMANDS = {
         report.report,
     ),
     _LISTS: (lists.models, methods.methods, lists.gpus, spaces.spaces),
-    _CARE: (doctor.doctor, ui.ui),
+    _CARE: (doctor.doctor, sync.sync, ui.ui),
 }
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:

@@ -23,6 +23,7 @@ from autopeft.cli.columns import (
     TextColumn,
     WordsColumn,
 )
+from autopeft.cli.elsewhere import Address, Mlflow, Storage
 from autopeft.cli.search_flags import HOW, ChosenSearcher
 from autopeft.cli.sharing import Gpus, GridFactor, Offload, Price, Provider, ShardingName
 from autopeft.errors import InputError
@@ -260,6 +261,9 @@ def merge_flags(
     workspace: Workspace = None,
     study: StudyName = None,
     resume: Resume = False,
+    address: Address = None,
+    storage: Storage = None,
+    mlflow: Mlflow = None,
     config: Config = None,
 ) -> Request:
     """Merge flags, configuration file and defaults into a request.
@@ -319,6 +323,9 @@ def merge_flags(
             "workspace": workspace,
             "study": study,
             "resume": resume or None,
+            "address": address,
+            "storage": storage,
+            "mlflow": mlflow,
         },
     )
 

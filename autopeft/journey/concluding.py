@@ -9,12 +9,11 @@ from autopeft.journey.contest import Scores, hold_contest
 from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
 from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
-from autopeft.journey.workspace import StudyFolder, existing_study
+from autopeft.journey.workspace import StudyFolder, existing_study, open_store
 from autopeft.methods.heads import head_name
 from autopeft.plan.plan import Plan
 from autopeft.report.facts import DataFacts, StudyFacts
 from autopeft.request import Request
-from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
 
 
@@ -28,14 +27,14 @@ class Finished:
             UnknownNameError: there is none.
         """
         self.folder: StudyFolder = existing_study(request.workspace, request.study)
-        self.request = stored_request(self.folder, request.workspace)
+        self.request = stored_request(self.folder, request)
         self.stages = Stages(self.folder.stages)
-        store = StudyStore(self.folder.store)
+        self.store = open_store(self.folder, request.storage)
         try:
-            self.study: Study = store.load()
-            self.plan: Plan = store.plan()
+            self.study: Study = self.store.load()
+            self.plan: Plan = self.store.plan()
         finally:
-            store.close()
+            self.store.close()
 
     @property
     def device(self) -> str:

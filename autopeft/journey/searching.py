@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autopeft.errors import DoesNotFitError, InputError
+from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_space
 from autopeft.journey.spending import cost_as_time, usd_per_hour
 from autopeft.journey.stages import Stages
-from autopeft.journey.workspace import StudyFolder, existing_study, study_folder
+from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
 from autopeft.plan.cost_model import CostModel
 from autopeft.plan.plan import Plan
 from autopeft.plan.planner import Planner
@@ -33,7 +34,8 @@ from autopeft.space.search_space import warm_start
 from autopeft.workload.dataset import Dataset
 
 _PLACES = ("model", "data", "test_data")
-_OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget"))
+_ELSEWHERE = ("address", "storage", "mlflow")
+_OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget", *_ELSEWHERE))
 
 PLANNED_FIRST = 12
 WARM = 4
@@ -67,8 +69,14 @@ def run_search(
         )
     folder, request = open_study(request)
     require_data(request)
-    store, stages = StudyStore(folder.store), Stages(folder.stages)
+    store, stages = open_store(folder, request.storage), Stages(folder.stages)
+    nodes = _nodes(request)
     with store.claimed():
+        if store.exists() and not request.resume:
+            raise InputError(
+                f"{store.place} holds a study {folder.path.name!r} already: --resume goes on with it, "
+                "or give another --study."
+            )
         progress("measuring this machine", 0, 1)
         with stages.timed("profile"):
             profile = measure(request)
@@ -95,12 +103,14 @@ def run_search(
                 name=folder.path.name,
                 metric=dataset.metric,
                 seed=request.seed,
-                request=request.model_dump_json(),
+                request=request.model_dump_json(exclude={"storage"}),  # it may hold a password
                 plan=plan,
             )
+            if request.storage is not None:
+                write_atomically(folder.storage, f"{store.place_without_password}\n")
         progress("starting the search", 1, 1)
         with stages.timed("search"):
-            return _search(request, inputs, planner, store, folder, observers, began)
+            return _search(request, inputs, planner, store, folder, observers, began, nodes)
 
 
 def open_study(request: Request) -> tuple[StudyFolder, Request]:
@@ -113,7 +123,7 @@ def open_study(request: Request) -> tuple[StudyFolder, Request]:
     """
     if not request.resume:
         folder = study_folder(request.workspace, request.study or _new_name(request))
-        if folder.store.exists():
+        if folder.begun:
             raise InputError(
                 f"the study {folder.path.name!r} exists already: --resume goes on with it, "
                 "or give another --study."
@@ -121,7 +131,7 @@ def open_study(request: Request) -> tuple[StudyFolder, Request]:
         places = {name: _absolute(getattr(request, name)) for name in _PLACES}
         return folder, request.model_copy(update={"study": folder.path.name, **places})
     folder = existing_study(request.workspace, request.study)
-    stored = stored_request(folder, request.workspace)
+    stored = stored_request(folder, request)
     for name in sorted(request.model_fields_set - _OF_A_RESUMPTION):
         given, before = getattr(request, name), getattr(stored, name)
         given = _absolute(given) if name in _PLACES else given
@@ -137,14 +147,16 @@ def open_study(request: Request) -> tuple[StudyFolder, Request]:
     return folder, stored.model_copy(update={"budget": budget, "resume": True})
 
 
-def stored_request(folder: StudyFolder, workspace: str) -> Request:
-    """Read what a study was asked when it began."""
-    store = StudyStore(folder.store)
+def stored_request(folder: StudyFolder, request: Request) -> Request:
+    """Read what a study was asked when it began; where it runs may be given anew."""
+    store = open_store(folder, request.storage)
     try:
         stored = Request.model_validate_json(store.request())
     finally:
         store.close()
-    return stored.model_copy(update={"study": folder.path.name, "workspace": workspace})
+    given = {name: value for name in _ELSEWHERE if (value := getattr(request, name)) is not None}
+    anew = {"study": folder.path.name, "workspace": request.workspace, "address": None}
+    return stored.model_copy(update=anew | given)
 
 
 def _search(
@@ -155,6 +167,7 @@ def _search(
     folder: StudyFolder,
     observers: Sequence[Observer],
     began: float,
+    nodes: int,
 ) -> Study:
     from autopeft.search.ray_runner import run_on_ray
     from autopeft.train.trainer import TrainerFactory
@@ -172,6 +185,7 @@ def _search(
         seconds=left,
         trials=request.budget.trials,
         concurrent=side_by_side(plan, planner.memory_limit),
+        nodes=nodes,
     )
     deadline = None if left is None else time.monotonic() + left
     search = Search(
@@ -201,10 +215,27 @@ def _search(
         threads_per_trial=schedule.threads,
         folder=folder.path,
         gpus_per_trial=1.0 if on_gpu else 0.0,
+        address=request.address,
+        needed=_needed(inputs),
     )
     study = search.finish()
     forget(folder.path, [trial.number for trial in study.trials if trial.state == "stopped"])
     return study
+
+
+def _nodes(request: Request) -> int:
+    """Return how many machines train."""
+    if request.address is None:
+        return 1
+    from autopeft.search.ray_start import count_nodes
+
+    return count_nodes(request.address)
+
+
+def _needed(inputs: Inputs) -> tuple[Path, ...]:
+    """Return files without which no node can train: the model's, and a row's where rows are files."""
+    first = require_dataset(inputs).train[0]
+    return tuple(Path(place) for place in (inputs.base.path, first.file) if place)
 
 
 def _first_tries(inputs: Inputs) -> tuple[Candidate, ...]:
@@ -219,7 +250,7 @@ def _first_tries(inputs: Inputs) -> tuple[Candidate, ...]:
 
 
 def _require_same_data(dataset: Dataset, folder: StudyFolder) -> None:
-    if not folder.store.exists() or not folder.data.exists():
+    if not folder.begun or not folder.data.exists():
         return
     if DataFacts.read(folder.data).fingerprint != dataset.fingerprint:
         raise InputError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autopeft.errors import InputError, UnknownNameError
+from autopeft.search.store import StudyStore
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -21,6 +22,16 @@ class StudyFolder:
     def store(self) -> Path:
         """SQLite database of the trials."""
         return self.path / "study.db"
+
+    @property
+    def storage(self) -> Path:
+        """Address of the database that holds the study instead, without a password."""
+        return self.path / "storage.url"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a study was begun here."""
+        return self.store.exists() or self.storage.exists()
 
     @property
     def data(self) -> Path:
@@ -57,6 +68,22 @@ class StudyFolder:
         return self.path / "trials" / f"{trial:04d}" / "checkpoint"
 
 
+def open_store(folder: StudyFolder, storage: str | None = None) -> StudyStore:
+    """Open the store of a study: that of the database given, or where the study was begun.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    place = storage
+    if place is None and folder.storage.exists():
+        place = folder.storage.read_text(encoding="utf-8").strip()
+    if place is None:
+        return StudyStore(folder.store)
+    if "://" not in place:
+        raise InputError(f"a study's database must be a URL (postgresql+psycopg://...), but got {place!r}.")
+    return StudyStore(place, name=folder.path.name, folder=folder.path)
+
+
 def study_folder(workspace: str, name: str) -> StudyFolder:
     """Return the folder of a study, which need not exist.
 
@@ -76,9 +103,10 @@ def existing_study(workspace: str, name: str | None) -> StudyFolder:
     Raises:
         UnknownNameError: there is none.
     """
-    stores = sorted(
-        Path(workspace).glob("studies/*/study.db"), key=lambda path: path.stat().st_mtime, reverse=True
+    found = (
+        path for kind in ("study.db", "storage.url") for path in Path(workspace).glob(f"studies/*/{kind}")
     )
+    stores = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     names = [path.parent.name for path in stores]
     if name is None and names:
         return study_folder(workspace, names[0])

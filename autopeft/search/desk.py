@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +57,10 @@ class Desk:
         try:
             if self._run is None:
                 self._run = self._factory(self._candidate, self._seed + self._repetition)
-                if (saved := _last_checkpoint(self._checkpoint)) is not None:
+                if (saved := last_checkpoint(self._checkpoint)) is not None:
                     self._run.restore(saved)
             report = self._run.advance(samples)
-            _save_checkpoint(self._run, self._checkpoint)
+            replace_checkpoint(self._run.save, self._checkpoint)
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 (whatever a trial dies of is its result)
@@ -90,11 +90,11 @@ def reason_of(error: BaseException) -> str:
     return f"{OUT_OF_MEMORY} ({text})" if short_of_memory else text
 
 
-def _save_checkpoint(run: TrialRun, folder: Path) -> None:
+def replace_checkpoint(save: Callable[[Path], None], folder: Path) -> None:
     """Replace the checkpoint so that a crash at any moment leaves the old one or the new one."""
     new, old = folder.with_name("checkpoint.new"), folder.with_name("checkpoint.old")
     shutil.rmtree(new, ignore_errors=True)
-    run.save(make_folder(new))
+    save(make_folder(new))
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -102,6 +102,7 @@ def _save_checkpoint(run: TrialRun, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return where a trial's last whole checkpoint lies; None where there is none."""
     old = folder.with_name("checkpoint.old")
     return next((place for place in (folder, old) if place.is_dir()), None)

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import math
-import os
 import shutil
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from autopeft.errors import AutopeftError
-from autopeft.search.desk import Failure, checkpoint_folder, reason_of
+from autopeft.search.desk import Failure, checkpoint_folder
 from autopeft.search.executor import settle
 from autopeft.search.loop import Search
+from autopeft.search.ray_start import count_slots, inspect_nodes, ray_at, ray_here
 from autopeft.search.ray_worker import OUTCOME, Worker, unpack
 from autopeft.search.searcher import RunFactory
+from autopeft.search.shelf import start_shelf
 from autopeft.search.strategy import Decision
+from autopeft.search.study import Trial
+from autopeft.search.watch import FLOOR_SECONDS, Watch, memory_kills, piece_limit
 from autopeft.train.result import Report
 
-OBJECT_STORE_BYTES = 200 * 2**20
-_QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_WARN_THRESHOLD_S": "3600",
-}
+RESTARTS = 2
+"""How often a trial goes on from its last checkpoint after its process or its node died."""
 
 
 def run_on_ray(
@@ -49,34 +37,50 @@ def run_on_ray(
     threads_per_trial: int,
     folder: Path,
     gpus_per_trial: float = 0,
+    address: str | None = None,
+    needed: Sequence[Path] = (),
+    hang_seconds: float = FLOOR_SECONDS,
 ) -> None:
-    """Train the trials of a search in worker processes of Ray on this machine.
+    """Train the trials of a search in worker processes of Ray, on this machine or on a cluster.
 
-    Worker processes are kept from trial to trial. A checkpoint is on disk before its report
-    counts, so a killed search goes on where it was. An interrupt (Ctrl-C) shuts Ray down and
-    leaves running trials in the store as they are.
+    Worker processes are kept from trial to trial. A checkpoint is in the study's folder before its
+    report counts, so a killed search goes on where it was. A trial whose process or node died goes
+    on from its last checkpoint; one that hangs is ended. An interrupt (Ctrl-C) leaves Ray and the
+    running trials in the store as they are.
 
     Args:
         search: says what to train.
         factory: makes the runs; pickled once.
         seed: of every trial.
-        concurrent: trials that run side by side.
+        concurrent: trials that run side by side on one machine.
         threads_per_trial: threads that torch computes with in each.
         folder: the study's; checkpoints go to `trials/NNNN/checkpoint` below it.
         gpus_per_trial: share of a GPU for each trial.
+        address: `auto` or `HOST:PORT` of a Ray cluster that this machine is a node of; None starts Ray here.
+        needed: files that a training reads, which every node of a cluster must have.
+        hang_seconds: seconds that a trial may always take until its next evaluation.
 
     Raises:
         StorageError: the study or a checkpoint cannot be written.
+        InputError: the cluster cannot be joined, or lacks something.
         AutopeftError: Ray cannot start.
     """
-    with _environment(_QUIET | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}):
-        scratch = folder.resolve() / "ray"
-        bridge = _Bridge(search, folder.resolve())
-        _start_ray(concurrent, gpus_per_trial)
+    place = folder.resolve()
+    scratch = place / "ray"
+    bridge = _Bridge(search, place, hang_seconds)
+    with ray_at(address) if address else ray_here(concurrent, gpus_per_trial):
+        resources = {"cpu": threads_per_trial if address else 1, "gpu": gpus_per_trial}
+        shelf = None
+        if address:
+            inspect_nodes(needed)
+            concurrent = count_slots(threads_per_trial, gpus_per_trial, concurrent)
+            shelf = start_shelf(place)
+        worker = tune.with_parameters(
+            Worker, factory=factory, seed=seed, threads=threads_per_trial, shelf=shelf
+        )
         try:
-            _tune(bridge, factory, seed, concurrent, threads_per_trial, gpus_per_trial, scratch)
+            _tune(bridge, tune.with_resources(worker, resources), concurrent, scratch)
         finally:
-            ray.shutdown()
             shutil.rmtree(scratch, ignore_errors=True)
     if bridge.fault is not None:
         raise bridge.fault
@@ -85,9 +89,13 @@ def run_on_ray(
 class _Bridge:
     """Between Tune's callbacks and the search; keeps the fault that ends everything."""
 
-    def __init__(self, search: Search, folder: Path) -> None:
+    def __init__(self, search: Search, folder: Path, hang_seconds: float) -> None:
         self._search = search
         self._folder = folder
+        self._hang_seconds = hang_seconds
+        self._trials: dict[int, Trial] = {}
+        self._overdue: dict[int, str] = {}
+        self._memory_kills = memory_kills()
         self.fault: Exception | None = None
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -108,6 +116,7 @@ class _Bridge:
             return None
         if trial is None:
             return None
+        self._trials[trial.number] = trial
         return {
             "number": trial.number,
             "repetition": trial.repetition,
@@ -129,20 +138,32 @@ class _Bridge:
             return False
         return decision is Decision.CONTINUE
 
+    def remaining(self, number: int) -> list[int]:
+        """Return the evaluations that a trial has before it."""
+        return list(self._search.remaining(number))
 
-def _tune(
-    bridge: _Bridge,
-    factory: RunFactory,
-    seed: int,
-    concurrent: int,
-    threads: int,
-    gpus: float,
-    scratch: Path,
-) -> None:
-    trainable = tune.with_resources(
-        tune.with_parameters(Worker, factory=factory, seed=seed, threads=threads),
-        {"cpu": 1, "gpu": gpus},
-    )
+    def limit(self, number: int) -> float | None:
+        """Return how many seconds a trial may take until its next evaluation."""
+        left = self._search.remaining(number)
+        samples = self._search.rungs.samples
+        seen = max((one for one in samples if not left or one < left[0]), default=0)
+        return piece_limit(self._trials[number], self._search.rungs, seen, self._hang_seconds)
+
+    def overdue(self, number: int, reason: str) -> None:
+        """Take note why a trial's process is about to be killed."""
+        self._overdue[number] = reason
+
+    def death(self, number: int, trial: Any) -> Failure:
+        """Say what a trial's process died of."""
+        return Failure(self._overdue.pop(number, "") or _death_of(trial))
+
+    def short_of_memory(self) -> bool:
+        """Say whether the kernel has killed a process for memory since this was last asked."""
+        before, self._memory_kills = self._memory_kills, memory_kills()
+        return self._memory_kills > before
+
+
+def _tune(bridge: _Bridge, trainable: type[Worker], concurrent: int, scratch: Path) -> None:
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -157,9 +178,9 @@ def _tune(
             name="tune",
             storage_path=str(scratch),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the desk has kept its own
-            callbacks=[],
+            callbacks=[Watch(bridge.limit, bridge.overdue)],
             stop=_Halt(bridge),
         ),
     ).fit()
@@ -192,10 +213,19 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: object, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         goes_on = self._bridge.settle(trial.config["number"], unpack(result[OUTCOME]))
+        if goes_on:
+            trial.config["samples"] = self._bridge.remaining(trial.config["number"])
         return str(self.CONTINUE if goes_on else self.STOP)
 
     def on_trial_error(self, tune_controller: object, trial: Any) -> None:  # noqa: ARG002
-        self._bridge.settle(trial.config["number"], Failure(_death_of(trial)))
+        """Let Tune start the trial again from its checkpoint, unless it died of itself or too often."""
+        number = trial.config["number"]
+        if not trial.should_recover():
+            self._bridge.settle(number, self._bridge.death(number, trial))
+        elif self._bridge.short_of_memory():
+            trial.config["died"] = "out of memory (the kernel killed the training process)"
+        elif _cause_of(trial):
+            trial.max_failures = 0  # a process that cannot start hardly will
 
 
 class _Halt(tune.Stopper):
@@ -212,43 +242,17 @@ class _Halt(tune.Stopper):
 
 
 def _death_of(trial: Any) -> str:
-    """Say why a worker could not even report a failure, from the text Tune wrote about it."""
-    try:
-        lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
-    except (OSError, TypeError):
-        lines = []
-    causes = [line.strip() for line in lines if "Error: " in line and not line.startswith("ray.")]
-    if causes:
-        return f"the training process could not start: {causes[-1]}"
+    """Say why a worker could not even report a failure."""
+    if cause := _cause_of(trial):
+        return f"the training process could not start: {cause}"
     return "out of memory, or killed from outside (the training process died without a word)"
 
 
-def _start_ray(concurrent: int, gpus: float) -> None:
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
+def _cause_of(trial: Any) -> str:
+    """Return what kept a worker from starting, by what Tune wrote about it; empty where it was killed."""
     try:
-        ray.init(
-            address="local",
-            num_cpus=concurrent,
-            num_gpus=math.ceil(gpus * concurrent) if gpus else 0,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise AutopeftError(f"Ray cannot start on this machine ({reason_of(error)}).") from None
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, which worker processes inherit, for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        lines = Path(trial.error_file).read_text(encoding="utf-8").split("\n")
+    except (OSError, TypeError):
+        return ""
+    causes = [line.strip() for line in lines if "Error: " in line and not line.startswith("ray.")]
+    return causes[-1] if causes else ""

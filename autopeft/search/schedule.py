@@ -65,7 +65,7 @@ def cost_share(rungs: Rungs) -> float:
 
 
 def make_schedule(
-    plan: Plan, rungs: Rungs, *, seconds: float | None, trials: int | None, concurrent: int
+    plan: Plan, rungs: Rungs, *, seconds: float | None, trials: int | None, concurrent: int, nodes: int = 1
 ) -> Schedule:
     """Choose the number of candidates: as many as the time pays for, unless it is given.
 
@@ -73,10 +73,11 @@ def make_schedule(
 
     Args:
         seconds: wall time for training; None where there is no limit.
+        concurrent: trials side by side on one machine.   nodes: machines like it.
     """
     runs = [fit.estimate.run_seconds for fit in plan.fits if fit.estimate.run_seconds is not None]
     whole = statistics.median(runs) if runs else 0.0
-    each = whole * cost_share(rungs) / concurrent
+    each = whole * cost_share(rungs) / (concurrent * nodes)
     first = whole
     count = DEFAULT_TRIALS
     if trials is not None:

@@ -2,86 +2,88 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sql
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from autopeft.errors import StorageError
+from autopeft.errors import MissingExtraError, StorageError
 from autopeft.files import make_folder
 from autopeft.message import Message
 from autopeft.plan.plan import Plan
+from autopeft.search.claim import claim_file, claim_server
+from autopeft.search.store_schema import (
+    REPORTS,
+    SCHEMA_VERSION,
+    STUDY,
+    TRIALS,
+    make_tables,
+    old_version,
+    upgrade,
+)
 from autopeft.search.study import Study, Trial, TrialState
 from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import Metric
 
-SCHEMA_VERSION = 1
 LOCK_WAIT_SECONDS = 20.0
-
-_tables = sql.MetaData()
-_study = sql.Table(
-    "study",
-    _tables,
-    sql.Column("schema_version", sql.Integer, nullable=False),
-    sql.Column("name", sql.Text, nullable=False),
-    sql.Column("metric", sql.Text, nullable=False),
-    sql.Column("seed", sql.Integer, nullable=False),
-    sql.Column("seconds", sql.Float, nullable=False),
-    sql.Column("request", sql.Text, nullable=False),
-    sql.Column("plan", sql.Text, nullable=False),
-)
-_trials = sql.Table(
-    "trials",
-    _tables,
-    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
-    sql.Column("state", sql.Text, nullable=False),
-    sql.Column("reason", sql.Text, nullable=False),
-    sql.Column("trial", sql.Text, nullable=False),
-)
-_reports = sql.Table(
-    "reports",
-    _tables,
-    sql.Column("trial", sql.Integer, sql.ForeignKey("trials.number"), primary_key=True),
-    sql.Column("samples", sql.Integer, primary_key=True),
-    sql.Column("report", sql.Text, nullable=False),
-)
+_EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 _SomeMessage = TypeVar("_SomeMessage", bound=Message)
 
 
 class StudyStore:
-    """The trials of one study, in SQLite or any database SQLAlchemy speaks to.
+    """The trials of one study, in a SQLite file of its own or in a database that many studies share.
 
     Args:
         place: a SQLite file, or a database URL ("postgresql+psycopg://...").
+        name: the study's, where the database is shared; None takes the only one in it.
         folder: directory that holds the study's other files; that of the SQLite file where left out.
         lock_wait_seconds: how long to wait for another program that writes.
+
+    Attributes:
+        place: for messages.
+        place_without_password: the same database; who opens it gives the password anew.
 
     Every method raises StorageError where the database cannot be written or read.
     """
 
     def __init__(
-        self, place: str | Path, *, folder: Path | None = None, lock_wait_seconds: float = LOCK_WAIT_SECONDS
+        self,
+        place: str | Path,
+        *,
+        name: str | None = None,
+        folder: Path | None = None,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
         self.place = str(place)
-        is_url = "://" in self.place
-        url = sql.make_url(self.place) if is_url else sql.URL.create("sqlite", database=self.place)
-        self.folder = folder or Path(url.database or ".").parent
-        self._file = None if is_url else Path(place)
         with self._faults():
-            waiting = {"timeout": lock_wait_seconds} if url.get_backend_name() == "sqlite" else {}
-            self._engine = sql.create_engine(url, connect_args=waiting)
-        if url.get_backend_name() == "sqlite":
+            is_url = "://" in self.place
+            url = sql.make_url(self.place) if is_url else sql.URL.create("sqlite", database=self.place)
+        if is_url:
+            self.place = url.render_as_string(hide_password=True)
+        self.place_without_password = url.set(password=None).render_as_string(hide_password=False)
+        self.folder = folder or Path(url.database or ".").parent
+        self._name, self._shared = name, name is not None
+        self._is_sqlite = url.get_backend_name() == "sqlite"
+        self._file = Path(url.database or "") if self._is_sqlite else None
+        self._claim: sql.Connection | None = None
+        if url.get_backend_name() == "mysql" and not url.password:
+            url = url.set(password=os.environ.get("MYSQL_PWD"))
+        with self._faults():
+            waiting = {"timeout": lock_wait_seconds} if self._is_sqlite else {}
+            self._engine = sql.create_engine(url, connect_args=waiting, pool_pre_ping=not self._is_sqlite)
+        if self._is_sqlite:
             sql.event.listen(self._engine, "connect", _make_durable)
+        self._upgraded = False
 
     def create(self, *, name: str, metric: Metric, seed: int, request: str, plan: Plan) -> None:
         """Begin the study; `request` is what was asked, as JSON."""
         row = {
-            "schema_version": SCHEMA_VERSION,
             "name": name,
+            "schema_version": SCHEMA_VERSION,
             "metric": metric.model_dump_json(),
             "seed": seed,
             "seconds": 0.0,
@@ -90,51 +92,56 @@ class StudyStore:
         }
         if self._file:
             make_folder(self._file.parent)
+        with self._faults():
+            make_tables(self._engine)
+        same = STUDY.c.name == name if self._shared else sql.true()
         with self._writing() as connection:
-            _tables.create_all(connection)
-            if connection.execute(sql.select(sql.func.count()).select_from(_study)).scalar_one():
+            if connection.execute(sql.select(sql.func.count()).select_from(STUDY).where(same)).scalar_one():
                 raise StorageError(f"{self.place} holds a study already; resume it or name another one.")
-            connection.execute(_study.insert().values(row))
+            connection.execute(STUDY.insert().values(row))
+        self._name = name
 
     def exists(self) -> bool:
-        """Say whether a study has been created here."""
+        """Say whether the study has been created here."""
         if self._file and not self._file.exists():
             return False
         with self._reading() as connection:
-            return bool(sql.inspect(connection).has_table("study")) and bool(
-                connection.execute(sql.select(sql.func.count()).select_from(_study)).scalar_one()
+            return sql.inspect(connection).has_table(STUDY.name) and (
+                connection.execute(sql.select(STUDY.c.name).where(*self._this())).first() is not None
             )
 
     def add_trial(self, trial: Trial) -> None:
         """Record a trial that starts, or that is rejected."""
-        row = {"number": trial.number, "state": trial.state, "reason": trial.reason}
+        row = {"study": self._key(), "number": trial.number, "state": trial.state, "reason": trial.reason}
         body = trial.model_dump_json(exclude={"result"})
         with self._writing() as connection:
-            connection.execute(_trials.insert().values(row | {"trial": body}))
+            connection.execute(TRIALS.insert().values(row | {"trial": body}))
 
     def report(self, number: int, report: Report) -> None:
         """Record an evaluation of a running trial."""
         with self._writing() as connection:
-            connection.execute(_reports.insert().values(_report_row(number, report)))
+            connection.execute(REPORTS.insert().values(self._report_row(number, report)))
 
     def finish(self, number: int, state: TrialState, reason: str = "", last: Report | None = None) -> None:
         """Record a trial's end together with its last evaluation, both or neither."""
         with self._writing() as connection:
             if last is not None:
-                connection.execute(_reports.insert().values(_report_row(number, last)))
-            change = _trials.update().where(_trials.c.number == number)
+                connection.execute(REPORTS.insert().values(self._report_row(number, last)))
+            change = TRIALS.update().where(TRIALS.c.study == self._key(), TRIALS.c.number == number)
             connection.execute(change.values(state=state, reason=reason))
 
     def add_seconds(self, seconds: float) -> None:
         """Add to the wall time spent on the study."""
         with self._writing() as connection:
-            connection.execute(_study.update().values(seconds=_study.c.seconds + seconds))
+            total = STUDY.c.seconds + seconds
+            connection.execute(STUDY.update().where(*self._this()).values(seconds=total))
 
     def load(self) -> Study:
         """Read the study with all its trials; the evaluations of running ones are in `reports`."""
         with self._reading() as connection:
             head = self._head(connection)
-            rows = connection.execute(sql.select(_trials).order_by(_trials.c.number)).all()
+            mine = sql.select(TRIALS).where(TRIALS.c.study == head.name)
+            rows = connection.execute(mine.order_by(TRIALS.c.number)).all()
             reports = self._reports(connection)
         return Study(
             name=head.name,
@@ -148,7 +155,7 @@ class StudyStore:
     def reports(self, number: int) -> tuple[Report, ...]:
         """Read the evaluations of one trial, in their order."""
         with self._reading() as connection:
-            return self._reports(connection, _reports.c.trial == number).get(number, ())
+            return self._reports(connection, REPORTS.c.trial == number).get(number, ())
 
     def plan(self) -> Plan:
         """Read the plan that the study began with."""
@@ -162,25 +169,28 @@ class StudyStore:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep every other driver off the study; the operating system lets go when this one dies.
+        """Keep every other driver off the study; whoever dies lets go at once.
+
+        While it is claimed on a server, all is written over the connection that holds the claim, so
+        that a driver that lost it cannot write.
 
         Raises:
             StorageError: another process is running the study.
         """
         make_folder(self.folder)
-        lock = FileLock(self.folder / "running.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise StorageError(
-                f"the study in {self.folder} is being run by another process; wait for it or stop it."
-            ) from None
-        except OSError as error:
-            raise StorageError(f"{self.folder} cannot be written: {error.strerror}.") from None
-        try:
-            yield
-        finally:
-            lock.release()
+        with ExitStack() as held:
+            held.enter_context(claim_file(self.folder / "running.lock", f"the study in {self.folder}"))
+            said = f"the study {self._name!r} in {self.place}"
+            if self._file and self._name is not None:
+                beside = self._file.with_name(f"{self._file.name}.{self._name}.lock")
+                held.enter_context(claim_file(beside, said))
+            elif not self._is_sqlite:
+                with self._faults():
+                    self._claim = held.enter_context(claim_server(self._engine, self._name or "", said))
+            try:
+                yield
+            finally:
+                self._claim = None
 
     def close(self) -> None:
         """Let go of the database."""
@@ -197,23 +207,58 @@ class StudyStore:
         self, connection: sql.Connection, *which: sql.ColumnElement[bool]
     ) -> dict[int, tuple[Report, ...]]:
         found: dict[int, tuple[Report, ...]] = {}
-        query = sql.select(_reports).where(*which).order_by(_reports.c.trial, _reports.c.samples)
+        query = (
+            sql.select(REPORTS)
+            .where(REPORTS.c.study == self._key(), *which)
+            .order_by(REPORTS.c.trial, REPORTS.c.samples)
+        )
         for row in connection.execute(query):
             found[row.trial] = (*found.get(row.trial, ()), self._parse(Report, row.report))
         return found
 
     def _head(self, connection: sql.Connection) -> sql.Row[Any]:
-        if not sql.inspect(connection).has_table("study"):
-            raise StorageError(f"{self.place} holds no study; start one without --resume.")
-        head = connection.execute(sql.select(_study)).one_or_none()
+        head = None
+        if sql.inspect(connection).has_table(STUDY.name):
+            head = connection.execute(sql.select(STUDY).where(*self._this())).one_or_none()
         if head is None:
-            raise StorageError(f"{self.place} holds no study; start one without --resume.")
-        if head.schema_version != SCHEMA_VERSION:
+            which = f"no study {self._name!r}" if self._name else "no study"
+            raise StorageError(f"{self.place} holds {which}; start one without --resume.")
+        self._require_known(head.schema_version)
+        return head
+
+    def _require_known(self, version: int) -> None:
+        if version != SCHEMA_VERSION:
             raise StorageError(
-                f"{self.place} was written in format {head.schema_version}, but this autopeft reads "
+                f"{self.place} was written in format {version}, but this autopeft reads "
                 f"format {SCHEMA_VERSION}; use the autopeft that wrote it or start a new study."
             )
-        return head
+
+    def _this(self) -> tuple[sql.ColumnElement[bool], ...]:
+        """Return the condition that picks the study's row; none where it is the only one."""
+        return () if self._name is None else (STUDY.c.name == self._name,)
+
+    def _key(self) -> str:
+        """Return the study's name, as its rows have it."""
+        if self._name is None:
+            with self._reading() as connection:
+                self._name = str(self._head(connection).name)
+        return self._name
+
+    def _report_row(self, number: int, report: Report) -> dict[str, Any]:
+        body = report.model_dump_json()
+        return {"study": self._key(), "trial": number, "samples": report.samples, "report": body}
+
+    def _upgrade(self) -> None:
+        """Bring a file of an older format to today's, once."""
+        if self._upgraded or not self._file or not self._file.exists():
+            return
+        with self._engine.connect() as connection:
+            version = old_version(connection)
+        if version is not None:
+            if version > 1:
+                self._require_known(version)
+            upgrade(self._engine)
+        self._upgraded = True
 
     def _parse(self, kind: type[_SomeMessage], text: str) -> _SomeMessage:
         try:
@@ -226,15 +271,20 @@ class StudyStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sql.Connection]:
-        with self._faults(), self._engine.begin() as connection:
-            yield connection
+        with self._faults():
+            self._upgrade()
+            opened = self._engine.begin() if self._claim is None else _begun(self._claim)
+            with opened as connection:
+                yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sql.Connection]:
         if self._file and not self._file.exists():  # SQLite would make an empty one
             raise StorageError(f"{self.place} does not exist; start a study without --resume.")
-        with self._faults(), self._engine.connect() as connection:
-            yield connection
+        with self._faults():
+            self._upgrade()
+            with self._engine.connect() as connection:
+                yield connection
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -243,18 +293,22 @@ class StudyStore:
         except sql.exc.DBAPIError as error:
             raise StorageError(f"{self.place}: {_explain(str(error.orig))}") from None
         except (sql.exc.SQLAlchemyError, ModuleNotFoundError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+                raise MissingExtraError(error.name, _EXTRAS[error.name], "this database") from None
             first = str(error).partition("\n")[0]
             raise StorageError(f"{self.place} cannot be used as a study's database: {first}.") from None
+
+
+@contextmanager
+def _begun(connection: sql.Connection) -> Iterator[sql.Connection]:
+    with connection.begin():
+        yield connection
 
 
 def _make_durable(connection: Any, _record: object) -> None:
     """Make SQLite wait for the disk at every commit, and let readers read meanwhile."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-
-
-def _report_row(number: int, report: Report) -> dict[str, Any]:
-    return {"trial": number, "samples": report.samples, "report": report.model_dump_json()}
 
 
 _CAUSES = {
@@ -264,6 +318,10 @@ _CAUSES = {
     "malformed": "the database is damaged; restore it from a copy or start a new study.",
     "readonly": "the database cannot be written; check the permissions of file and folder.",
     "unable to open": "the database cannot be opened; check the permissions of file and folder.",
+    "no password supplied": "the server wants a password; set PGPASSWORD, or put it into ~/.pgpass.",
+    "refused": "no database server answers there; start it, or name another.",
+    "closed the connection": "the server went away; what was written is kept, go on with --resume.",
+    "terminating connection": "the server went away; what was written is kept, go on with --resume.",
     "disk I/O error": "the disk cannot be read or written (is it full?).",
 }
 

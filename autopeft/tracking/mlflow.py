@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     Job = functools.partial[None]
 
 SPOOL = "mlflow-spool.jsonl"
+RETRY_SECONDS = 10.0
+"""How long a store that failed is left alone."""
 
 
 class MlflowObserver:
     """Logs a search as one MLflow run with a nested run for each trial.
 
     A study of the same name in the same experiment continues its run. A tracking store that fails
-    never stops the search: `problem` says what is wrong, later events go to a file in the study's
-    folder, and at the end all that is missing is tried once more.
+    never stops the search: `problem` says what is wrong, and what it misses goes to a file in the
+    study's folder and is tried again with a later event, and at the end.
 
     Args:
         tracking_uri: a database or server as MLflow names them.
@@ -52,6 +54,8 @@ class MlflowObserver:
         self._thread: threading.Thread | None = None
         self._runs: MlflowRuns | None = None
         self._begin: Job | None = None
+        self._missed: list[Job] = []
+        self._next_try = 0.0
         self._spool: Path | None = None
         self._spooling = threading.Lock()
         self._problem: str | None = None
@@ -158,10 +162,10 @@ class MlflowObserver:
                 self._do(item)
 
     def _do(self, job: Job) -> None:
-        jobs = [job] if self._problem is None else self._whole(job)
-        if not jobs:
+        if self._problem is not None and not self._due(job):
             self._set_aside([job])
             return
+        jobs = [job] if self._problem is None else self._all_missed(job)
         try:
             if self._runs is None:
                 self._runs = MlflowRuns(self._uri, self._experiment, self._tags)
@@ -172,31 +176,30 @@ class MlflowObserver:
             self._set_aside([job], " ".join(str(error).split()) or type(error).__name__)
             return
         if self._problem is not None:
-            self._problem = None
-            if self._spool is not None:
-                self._spool.unlink(missing_ok=True)
+            with self._spooling:
+                self._problem = None
+                self._missed.clear()
+                if self._spool is not None:
+                    self._spool.unlink(missing_ok=True)
 
-    def _whole(self, job: Job) -> list[Job]:
-        """Return what brings a store up to date after it failed, if this job knows the whole study."""
-        if job.func is MlflowRuns.study_finished and self._begin is not None:
-            return [self._begin, job]
-        if job.func is MlflowRuns.add_summary:
-            facts: StudyFacts = job.keywords["facts"]
-            start = functools.partial(
-                MlflowRuns.study_started,
-                study=facts.study,
-                plan=facts.plan,
-                expected_trials=len(facts.study.trials),
-                expected_seconds=facts.study.seconds,
-            )
-            return [start, functools.partial(MlflowRuns.study_finished, study=facts.study), job]
-        return []
+    def _due(self, job: Job) -> bool:
+        """Say whether a store that failed is worth another try; at the end of a stage it always is."""
+        last = (MlflowRuns.study_finished, MlflowRuns.add_summary, MlflowRuns.add_artifacts)
+        return job.func in last or time.monotonic() >= self._next_try
+
+    def _all_missed(self, job: Job) -> list[Job]:
+        """Return what brings a store up to date after it failed: the study's begin, and all since."""
+        with self._spooling:
+            missed = [each for each in self._missed if each is not self._begin]
+        return [*([self._begin] if self._begin is not None else []), *missed, job]
 
     def _set_aside(self, jobs: Sequence[Job], why: str = "") -> None:
         """Write events to the spool, and say why the first of them could not be logged."""
         lines = [json.dumps({"event": job.func.__name__, "at": time.time(), **_plain(job)}) for job in jobs]
         place = "lost"
         with self._spooling:
+            self._missed += jobs
+            self._next_try = time.monotonic() + RETRY_SECONDS if why else self._next_try
             if self._spool is not None:
                 try:
                     self._spool.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +210,8 @@ class MlflowObserver:
                     place = f"lost ({error.strerror})"
             if why:
                 failed = f"MLflow at {self._uri} could not be written: {why}"
-                self._problem = f"{failed.rstrip('.')}. Events not logged are {place}."
+                said = f"{failed.rstrip('.')}. Events not logged are {place}"
+                self._problem = f"{said}; `autopeft sync` writes what is missing."
 
 
 def _plain(job: Job) -> dict[str, object]:

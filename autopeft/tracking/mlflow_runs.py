@@ -56,8 +56,13 @@ class MlflowRuns:
 
     def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
         """Begin the parent run or go on with it, and catch up with the study's trials."""
+        self._begin(study, plan, {"expected_trials": expected_trials, "expected_seconds": expected_seconds})
+        self._catch_up(study)
+
+    def _begin(self, study: Study, plan: Plan, expected: Mapping[str, float]) -> None:
         self._metric, self._device = study.metric.name, plan.profile.device
         self._refused = [(each.candidate.label, each.reason, each.way_out) for each in plan.rejected]
+        self._steps.clear()  # what a broken connection left open is asked anew
         self._parent = self._find_parent(study.name)
         if self._parent:
             self._client.update_run(self._parent, status="RUNNING")
@@ -68,10 +73,8 @@ class MlflowRuns:
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
             described = False
         if not described:
-            expected = {"expected_trials": expected_trials, "expected_seconds": expected_seconds}
             self._describe(self._parent, expected, _study_params(study, plan))
             self._log_refused()
-        self._catch_up(study)
 
     def trial_started(self, trial: Trial) -> None:
         """Begin the trial's run or go on with it."""
@@ -118,8 +121,18 @@ class MlflowRuns:
         if best is not None and best.result is not None:
             metrics[f"best_{self._metric}"] = best.result.score
             tags = {"autopeft.best": best.candidate.label, "autopeft.best_run": self._run(best)}
-        self._log(self._parent, metrics=metrics, tags=tags)
+        self._log(self._parent, metrics=self._changed(metrics), tags=tags)
         self._client.set_terminated(self._parent)
+
+    def catch_up(self, study: Study, plan: Plan, reports: Mapping[int, Sequence[Report]]) -> int:
+        """Write what the store lacks of a study, running trials included; return how many it lacked."""
+        self._begin(study, plan, {"expected_trials": len(study.trials), "expected_seconds": study.seconds})
+        before = set(self._closed)
+        for trial in study.trials:
+            if not trial.finished:
+                self._log_reports(trial, reports.get(trial.number, ()))
+        self.study_finished(study)
+        return len(self._closed - before)
 
     def add_artifacts(self, paths: Sequence[Path]) -> None:
         """Attach files and folders to the parent run.
@@ -147,7 +160,11 @@ class MlflowRuns:
             metrics |= {f"predicted/{name}": compared.predicted, f"measured/{name}": compared.measured}
         metrics |= {f"seconds/{stage}": seconds for stage, seconds in facts.seconds.items()}
         note = "\n".join([facts.decision, "", *(f"- {reason}" for reason in facts.reasons)])
-        self._log(self._parent, metrics=metrics, tags={_NOTE_TAG: note, "autopeft.decision": facts.decision})
+        self._log(
+            self._parent,
+            metrics=self._changed(metrics),
+            tags={_NOTE_TAG: note, "autopeft.decision": facts.decision},
+        )
         self._client.log_text(self._parent, facts.model_dump_json(indent=1), "facts.json")
 
     def _find_parent(self, study: str) -> str:
@@ -230,7 +247,6 @@ class MlflowRuns:
         for report in reports:
             if report.samples in logged:
                 continue
-            logged.add(report.samples)
             values = {
                 **report.extra,
                 self._metric: report.score,
@@ -242,6 +258,7 @@ class MlflowRuns:
             metrics += [_metric(name, value, report.samples) for name, value in values.items()]
         for at in range(0, len(metrics), _MOST_METRICS):
             self._client.log_batch(run, metrics=metrics[at : at + _MOST_METRICS])
+        logged.update(report.samples for report in reports)
 
     def _logged(self, number: int, run: str) -> set[int]:
         """Return the steps of a run that the store has; asked once for a run of an earlier session."""
@@ -249,6 +266,11 @@ class MlflowRuns:
             history = self._client.get_metric_history(run, _name(self._metric))
             self._steps[number] = {int(metric.step) for metric in history}
         return self._steps[number]
+
+    def _changed(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return those metrics of the study's run whose last value in the store is another."""
+        known = self._client.get_run(self._parent).data.metrics
+        return {name: value for name, value in metrics.items() if known.get(_name(name)) != value}
 
     def _log_refused(self) -> None:
         """Attach one table of what never started, in the form MLflow's own tables have."""

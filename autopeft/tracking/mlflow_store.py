@@ -32,6 +32,9 @@ def open_client(tracking_uri: str) -> MlflowClient:
     _check_reachable(tracking_uri)
     # MLflow reports its use over the network unless told not to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # And it repeats a request to a server that went away for four minutes; here the study is the memory.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     from mlflow import MlflowClient
 
     # It announces every step of its database migrations; and sets its own level when it is imported.

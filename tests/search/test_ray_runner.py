@@ -15,7 +15,7 @@ from autopeft.errors import StorageError
 from autopeft.search.desk import Failure, checkpoint_folder
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
-from autopeft.search.ray_runner import run_on_ray
+from autopeft.search.ray_runner import RESTARTS, run_on_ray
 from autopeft.search.ray_worker import pack, unpack
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Trial
@@ -63,11 +63,12 @@ def test_ray_runs_what_the_search_decides(
     best = max(trials[3:], key=lambda trial: trial.result.score if trial.result else 0)
     assert best.state == "complete"
     assert (checkpoint_folder(tmp_path, best.number) / "state.json").is_file()
-    assert sorted(factory.made) == sorted(candidate.method for candidate in CANDIDATES[1:])
+    again = ["lora"] * RESTARTS  # whoever is killed goes on from the last checkpoint
+    assert sorted(factory.made) == sorted([candidate.method for candidate in CANDIDATES[1:]] + again)
     reports = [report for trial in trials[3:] if trial.result for report in trial.result.reports]
     processes = {report.extra["process"] for report in reports}
     assert os.getpid() not in processes
-    assert len(processes) <= 3  # kept from trial to trial; one was killed
+    assert len(processes) <= 3 + RESTARTS  # kept from trial to trial; some were killed
     assert ("started", 0) not in recorder.events
     assert os.environ.get("PYTHONPATH") == paths_before
     assert not (tmp_path / "ray").exists()
@@ -90,7 +91,7 @@ from toy_training import ACCURACY, Recorder, ToyFactory, admit_all, toy_space
 from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.optuna_searcher import OptunaSearcher
-from autopeft.search.ray_runner import run_on_ray
+from autopeft.search.ray_runner import RESTARTS, run_on_ray
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Halving
 from autopeft.space.candidate import Candidate

@@ -102,7 +102,7 @@ def test_a_missing_study_is_no_study_and_leaves_no_file(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(store: StudyStore, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "study.sqlite") as connection:
-        connection.execute("UPDATE study SET schema_version = 99")
+        connection.execute("UPDATE autopeft_study SET schema_version = 99")
     with pytest.raises(StorageError, match="written in format 99") as error:
         store.load()
     one_line(error)
@@ -111,7 +111,7 @@ def test_another_format_is_refused(store: StudyStore, tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_read_is_refused(store: StudyStore, tmp_path: Path) -> None:
     store.add_trial(RUNNING)
     with sqlite3.connect(tmp_path / "study.sqlite") as connection:
-        connection.execute("UPDATE trials SET trial = '{\"number\": 0}'")
+        connection.execute("UPDATE autopeft_trials SET trial = '{\"number\": 0}'")
     with pytest.raises(StorageError, match="a Trial that this autopeft cannot read") as error:
         store.load()
     one_line(error)
@@ -178,3 +178,83 @@ def test_only_one_driver_at_a_time_runs_a_study(store: StudyStore, tmp_path: Pat
         pass
     with store.claimed():
         pass
+
+
+OLD_TABLES = """
+CREATE TABLE study (schema_version INTEGER NOT NULL, name TEXT NOT NULL, metric TEXT NOT NULL,
+    seed INTEGER NOT NULL, seconds FLOAT NOT NULL, request TEXT NOT NULL, plan TEXT NOT NULL);
+CREATE TABLE trials (number INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, trial TEXT NOT NULL,
+    PRIMARY KEY (number));
+CREATE TABLE reports (trial INTEGER NOT NULL, samples INTEGER NOT NULL, report TEXT NOT NULL,
+    PRIMARY KEY (trial, samples), FOREIGN KEY(trial) REFERENCES trials (number));
+"""
+
+
+def write_old(path: Path, version: int) -> None:
+    """Write a study as format 1 had it."""
+    with sqlite3.connect(path) as connection:
+        connection.executescript(OLD_TABLES)
+        head = (version, "old", ACCURACY.model_dump_json(), 3, 7.5, "{}", toy_plan().model_dump_json())
+        connection.execute("INSERT INTO study VALUES (?, ?, ?, ?, ?, ?, ?)", head)
+        row = (0, "running", "", RUNNING.model_dump_json(exclude={"result"}))
+        connection.execute("INSERT INTO trials VALUES (?, ?, ?, ?)", row)
+        connection.execute("INSERT INTO reports VALUES (?, ?, ?)", (0, 10, report(10).model_dump_json()))
+
+
+def test_a_study_of_the_first_format_is_read_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    write_old(path, 1)
+    store = StudyStore(path)
+    assert store.exists()
+    study = store.load()
+    assert (study.name, study.seed, study.seconds) == ("old", 3, 7.5)
+    assert study.trials[0].candidate == CANDIDATE
+    assert store.reports(0) == (report(10),)
+    store.finish(0, "complete", last=report(20))
+    again = StudyStore(path).load()
+    assert again.trials[0].result is not None
+    assert again.trials[0].result.reports == (report(10), report(20))
+
+
+def test_a_format_that_nobody_knows_is_left_as_it_is(tmp_path: Path) -> None:
+    write_old(tmp_path / "study.db", 7)
+    with pytest.raises(StorageError, match="written in format 7, but this autopeft reads format 2") as error:
+        StudyStore(tmp_path / "study.db").load()
+    one_line(error)
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        assert connection.execute("SELECT count(*) FROM trials").fetchone() == (1,)
+
+
+def test_studies_that_share_a_database_stay_apart(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    stores = [StudyStore(url, name=name, folder=tmp_path / name) for name in ("one", "two")]
+    assert not stores[0].exists()
+    for seed, (store, name) in enumerate(zip(stores, ("one", "two"), strict=True)):
+        store.create(name=name, metric=ACCURACY, seed=seed, request="{}", plan=toy_plan())
+    for store in stores:
+        store.add_trial(RUNNING)
+    stores[0].report(0, report(10))
+    stores[0].finish(0, "complete", last=report(20))
+    stores[1].add_seconds(4)
+    one, two = (store.load() for store in stores)
+    assert (one.seed, one.trials[0].state, one.seconds) == (0, "complete", 0)
+    assert (two.seed, two.trials[0].state, two.seconds) == (1, "running", 4)
+    assert stores[1].reports(0) == ()
+    with pytest.raises(StorageError, match="holds a study already"):
+        StudyStore(url, name="two").create(name="two", metric=ACCURACY, seed=0, request="{}", plan=toy_plan())
+    with pytest.raises(StorageError, match="holds no study 'three'"):
+        StudyStore(url, name="three").load()
+    with (
+        stores[0].claimed(),
+        stores[1].claimed(),
+        pytest.raises(StorageError, match=r"the study 'one' in .*all\.db is being run by another process"),
+        StudyStore(url, name="one", folder=tmp_path / "elsewhere").claimed(),
+    ):
+        pass
+
+
+def test_a_password_is_in_no_message() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StorageError, match="no database server answers there") as error:
+        StudyStore("postgresql+psycopg://me:secret@127.0.0.1:9/studies", name="one").load()
+    assert "secret" not in one_line(error)
