@@ -277,12 +277,23 @@ def sync(request: Request) -> Synced:
 
 
 def methods(
-    *, family: str | None = None, works_on: str | None = None, quantization: str | None = None
+    *,
+    family: str | None = None,
+    works_on: str | None = None,
+    quantization: str | None = None,
+    served_by: str | None = None,
+    mergeable: bool = False,
 ) -> tuple[MethodSpec, ...]:
-    """List the methods, all or those of a family, for a family of models, for a packed base."""
+    """List the methods, all or those that pass every filter."""
     from autopeft.methods.listing import choose_methods
 
-    return choose_methods(family=family, works_on=works_on, quantization=quantization)
+    return choose_methods(
+        family=family,
+        works_on=works_on,
+        quantization=quantization,
+        served_by=served_by,
+        mergeable=mergeable,
+    )
 
 
 def method(name: str) -> MethodSpec:

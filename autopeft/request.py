@@ -47,7 +47,7 @@ class Request(Message):
         demo: run on what ships inside packages instead of `model` and `data`.
         gpu: a profile by name to plan for; None is this machine.
         space: a search space by name or file.
-        searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes candidates to successive halving.
+        searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes to successive halving.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
         examples: without data: how many rows to plan for.

@@ -142,7 +142,8 @@ Time = Annotated[
     ),
 ]
 Trials = Annotated[
-    int | None, typer.Option(metavar="N", rich_help_panel=BUDGET, help="Configurations to try.")
+    int | None,
+    typer.Option(metavar="N", rich_help_panel=BUDGET, help="Configurations to try beside the default."),
 ]
 Params = Annotated[
     str | None,

@@ -21,7 +21,7 @@ _FAMILIES = {
 }  # fmt: skip
 _PACKED = {"nf4": "4", "int8": "8", "torchao": "T", "gptq": "G", "awq": "A", "hqq": "H"}
 _LEGEND = (
-    "works on: D decoder, E encoder, S encoder-decoder, V vision, A speech, M vision-language\n"
+    "works on: D decoder, E encoder, S encoder-decoder, V vision, A speech, M multimodal\n"
     "packed:   base weights in 4 nf4 or fp4, 8 int8, T torchao, G GPTQ, A AWQ, H HQQ\n"
     "merges:   into the base weights, and so is served by whoever serves the base model\n"
     "served:   who loads what is saved: hf is transformers with peft, gguf is llama.cpp\n"
@@ -52,6 +52,16 @@ WorksOn = Annotated[
 OnPacked = Annotated[
     str | None, typer.Option("--quantization", metavar="NAME", help="Only those for a base in nf4, int8 ...")
 ]
+ServedBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Only those whose adapter transformers, vllm or llama.cpp loads as saved."
+    ),
+]
+Merges = Annotated[
+    bool,
+    typer.Option("--merges", help="Only those that merge into the base weights, to be served as these are."),
+]
 
 
 def methods(
@@ -59,16 +69,37 @@ def methods(
     family: Family = None,
     works_on: WorksOn = None,
     quantization: OnPacked = None,
+    served_by: ServedBy = None,
+    merges: Merges = False,
     as_json: Json = False,
 ) -> int:
     """List the PEFT methods, or tell all about one."""
     from autopeft import pipeline
     from autopeft.cli import screen
+    from autopeft.errors import InputError
 
+    filters = {
+        "--family": family,
+        "--works-on": works_on,
+        "--quantization": quantization,
+        "--served-by": served_by,
+        "--merges": merges,
+    }
+    given = [flag for flag, value in filters.items() if value]
+    if name is not None and given:
+        raise InputError(
+            f"a filter chooses among all methods, but got {name!r} and {given[0]}: leave one of them out."
+        )
     if name is not None:
         screen.show(pipeline.method(name), about, as_json=as_json)
         return Exit.DONE
-    found = pipeline.methods(family=family, works_on=works_on, quantization=quantization)
+    found = pipeline.methods(
+        family=family,
+        works_on=works_on,
+        quantization=quantization,
+        served_by=served_by,
+        mergeable=merges,
+    )
     screen.show(found, listed, as_json=as_json)
     return Exit.DONE
 

@@ -28,7 +28,9 @@ def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
     yield _reasons(facts.reasons)
     if facts.scores:
         yield Text()
-        yield heading(f"Test {facts.data.metric.name} on {_test_rows(facts)} that nothing else has touched")
+        metric = facts.data.metric
+        way = ", lower is better" if metric.direction == "minimize" else ""
+        yield heading(f"Test {metric.name} on {_test_rows(facts)} that nothing else has touched{way}")
         yield _scores(facts.scores, wide=wide)
     if facts.comparisons:
         yield Text()

@@ -18,6 +18,7 @@ from autopeft.errors import AutopeftError, UnsupportedError
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.methods.quantization.schemes import find_quantization
 from autopeft.space.candidate import Candidate
+from autopeft.space.optimizers import find_optimizer
 from autopeft.units import format_bytes
 from autopeft.workload.batching import packed, truncate
 from autopeft.workload.dataset import Workload
@@ -62,10 +63,13 @@ def cost_run(
             training.grad_accum,
             recomputes=training.gradient_checkpointing,
             unpacked=float(run.request.base.parameters or 0) if quantized else 0.0,
+            forwards=find_optimizer(training.optimizer).forwards,
         )
 
-    lengths = [run.lengths[1]]
+    lengths, evaluated_share = [run.lengths[1]], 1.0
     if training.packing:
+        alone = truncate(workload.lengths, training.max_length).mean
+        evaluated_share = alone / packed(workload, training.max_length).lengths.mean
         workload = packed(workload, training.max_length)
     truncated = workload.model_copy(update={"lengths": truncate(workload.lengths, training.max_length)})
     if not training.packing:
@@ -84,6 +88,7 @@ def cost_run(
             batch_size=training.batch_size,
             grad_accum=training.grad_accum,
             weight_bytes=weight_bytes(tape),
+            evaluated_share=evaluated_share,
         )
     guesses = tape.guesses
     if profile.device not in ("cpu", "cuda"):

@@ -52,8 +52,14 @@ def run_time(
     batch_size: int,
     grad_accum: int,
     weight_bytes: int,
+    evaluated_share: float = 1.0,
 ) -> RunTime:
-    """Return the time of a whole run: loading, its steps, and one evaluation at the end of each epoch."""
+    """Return the time of a whole run: loading, its steps, and one evaluation at the end of each epoch.
+
+    Args:
+        evaluated_share: tokens of an evaluated row as a share of those of a training row, which is a whole
+            pack where rows are packed.
+    """
     rows_per_step = batch_size * grad_accum
     steps = max(1, math.ceil(workload.rows * epochs / rows_per_step))
     copied = profile.host_to_device_bytes_per_second or _COPY_BYTES_PER_SECOND
@@ -65,7 +71,9 @@ def run_time(
         load_seconds=load,
         training_seconds=steps * time.step_seconds,
         data_seconds=steps * (grad_accum * _BATCH_SECONDS + rows_per_step * _ROW_SECONDS),
-        evaluation_seconds=math.ceil(epochs) * workload.validation_rows * time.evaluation_row_seconds,
+        evaluation_seconds=(
+            math.ceil(epochs) * workload.validation_rows * time.evaluation_row_seconds * evaluated_share
+        ),
         steps=steps,
         padding_share=max(0.0, 1 - workload.lengths.mean * len(padded) / sum(padded)),
     )

@@ -62,6 +62,7 @@ def estimate_time(
     *,
     recomputes: bool = False,
     unpacked: float = 0.0,
+    forwards: int = 1,
 ) -> TimeEstimate:
     """Turn a tape into the time of its second optimizer step, which finds the optimizer's state in place.
 
@@ -71,6 +72,7 @@ def estimate_time(
         grad_accum: micro-batches of a step.
         recomputes: backward runs forward once more (gradient checkpointing).
         unpacked: weights that every pass unpacks by operators that are not on the tape.
+        forwards: passes through the model that the forward phase of a micro-batch takes.
 
     Raises:
         UnsupportedError: the profile has no speed for a dtype that the model computes in.
@@ -103,7 +105,7 @@ def estimate_time(
         upper_seconds=max(step, device + host),
         low_seconds=step * (1 - spread),
         high_seconds=step * (1 + spread),
-        evaluation_row_seconds=seconds[Phase.FORWARD] / (tape.rows * grad_accum),
+        evaluation_row_seconds=seconds[Phase.FORWARD] / (tape.rows * grad_accum * forwards),
         token_seconds=_token_seconds(tape, profile, work, followed),
         bound=_bound(work),
     )

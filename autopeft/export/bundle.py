@@ -20,6 +20,7 @@ class Bundle(Message):
         loading: what `from_pretrained` has to be told beside the directory.
         scale: what to do to the model's output to have the user's number (regression); None: nothing.
         test_score, low, high: the metric on the test rows with its 95 % interval.
+        further: other metrics on the test rows, by name.
         packing: import and argument that load the base packed as it was trained on; empty where it was not.
         reference_difference: largest difference between the logits recorded at export and those
             of a process that has only transformers and peft.
@@ -42,6 +43,7 @@ class Bundle(Message):
     test_score: float
     low: float
     high: float
+    further: dict[str, float] = {}
     data: str
     data_fingerprint: str
     seed: int

@@ -8,6 +8,7 @@ from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 from autopeft.workload.tasks import PIPELINES, TASKS
 
+_OF_TEXTS = "AutoModelForSequenceClassification"
 _USES: dict[str, tuple[str, ...]] = {
     "AutoModelForImageClassification": (
         "",
@@ -72,12 +73,13 @@ def model_card(bundle: Bundle) -> str:
             "",
             f"Found by autopeft for `{bundle.model}` on {bundle.data}: test {bundle.metric.name} "
             f"{bundle.test_score:.3f} (95 % interval {bundle.low:.3f} to {bundle.high:.3f}).",
+            *_meaning(bundle),
             "",
             "```python",
             imports,
             "",
             f"model = {loader}",
-            *_USES.get(bundle.head, ()),
+            *_use(bundle),
             "```",
             "",
             *_inputs(bundle.candidate.method),
@@ -94,6 +96,45 @@ def model_card(bundle: Bundle) -> str:
     )
 
 
+def _meaning(bundle: Bundle) -> list[str]:
+    """Say how to read the score, where the metric's name does not."""
+    error = bundle.further.get("mean_absolute_error")
+    own = [f"On average it is {error:.3g} off, in the unit of the numbers."] if error is not None else []
+    said = bundle.metric.meaning
+    return ["", " ".join([f"How to read it: {said}.", *own])] if said else []
+
+
+def _use(bundle: Bundle) -> tuple[str, ...]:
+    """Return the lines of Python that ask the model about a first row."""
+    if bundle.head != _OF_TEXTS:
+        return _USES.get(bundle.head, ())
+    length = bundle.candidate.training.max_length
+    found = "model.eval()(**inputs).logits"
+    answer = f"{found}.softmax(-1)" if TASKS[bundle.task].outputs == "classes" else _number(bundle, found)
+    return (
+        "",
+        "import torch",
+        "from transformers import AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")',
+        f'inputs = tokenizer(["YOUR TEXT"], truncation=True, max_length={length}, return_tensors="pt")',
+        *(['inputs["task_ids"] = torch.zeros(1, dtype=torch.int64)'] if _named(bundle) else []),
+        "with torch.inference_mode():",
+        f"    print({answer})",
+    )
+
+
+def _named(bundle: Bundle) -> bool:
+    return METHODS[bundle.candidate.method].named_task
+
+
+def _number(bundle: Bundle, output: str) -> str:
+    """Return the expression of the user's numbers, made of the model's output."""
+    if bundle.scale is None:
+        return f"{output}[:, 0]"
+    return f"{bundle.scale.mean!r} + {bundle.scale.deviation!r} * {output}[:, 0]"
+
+
 def _inputs(method: str) -> list[str]:
     """Say what a call needs beside tokens and their mask."""
     if not METHODS[method].named_task:
@@ -105,10 +146,7 @@ def _numbers(bundle: Bundle) -> list[str]:
     """Say what the model's output is where it is a number."""
     if TASKS[bundle.task].outputs != "number":
         return []
-    if bundle.scale is None:
-        return ["The number is `model(**inputs).logits[:, 0]`.", ""]
-    mean, deviation = bundle.scale.mean, bundle.scale.deviation
-    return [f"The number is `{mean!r} + {deviation!r} * model(**inputs).logits[:, 0]`.", ""]
+    return [f"The number is `{_number(bundle, 'model(**inputs).logits')}`.", ""]
 
 
 def _findings(bundle: Bundle) -> list[str]:

@@ -110,6 +110,7 @@ def export_winner(request: Request, *, out: str | None, force: bool) -> Bundle:
             test_score=winner.test_score,
             low=winner.low,
             high=winner.high,
+            further=winner.extra,
             data=dataset.name,
             data_fingerprint=dataset.fingerprint,
             seed=seed,

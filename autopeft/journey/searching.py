@@ -86,6 +86,8 @@ def run_search(
             inputs = load_inputs(request, profile)
             dataset = require_dataset(inputs)
             _require_same_data(dataset, folder)
+        for observer in observers:
+            observer.data_read(dataset)
         planner = Planner(
             base=inputs.base,
             workload=inputs.workload,

@@ -133,6 +133,15 @@ VARIANTS: dict[str, Variant] = {
 }
 MOVED = frozenset(name for name, row in VARIANTS.items() if row.moves)
 
+LACKING = {
+    "loftq": "it puts what a few bits keep of each matrix in its place, so that its adapter needs that base "
+    "beside it, which no bundle holds; take pissa, or lora on a base in nf4",
+    "qalora": "peft 0.21 has it for matrices packed by GPTQ alone; take lora on a GPTQ checkpoint",
+    "alora": "which tokens it acts on is read off each row, of which a plan knows the length alone; "
+    "take lora",
+}
+"""Variants that peft has and autopeft has not, and why."""
+
 
 def servers(row: Variant) -> tuple[Server, ...]:
     """Return who serves what is saved: plain LoRA everywhere that serves LoRA."""

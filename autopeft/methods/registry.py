@@ -5,7 +5,7 @@ from __future__ import annotations
 from autopeft.errors import InputError, UnknownNameError, UnsupportedError
 from autopeft.methods.abilities import with_abilities
 from autopeft.methods.heads import default_task, head_family
-from autopeft.methods.lora_variants import LORA_VARIANTS
+from autopeft.methods.lora_variants import LACKING, LORA_VARIANTS
 from autopeft.methods.own_methods import OWN_METHODS
 from autopeft.methods.peft_types import PEFT_METHODS
 from autopeft.methods.quantization.schemes import find_quantization
@@ -173,9 +173,13 @@ def find_method(name: str) -> MethodSpec:
 
     Raises:
         UnknownNameError: there is no such method.
+        UnsupportedError: peft has it, and autopeft has not.
     """
+    if name in LACKING:
+        raise UnsupportedError(f"{name} is not among autopeft's methods: {LACKING[name]}.")
     if name not in METHODS:
-        raise UnknownNameError("method", name, (*METHODS, "qlora"), hint="`autopeft methods` lists them.")
+        hint = "`autopeft methods` lists them, and qlora is lora on a base in nf4-dq."
+        raise UnknownNameError("method", name, METHODS, hint=hint)
     return METHODS[name]
 
 

@@ -88,6 +88,7 @@ def reasons(
     winner, best, metric = _contender(scores, WINNER), study.best, data.metric
     lines = [_counted(study, plan)]
     if winner is not None and best is not None:
+        lines.insert(0, _meaning(winner, metric))
         itself = {WINNER, DEFAULT} if best.role == "baseline" else {WINNER}
         lines += [_doubt(winner, other, metric) for other in scores if other.contender not in itself]
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
@@ -232,6 +233,13 @@ def _counted(study: Study, plan: Plan) -> str:
     several = states["complete"] > 1
     of = f"of {states['complete']} trained to the end" if several else "as the only one trained to the end"
     return f"It had the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}."
+
+
+def _meaning(winner: TestScore, metric: Metric) -> str:
+    """Say how to read the score, where its name does not, and what it is in the user's own unit."""
+    error = winner.extra.get("mean_absolute_error")
+    own = f"; the winner is {error:.3g} off on average, in the numbers' own unit" if error is not None else ""
+    return f"How to read the {metric.name}: {metric.meaning}{own}." if metric.meaning else ""
 
 
 def _doubt(winner: TestScore, other: TestScore, metric: Metric) -> str:

@@ -7,10 +7,14 @@ from typing import Protocol
 from autopeft.plan.plan import Plan
 from autopeft.search.study import Study, Trial
 from autopeft.train.result import Report
+from autopeft.workload.dataset import Dataset
 
 
 class Observer(Protocol):
     """Told of every event in order, in the driver process; must not raise and must return soon."""
+
+    def data_read(self, dataset: Dataset) -> None:
+        """Take note of the rows, before the search starts or goes on."""
 
     def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
         """Take note that the search starts or goes on (then `study` has trials already)."""

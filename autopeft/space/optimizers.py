@@ -19,6 +19,7 @@ class OptimizerSpec(Message):
         library: whose code steps; bitsandbytes is an optional package.
         state: what it keeps for every trained parameter.
         paper: where it comes from.
+        forwards: how often it runs the model forward over each micro-batch.
     """
 
     name: str
@@ -26,6 +27,7 @@ class OptimizerSpec(Message):
     library: Library = "torch"
     state: str
     paper: str
+    forwards: int = 1
 
 
 _ADAM = "Kingma and Ba 2014, arXiv:1412.6980"
@@ -138,6 +140,7 @@ _SPECS = (
         library="autopeft",
         state="nothing; no gradients and no activations either, as it runs forward only",
         paper="Malladi et al. 2023, arXiv:2305.17333",
+        forwards=2,
     ),
     OptimizerSpec(
         name="galore",

@@ -19,6 +19,7 @@ from autopeft.plan.plan import Plan
 from autopeft.search.study import Study, Trial
 from autopeft.train.result import Report
 from autopeft.units import format_bytes, format_limit, format_seconds
+from autopeft.workload.dataset import Dataset
 
 _STYLES = {"complete": "green", "stopped": "yellow", "failed": "red", "rejected": "dim"}
 _WORDS = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "rejected": "refused"}
@@ -50,6 +51,15 @@ class ConsoleObserver:
         self._running: dict[int, Running] = {}
         self._done: dict[int, Trial] = {}
 
+    def data_read(self, dataset: Dataset) -> None:
+        """Write what was taken for what, and what was decided about the rows; a line for each decision."""
+        columns = ", ".join(f"{role}={column}" for role, column in dataset.columns.items())
+        self._line(f"data {dataset.name} task={dataset.task}" + (f" columns: {columns}" if columns else ""))
+        for note in dataset.notes:
+            self._line(f"data {note}")
+        if meaning := dataset.metric.meaning:
+            self._line(f"score {dataset.metric.name}: {meaning}")
+
     def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
         """Show what is to come, and on a terminal start the live display."""
         self._study, self._plan = study, plan
@@ -57,7 +67,10 @@ class ConsoleObserver:
         self._began, self._running = self._clock(), {}
         self._done = {trial.number: trial for trial in study.trials if trial.finished}
         self._finished_before = self._finished()
-        words = [f"trials={expected_trials}", f"expected={format_seconds(max(0.0, expected_seconds))}"]
+        words = [
+            f"trials={expected_trials - 1}+default",
+            f"expected={format_seconds(max(0.0, expected_seconds))}",
+        ]
         if plan.budget.gpu_mem:
             words.append(f"memory={format_limit(plan.budget.gpu_mem)}")
         if plan.budget.time:

@@ -17,6 +17,7 @@ from autopeft.report.facts import StudyFacts
 from autopeft.search.study import Study, Trial
 from autopeft.tracking.mlflow_runs import MlflowRuns
 from autopeft.train.result import Report
+from autopeft.workload.dataset import Dataset
 
 if TYPE_CHECKING:
     Job = functools.partial[None]
@@ -77,6 +78,9 @@ class MlflowObserver:
             return None
         place = f"experiments/{self._runs.experiment_id}/runs/{self._runs.parent_run_id}"
         return f"{self._uri.rstrip('/')}/#/{place}"
+
+    def data_read(self, dataset: Dataset) -> None:
+        """Leave the rows out: `log_facts` logs what is known of them."""
 
     def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
         """Begin or continue the study's run."""

@@ -24,12 +24,22 @@ class Metric(Message):
     direction: Literal["maximize", "minimize"]
     interval: Interval = "mean"
 
+    @property
+    def meaning(self) -> str:
+        """What its numbers say, where the name does not; "" where it does."""
+        return _MEANINGS.get(self.name, "")
+
     def better(self, one: float, other: float) -> bool:
         """Say whether `one` is strictly better than `other` (NaN is worse than anything)."""
         if math.isnan(one) or math.isnan(other):
             return not math.isnan(one) and math.isnan(other)
         return one > other if self.direction == "maximize" else one < other
 
+
+_MEANINGS = {
+    "relative absolute error": "1 is always saying the median of the training rows, 0 is never being wrong, "
+    "lower is better",
+}
 
 ACCURACY = Metric(name="accuracy", direction="maximize", interval="proportion")
 HELD_OUT_LOSS = Metric(name="loss", direction="minimize")

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from autopeft.methods.lora_variants import LACKING
 from autopeft.methods.registry import METHODS
 
 
@@ -34,6 +35,9 @@ def test_a_line_says_what_a_method_works_on_who_serves_it_and_how_much_trains(au
         (("--quantization", "nf4-dq"), {"lora", "ia3", "prompt_tuning"}, {"full", "hra", "loha"}),
         (("--quantization", "gptq"), {"lora", "adalora", "prompt_tuning"}, {"ia3", "oft"}),
         (("--quantization", "none"), set(METHODS), set()),
+        (("--served-by", "vllm"), {"lora", "rslora", "pissa", "full"}, {"dora", "ia3", "bottleneck"}),
+        (("--served-by", "llama.cpp", "--merges"), {"lora"}, {"rslora", "full"}),
+        (("--merges",), {"lora", "ia3", "fish"}, {"prompt_tuning", "bottleneck"}),
         (("--family", "additive", "--works-on", "vision", "--quantization", "int8"), {"ia3"}, {"cpt"}),
     ],
 )
@@ -54,6 +58,7 @@ def test_a_filter_that_nothing_passes_says_so(autopeft) -> None:
         ("--family", "addditive", "unknown family of methods 'addditive': did you mean additive?"),
         ("--works-on", "visions", "unknown family of models 'visions': did you mean vision?"),
         ("--quantization", "nf5", "unknown quantization 'nf5'"),
+        ("--served-by", "vlm", "unknown server 'vlm': did you mean vllm?"),
     ],
 )
 def test_an_unknown_filter_is_one_line_with_the_nearest(autopeft, flag, name, words) -> None:
@@ -81,7 +86,22 @@ def test_all_about_one_method_is_one_json_object_too(autopeft) -> None:
     assert set(found["shares"]) == {"Llama-3.1-8B", "bert-base-uncased"}
 
 
+def test_a_filter_beside_a_name_is_refused(autopeft) -> None:
+    answer = autopeft("methods", "lora", "--works-on", "vision")
+    assert answer.code == 2
+    assert "but got 'lora' and --works-on: leave one of them out" in answer.err
+
+
 def test_an_unknown_method_is_one_line_with_the_nearest(autopeft) -> None:
     answer = autopeft("methods", "lorra")
     assert answer.code == 2
     assert "unknown method 'lorra'" in answer.err
+
+
+@pytest.mark.parametrize("name", sorted(LACKING))
+def test_a_variant_that_peft_has_and_autopeft_has_not_says_why(autopeft, name) -> None:
+    assert name not in METHODS
+    answer = autopeft("methods", name)
+    assert answer.code == 2
+    assert f"{name} is not among autopeft's methods: " in answer.err
+    assert answer.err.count("\n") == 1

@@ -30,6 +30,19 @@ def test_a_run_is_its_loading_steps_batches_and_an_evaluation_an_epoch(
     assert 0 < run.padding_share < 0.2
 
 
+def test_an_evaluation_is_of_single_rows_forward_once_whatever_a_training_step_does(
+    tape: Tape, cpu: HardwareProfile
+) -> None:
+    time, twice = (estimate_time(tape, cpu, 2, forwards=passes) for passes in (1, 2))
+    assert twice.evaluation_row_seconds == pytest.approx(time.evaluation_row_seconds / 2)
+    assert twice.step_seconds == time.step_seconds
+
+    sizes = {"epochs": 1, "batch_size": 4, "grad_accum": 2, "weight_bytes": 0}
+    whole, packed = (run_time(time, WORKLOAD, cpu, evaluated_share=share, **sizes) for share in (1.0, 0.25))
+    assert packed.evaluation_seconds == pytest.approx(whole.evaluation_seconds / 4)
+    assert packed.training_seconds == whole.training_seconds
+
+
 def test_few_lengths_stand_for_all_batches() -> None:
     lengths = representative_lengths(WORKLOAD, 4)
 

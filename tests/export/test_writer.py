@@ -129,8 +129,13 @@ def test_an_exported_regression_gives_the_users_numbers(encoder_with_weights, ra
     run, measured = trained(encoder_with_weights, ratings, "lora")
     with torch.inference_mode():
         scaled = run.model(**run.feed.reference()).logits
-    bundle = write_bundle(draft(tmp_path / "bundle", ratings, "lora", measured), run)
+    asked = draft(tmp_path / "bundle", ratings, "lora", measured)
+    bundle = write_bundle(asked.model_copy(update={"further": {"mean_absolute_error": 3.5}}), run)
     assert bundle.scale is None
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "1 is always saying the median of the training rows, 0 is never being wrong" in card
+    assert "On average it is 3.5 off, in the unit of the numbers." in card
+    assert "print(model.eval()(**inputs).logits[:, 0])" in card  # and `loaded_outputs` runs it
     scale = ratings.scale
     expected = [pytest.approx(row, abs=1e-3) for row in (scale.mean + scale.deviation * scaled).tolist()]
     assert loaded_outputs(tmp_path / "bundle") == expected

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from autopeft.report.decide import lead
+from autopeft.report.decide import lead, reasons
 from autopeft.report.facts import StudyFacts, TestScore
 from autopeft.search.study import Trial
 from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS
+from autopeft.workload.tasks import RELATIVE_ERROR
 
 FactsFactory = Callable[..., StudyFacts]
 
@@ -77,6 +78,16 @@ def test_pairing_on_the_same_rows_finds_what_separate_intervals_cannot() -> None
     paired = score("LoRA default", 0.80, lead=0.02, lead_low=0.005, lead_high=0.035)
     assert lead(winner, other, ACCURACY).judgement == "within noise"
     assert lead(winner, paired, ACCURACY).judgement == "better"
+
+
+def test_a_regression_says_how_to_read_its_score(facts: StudyFacts) -> None:
+    winner = score("winner", 0.4).model_copy(update={"extra": {"mean_absolute_error": 2.5}})
+    data = facts.data.model_copy(update={"metric": RELATIVE_ERROR})
+    found = reasons(study=facts.study, plan=facts.plan, data=data, scores=(winner,))
+    assert found[0] == (
+        "How to read the relative absolute error: 1 is always saying the median of the training rows, "
+        "0 is never being wrong, lower is better; the winner is 2.5 off on average, in the numbers' own unit."
+    )
 
 
 def test_a_lower_loss_is_better() -> None:

@@ -18,7 +18,7 @@ from autopeft.space.candidate import Candidate
 from autopeft.space.domain import Choice, Domain, Range
 from autopeft.space.search_space import SearchSpace
 from autopeft.train.result import Report
-from autopeft.workload.dataset import Lengths, Metric, Workload
+from autopeft.workload.dataset import Dataset, Lengths, Metric, Workload
 
 ACCURACY = Metric(name="accuracy", direction="maximize")
 OPTIMUM = {"lora": 1.0, "ia3": 0.8, "prompt_tuning": 0.5, "explodes": 0.9}
@@ -114,6 +114,9 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int]] = []
+
+    def data_read(self, dataset: Dataset) -> None:
+        self.events.append(("data_read", len(dataset.train)))
 
     def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
         self.events.append(("study_started", len(study.trials)))

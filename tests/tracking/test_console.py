@@ -31,8 +31,19 @@ def test_a_log_has_one_line_for_every_event(play: Play) -> None:
         *("started", "report", "failed"),
         *("started", "report", "report", "report", "complete"),
     ]
-    assert lines[0] == "study demo started trials=3 expected=1 min 00 s memory=4 GB time=5 min 00 s"
+    assert lines[0] == "study demo started trials=2+default expected=1 min 00 s memory=4 GB time=5 min 00 s"
     assert lines[-1].startswith("study demo finished in 12.0 s: best accuracy=0.8500 trial 3 lora r=8")
+
+
+def test_a_log_says_what_the_data_were_taken_for(ratings) -> None:
+    stream = io.StringIO()
+    notes = ("12 repeated train rows left out", "rows: 60 train, 20 validation, 20 test")
+    named = ratings.model_copy(update={"columns": {"text": "review", "number": "stars"}, "notes": notes})
+    ConsoleObserver(Console(file=stream)).data_read(named)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == f"data {ratings.name} task=regression columns: text=review, number=stars"
+    assert lines[1:3] == [f"data {note}" for note in notes]
+    assert lines[3].startswith("score relative absolute error: 1 is always saying the median")
 
 
 def test_an_event_is_one_plain_line_however_narrow_the_console(play: Play) -> None:
@@ -57,7 +68,7 @@ def test_rejected_and_failed_trials_say_why(play: Play) -> None:
 
 
 def test_a_resumed_study_says_what_is_done(play: Play) -> None:
-    assert "study demo resumed trials=3" in told(play, known=2)
+    assert "study demo resumed trials=2+default" in told(play, known=2)
     assert "done=1" in told(play, known=2)
 
 

@@ -78,7 +78,7 @@ def test_pairs_are_fed_chosen_first_and_their_length_is_the_longer_one_s(decoder
 def test_methods_that_cannot_compare_pairs_say_so_before_anything_is_run(decoder_with_weights) -> None:
     with pytest.raises(UnsupportedError, match="dpo compares with the model without its adapter, and full"):
         require_support(Candidate(method="full"), decoder_with_weights, "dpo")
-    with pytest.raises(UnsupportedError, match="fish is for .*masked-lm.*, not for dpo"):
+    with pytest.raises(UnsupportedError, match=r"fish is for .*masked-lm.*, not for dpo"):
         require_support(Candidate(method="fish"), decoder_with_weights, "dpo")
     assert not learns(METHODS["bitfit"], "decoder", "dpo")
     assert learns(METHODS["lora"], "decoder", "dpo")

@@ -1,0 +1,80 @@
+"""The model card's first lines of Python ask the model what it was trained for."""
+
+from __future__ import annotations
+
+import pytest
+
+from autopeft.export.bundle import Bundle
+from autopeft.export.card import model_card
+from autopeft.plan.budget import Budget
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.result import Report, TrialResult
+from autopeft.workload.dataset import Scale
+from autopeft.workload.tasks import ACCURACY, RELATIVE_ERROR, Metric, Task
+
+REPORT = Report(
+    samples=10, step=2, loss=0.5, score=0.4, seconds=1.0, step_seconds=0.1, peak_bytes=10**6, extra={}
+)
+
+
+def card(task: Task, metric: Metric, *, method: str = "lora", scale: Scale | None = None) -> str:
+    return model_card(
+        Bundle(
+            path="bundle",
+            format="peft",
+            model="tiny",
+            task=task,
+            head="AutoModelForSequenceClassification",
+            labels=("bad", "good") if task == "classification" else (),
+            scale=scale,
+            candidate=Candidate(method=method, training=Training(max_length=48)),
+            budget=Budget(),
+            predicted=None,
+            measured=TrialResult(state="complete", reports=(REPORT,)),
+            metric=metric,
+            test_score=0.4,
+            low=0.3,
+            high=0.5,
+            further={"mean_absolute_error": 3.5} if metric is RELATIVE_ERROR else {},
+            data="reviews",
+            data_fingerprint="0" * 64,
+            seed=0,
+            study="study",
+            trial=0,
+            versions={},
+        )
+    )
+
+
+def code_of(text: str) -> str:
+    found = text.partition("```python")[2].partition("```")[0]
+    compile(found, "card", "exec")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scale", "number"),
+    [(None, "print(model.eval()"), (Scale(mean=5.0, deviation=2.0), "print(5.0 + 2.0 * ")],
+)
+def test_a_regression_gives_a_number_and_says_how_to_read_its_score(scale: Scale | None, number: str) -> None:
+    text = card("regression", RELATIVE_ERROR, scale=scale)
+    code = code_of(text)
+    assert number in code
+    assert "truncation=True, max_length=48" in code
+    assert code.rstrip().endswith(".logits[:, 0])")
+    assert (
+        "1 is always saying the median of the training rows, 0 is never being wrong, lower is better." in text
+    )
+    assert "On average it is 3.5 off, in the unit of the numbers." in text
+
+
+def test_classes_have_probabilities_and_a_score_that_needs_no_words() -> None:
+    text = card("classification", ACCURACY)
+    assert code_of(text).rstrip().endswith(".logits.softmax(-1))")
+    assert "How to read it" not in text
+
+
+def test_a_method_of_many_tasks_is_told_the_task() -> None:
+    assert 'inputs["task_ids"] = torch.zeros(1, dtype=torch.int64)' in code_of(
+        card("classification", ACCURACY, method="poly")
+    )
