@@ -55,11 +55,17 @@ class OptunaStudy:
         """Tell the sampler that a candidate is being tried; False where it lies outside the space."""
         if self._drawn is None or self._drawn[1] != candidate:
             self._drop()
+            from optuna.samplers import BaseGASampler
+
             values = assignment_of(self.space, candidate)
             if values is None:
                 return False
             self._study.enqueue_trial(self._params(values))
             self._drawn = self._ask()
+            if isinstance(self._study.sampler, BaseGASampler):
+                # A trial without a generation, as one whose values are given, would be no parent.
+                trials = self._study.get_trials(deepcopy=False)
+                self._study.sampler.get_trial_generation(self._study, trials[self._drawn[0].number])
         self._asked[candidate.key], self._drawn = self._drawn[0], None
         return True
 
@@ -71,31 +77,29 @@ class OptunaStudy:
         """
         import optuna
 
-        asked = self._asked.pop(trial.candidate.key, None)
-        assigned = assignment_of(self.space, trial.candidate)
+        candidate, state = trial.candidate, optuna.trial.TrialState
+        assigned = assignment_of(self.space, candidate)
         if assigned is None or not trial.finished:
             return assigned is not None
-        scores = trial.result.reports if trial.result and self._prunes else ()
-        whole = values is not None and (trial.state == "complete" or not self._prunes)
-        state = optuna.trial.TrialState
+        if not self._prunes and candidate.key not in self._asked:
+            self.begin(candidate)
+        asked = self._asked.pop(candidate.key, None)
         if asked is not None and not self._prunes:
-            # Genetic samplers remember in the trial itself which generation it belongs to.
-            self._study.tell(asked, values if whole else None, state.COMPLETE if whole else state.FAIL)
+            self._study.tell(asked, values, state.FAIL if values is None else state.COMPLETE)
             return True
         if asked is not None:
             self._study.tell(asked, state=state.FAIL)
-        if not whole and not self._prunes:
-            return True
+        whole = values is not None and trial.state == "complete"
+        reports = trial.result.reports if trial.result else ()
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=state.COMPLETE if whole else state.PRUNED,
-                values=list(values) if whole and values is not None else None,
+                values=values if whole else None,
                 params=self._params(assigned),
                 distributions=self._distributions(assigned),
                 intermediate_values={
-                    report.samples: report.score for report in scores if not math.isnan(report.score)
+                    report.samples: report.score for report in reports if not math.isnan(report.score)
                 },
-                system_attrs=self._first_generation(),
             )
         )
         return True
@@ -116,11 +120,6 @@ class OptunaStudy:
         if self._drawn is not None:
             self._study.tell(self._drawn[0], state=optuna.trial.TrialState.FAIL)
             self._drawn = None
-
-    def _first_generation(self) -> dict[str, Any]:
-        """Return what makes a trial of an earlier session count as a parent for a genetic sampler."""
-        key = getattr(self._study.sampler, "_get_generation_key", None)
-        return {key(): 0} if key is not None else {}
 
     def _name(self, domain: Domain) -> str:
         """Name Optuna's parameter: one per domain, since one name can have but one distribution."""

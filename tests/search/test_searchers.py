@@ -217,7 +217,7 @@ def test_nsga2_finds_the_front_of_score_against_size() -> None:
 
 
 def test_nsga2_crosses_conditional_parameters_too() -> None:
-    """Optuna draws ranks at random where some trials have none: a quarter of them would be 2."""
+    """Optuna draws ranks at random where some trials have none, so a quarter of them would stay 2."""
     both = [
         Domain(field="rank", allowed=Choice(choices=(2, 4, 8, 16)), when={"method": (name,)})
         for name in ("lora", "dora")
@@ -227,13 +227,13 @@ def test_nsga2_crosses_conditional_parameters_too() -> None:
     space = SearchSpace(name="ranks", domains=(methods, *both, rate))
     searcher = make_searcher("nsga2", space, 0, ACCURACY)
     ranks = []
-    for number in range(80):
+    for number in range(120):
         candidate = searcher.propose()
         assert candidate is not None
         ranks.append(candidate.rank)
         score = 0.9 if candidate.rank == 2 else 0.1
         searcher.observe(tried(candidate, number, score=score))
-    assert ranks[-40:].count(2) > 20
+    assert ranks[-40:].count(2) > 1.5 * ranks[:40].count(2)
 
 
 def test_the_gaussian_process_stays_with_the_branch_that_scores_and_leaves_none_out() -> None:
