@@ -109,7 +109,7 @@ def study(done: Study) -> Group:
 
 def _trial(trial: Trial) -> tuple[RenderableType, ...]:
     last = trial.result.reports[-1] if trial.result and trial.result.reports else None
-    label = f"{trial.candidate.label} (baseline)" if trial.role == "baseline" else trial.candidate.label
+    label = trial.label
     return (
         str(trial.number),
         label,

@@ -68,7 +68,7 @@ def curves(study: Study) -> tuple[Curve, ...]:
     return tuple(
         Curve(
             trial.number,
-            trial.candidate.label,
+            trial.label,
             trial.state,
             trial.role,
             tuple(report.samples for report in trial.result.reports),
@@ -89,7 +89,7 @@ def trade_offs(study: Study) -> tuple[TradeOff, ...]:
     complete = [(trial.number, params, score) for trial, params, score in known if trial.state == "complete"]
     front = _front(complete, study.metric)
     return tuple(
-        TradeOff(trial.number, trial.candidate.label, trial.state, trial.role, params, score,
+        TradeOff(trial.number, trial.label, trial.state, trial.role, params, score,
                  trial.number in front)
         for trial, params, score in known
     )  # fmt: skip
@@ -101,7 +101,7 @@ def memory_points(facts: StudyFacts) -> tuple[MemoryPoint, ...]:
     return tuple(
         MemoryPoint(
             trial.number,
-            trial.candidate.label,
+            trial.label,
             *trial.predicted.memory.reported(device),
             trial.result.peak_bytes,
         )

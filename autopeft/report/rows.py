@@ -216,7 +216,7 @@ def _trial(trial: Trial, best: Trial | None, device: str) -> TrialRow:
     order = (trial.number, score, params, predicted, measured or None, seconds)
     return TrialRow(
         number=trial.number,
-        label=trial.candidate.label,
+        label=trial.label,
         kind=kind,
         state=trial.state,
         score="" if math.isnan(score) else f"{score:.3f}",

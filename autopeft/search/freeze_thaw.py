@@ -44,8 +44,7 @@ _RATE_PENALTY = 0.5
 _LAST_SHARE = 0.3
 """Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
 _REPEATED = 2
-_RUNS = 3
-"""So many leaders are trained so many times each, to tell merit from luck."""
+"""So many leaders are trained again from other seeds, to tell merit from luck."""
 _WORTHWHILE = 0.05
 """Where a search may begin no more, it ends when no step promises this share of the scores' spread."""
 
@@ -81,6 +80,7 @@ class FreezeThaw:
         metric: Metric,
         warm: Sequence[Candidate],
         share_left: Callable[[], float] = lambda: 1.0,
+        runs: int = 3,
         luck: float = 0.3,
         patience: float = 0.5,
     ) -> None:
@@ -89,6 +89,7 @@ class FreezeThaw:
         self._warm = list(warm)
         self._patience = patience
         self._luck = luck
+        self._runs = runs
         self._chosen: list[str] = []
         self._share_left = share_left
         self._pool = Pool(space, random.Random(seed))
@@ -203,7 +204,7 @@ class FreezeThaw:
         # Chosen once: a leader that falls behind when it is repeated must not hand its place on without end.
         self._chosen += [key for key in ranked if key not in self._chosen][: _REPEATED - len(self._chosen)]
         leader = min(self._chosen, key=lambda key: begun[key])
-        return Repeat(runs[leader][0]) if begun[leader] < _RUNS else None
+        return Repeat(runs[leader][0]) if begun[leader] < self._runs else None
 
     def _promises(self, arms: dict[int, _Arm], paused: Sequence[int], fresh: Sequence[Candidate]) -> Array:
         """Return the expected improvement for the cost of each option, the paused ones first."""

@@ -38,6 +38,13 @@ class Trial(Message):
     repetition: int = 0
 
     @property
+    def label(self) -> str:
+        """A line for people; the default and repetitions are told apart."""
+        if self.repetition:
+            return f"{self.candidate.label}, once more"
+        return f"{self.candidate.label} (default)" if self.role == "baseline" else self.candidate.label
+
+    @property
     def finished(self) -> bool:
         """Whether nothing more will come of this trial."""
         return self.state != "running"

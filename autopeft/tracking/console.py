@@ -94,7 +94,7 @@ class ConsoleObserver:
         rows = self._plan.workload.rows if self._plan else 0
         self._running[trial.number] = Running(trial, None, round(rows * trial.candidate.training.epochs))
         if self._live is None:
-            self._line(f"trial {trial.number} started {trial.candidate.label}")
+            self._line(f"trial {trial.number} started {trial.label}")
 
     def trial_reported(self, trial: Trial, report: Report) -> None:
         """Update the trial's progress."""
@@ -122,7 +122,7 @@ class ConsoleObserver:
         mark = " best so far" if best is not None and best.number == trial.number else ""
         reason = trial.reason or (trial.result.reason if trial.result else "")
         because = f": {reason}" if reason else ""
-        line = f"trial {trial.number} {trial.state}{shown}{mark} {trial.candidate.label}{because}"
+        line = f"trial {trial.number} {trial.state}{shown}{mark} {trial.label}{because}"
         self._line(line, style=_STYLES.get(trial.state, ""))
 
     def study_finished(self, study: Study) -> None:
@@ -225,7 +225,7 @@ class ConsoleObserver:
             if report is not None:
                 seen = f"{report.samples:,}/{rows:,}" if rows else f"{report.samples:,}"
                 score = f"{report.score:.4f}"
-            row = (f"running: trial {trial.number}", seen, score, self._clean(trial.candidate.label))
+            row = (f"running: trial {trial.number}", seen, score, self._clean(trial.label))
             table.add_row(*_cells(row), style="dim")
         return table
 

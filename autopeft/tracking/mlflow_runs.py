@@ -202,7 +202,7 @@ class MlflowRuns:
         if trial.number not in self._runs:
             tags = {
                 _PARENT_TAG: self._parent,
-                "mlflow.runName": f"{trial.number:03d} {trial.candidate.label}"[:250],
+                "mlflow.runName": f"{trial.number:03d} {trial.label}"[:250],
                 TRIAL_TAG: str(trial.number),
                 STATE_TAG: "running",
                 "autopeft.role": trial.role,

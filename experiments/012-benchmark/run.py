@@ -1,0 +1,157 @@
+"""Hold searches against each other on what was recorded: `python experiments/012-benchmark/run.py`.
+
+Every contender searches every completely recorded dataset with the same seeds. Writes `results.json`, the tables of
+the README and `regret.svg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contenders import random_search, tpe_with_asha
+from record import DATASETS, HERE, candidates
+from replay import ACCURACY, Trace, load, simulate
+
+from autopeft.files import write_atomically
+from autopeft.search.freeze_thaw import FreezeThaw
+
+RESULTS = HERE / "results.json"
+TRIALS = 64
+"""Complete trainings of the random search that sets the goal."""
+CONTENDERS = ("random", "TPE + ASHA/2", "TPE + ASHA/4", "freeze-thaw")
+GRID = 64
+
+
+def main() -> None:
+    """Run all that is missing, then write what it comes to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="forget what was run before")
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {}
+    if RESULTS.exists() and not arguments.again:
+        found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    whole = [name for name in DATASETS if len(load(name).candidates()) == len(candidates())]
+    jobs = [
+        (name, seed) for name in whole for seed in range(arguments.seeds) if f"{name} {seed}" not in found
+    ]
+    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
+        for (name, seed), result in zip(jobs, pool.imap(_race, jobs), strict=True):
+            found[f"{name} {seed}"] = result
+            write_atomically(RESULTS, json.dumps(found) + "\n")
+    _write(found)
+
+
+def _race(job: tuple[str, int]) -> dict[str, Any]:
+    """Let all contenders search a dataset from one seed.
+
+    Returns:
+        the goal, and by contender the rows and seconds until it was reached (None if it was not), and the best score
+        so far after each of `GRID` equal parts of the random search's rows.
+    """
+    name, seed = job
+    table = load(name)
+    random_trace = random_search(table, seed, TRIALS)
+    goal, rows = random_trace.best[-1], float(random_trace.samples[-1])
+    traces = {"random": random_trace}
+    for reduction in (2, 4):
+        traces[f"TPE + ASHA/{reduction}"] = tpe_with_asha(
+            table, seed, reduction=reduction, budget_samples=rows, enough=goal
+        )
+    strategy = FreezeThaw(table.space, table.rungs, seed=seed, metric=ACCURACY, warm=(), runs=1)
+    _, traces["freeze-thaw"] = simulate(table, strategy, budget_samples=rows, enough=goal)
+    top = max(recording.points[-1].score for recording in table.recordings.values())
+    return {
+        "goal": goal,
+        "top": top,
+        "rows": rows,
+        "seconds": random_trace.seconds[-1],
+        "reached": {who: _finite(trace.until(goal)) for who, trace in traces.items()},
+        "curve": {who: _curve(trace, rows) for who, trace in traces.items()},
+    }
+
+
+def _finite(reached: tuple[float, float]) -> list[float] | None:
+    return list(reached) if math.isfinite(reached[0]) else None
+
+
+def _curve(trace: Trace, rows: float) -> list[float]:
+    """Return the best score so far after each part of `rows`; 0 before the first training ended."""
+    curve = []
+    for part in range(1, GRID + 1):
+        known = [
+            best for seen, best in zip(trace.samples, trace.best, strict=True) if seen <= rows * part / GRID
+        ]
+        curve.append(max(0.0, known[-1]) if known else 0.0)
+    return curve
+
+
+def _write(found: dict[str, Any]) -> None:
+    lines = [
+        "| dataset | seeds | contender | reached | rows, mean | times fewer than 64 random trainings [95 %] | "
+        "times fewer seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = [name for name in DATASETS if any(key.startswith(f"{name} ") for key in found)]
+    for name in names:
+        races = [race for key, race in found.items() if key.startswith(f"{name} ")]
+        for who in CONTENDERS:
+            # Who did not get there has spent all, and more: the ratio flatters it.
+            rows = [race["reached"][who][0] if race["reached"][who] else race["rows"] for race in races]
+            seconds = [race["reached"][who][1] if race["reached"][who] else race["seconds"] for race in races]
+            reached = sum(race["reached"][who] is not None for race in races)
+            fewer = races[0]["rows"] / statistics.fmean(rows)
+            low, high = _interval(rows, races[0]["rows"])
+            quicker = statistics.fmean(race["seconds"] for race in races) / statistics.fmean(seconds)
+            lines.append(
+                f"| {name} | {len(races)} | {who} | {reached} | {statistics.fmean(rows):,.0f} | "
+                f"{fewer:.1f} [{low:.1f}, {high:.1f}] | {quicker:.1f} |"
+            )
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    mark = re.compile(r"(<!-- table -->\n).*(<!-- end -->)", re.DOTALL)
+    write_atomically(HERE / "README.md", mark.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], text))
+    _plot(found, names, HERE / "regret.svg")
+
+
+def _interval(rows: Sequence[float], whole: float) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of `whole` over the mean of `rows`."""
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(np.asarray(rows), (2000, len(rows))).mean(1)
+    return whole / float(np.quantile(drawn, 0.975)), whole / float(np.quantile(drawn, 0.025))
+
+
+def _plot(found: dict[str, Any], names: Sequence[str], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4.2 * len(names), 3.4), squeeze=False, layout="constrained"
+    )
+    for axis, name in zip(axes[0], names, strict=True):
+        races = [race for key, race in found.items() if key.startswith(f"{name} ")]
+        at = np.arange(1, GRID + 1) * races[0]["rows"] / GRID / 1000
+        for who in CONTENDERS:
+            regret = np.array([[race["top"] - score for score in race["curve"][who]] for race in races]) * 100
+            mean, error = regret.mean(0), 1.96 * regret.std(0, ddof=1) / math.sqrt(len(races))
+            (line,) = axis.plot(at, mean, label=who)
+            axis.fill_between(at, mean - error, mean + error, color=line.get_color(), alpha=0.2)
+        axis.set(title=name, xlabel="thousand training rows", ylim=(0, 10))
+    axes[0][0].set_ylabel("points below the best of the table")
+    axes[0][0].legend()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
