@@ -9,12 +9,10 @@ from __future__ import annotations
 import heapq
 import math
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from record import HERE, benchmark_dataset, candidates, recorded
+from record import HERE, candidates, recorded
 
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
 from autopeft.hardware.profile import HardwareProfile, Provenance

@@ -1,7 +1,7 @@
 """Hold searches against each other on what was recorded: `python experiments/012-benchmark/run.py`.
 
-Every contender searches every completely recorded dataset with the same seeds. Writes `results.json`, the tables of
-the README and `regret.svg`.
+Every contender searches every completely recorded dataset with the same seeds. Writes `results.json`, the
+tables of the README and `regret.svg`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _race(job: tuple[str, int]) -> dict[str, Any]:
     """Let all contenders search a dataset from one seed.
 
     Returns:
-        the goal, and by contender the rows and seconds until it was reached (None if it was not), and the best score
-        so far after each of `GRID` equal parts of the random search's rows.
+        the goal, and by contender the rows and seconds until it was reached (None if it was not), and the
+        best score so far after each of `GRID` equal parts of the random search's rows.
     """
     name, seed = job
     table = load(name)
@@ -98,9 +98,8 @@ def _curve(trace: Trace, rows: float) -> list[float]:
 
 def _write(found: dict[str, Any]) -> None:
     lines = [
-        "| dataset | seeds | contender | reached | rows, mean | times fewer than 64 random trainings [95 %] | "
-        "times fewer seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| dataset | seeds | contender | reached | rows, mean | times fewer than 64 random trainings [95 %]
+        | " "times fewer seconds |", "|---|---|---|---|---|---|---|",
     ]
     names = [name for name in DATASETS if any(key.startswith(f"{name} ") for key in found)]
     for name in names:
