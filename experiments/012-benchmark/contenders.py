@@ -32,9 +32,9 @@ def tpe_with_asha(
     """Run Ray Tune's `OptunaSearch` (TPE) under its `ASHAScheduler`, one trial after the other.
 
     The two are Ray's own; what is left out is the training and Tune's event loop between them. The space is
-    handed over as a define-by-run function, which is Ray's way for spaces with conditions; learning rates
-    are drawn from a log-uniform range, as everybody does, and rounded to the nearest recorded one. A
-    configuration that comes again has its known curve and costs nothing.
+    handed over as a define-by-run function, which is Ray's way for spaces with conditions; learning rates are
+    drawn from a log-uniform range, as everybody does, and rounded to the nearest recorded one. A configuration
+    that comes again has its known curve and costs nothing.
     """
     import optuna
     from ray.tune.schedulers import ASHAScheduler, TrialScheduler

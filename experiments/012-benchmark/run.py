@@ -98,8 +98,9 @@ def _curve(trace: Trace, rows: float) -> list[float]:
 
 def _write(found: dict[str, Any]) -> None:
     lines = [
-        "| dataset | seeds | contender | reached | rows, mean | times fewer than 64 random trainings [95 %]
-        | " "times fewer seconds |", "|---|---|---|---|---|---|---|",
+        "| dataset | seeds | contender | reached | rows, mean | "
+        "times fewer than 64 random trainings [95 %] | times fewer seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     names = [name for name in DATASETS if any(key.startswith(f"{name} ") for key in found)]
     for name in names:
@@ -130,9 +131,9 @@ def _interval(rows: Sequence[float], whole: float) -> tuple[float, float]:
 
 
 def _plot(found: dict[str, Any], names: Sequence[str], path: Path) -> None:
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("svg")
+    mpl.use("svg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(
