@@ -8,6 +8,7 @@ from typing import Literal
 from autopeft.cost.estimate import CostEstimate
 from autopeft.message import Message
 from autopeft.search.choosing import shrunk_means
+from autopeft.search.front import OBJECTIVES, Objective, Point, front
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import Metric
@@ -101,6 +102,17 @@ class Study(Message):
     def baseline(self) -> Trial | None:
         """The default configuration's trial."""
         return next((trial for trial in self.trials if trial.role == "baseline"), None)
+
+    def front(self, objective: Objective) -> tuple[Trial, ...]:
+        """Return the completely trained trials that no other beats at no higher cost, by rising cost."""
+        points = [
+            Point(trial.number, trial.result.score, cost)
+            for trial in self.trials
+            if trial.state == "complete" and trial.result and trial.predicted
+            if (cost := OBJECTIVES[objective](trial.predicted)) is not None
+        ]
+        by_number = {trial.number: trial for trial in self.trials}
+        return tuple(by_number[point.number] for point in front(points, self.metric))
 
 
 def _score(trial: Trial) -> float:

@@ -33,7 +33,7 @@ def tpe_with_asha(
 
     The two are Ray's own; what is left out is the training and Tune's event loop between them. The space is
     handed over as a define-by-run function, which is Ray's way for spaces with conditions; learning rates are
-    drawn from a log-uniform range, as everybody does, and rounded to the nearest recorded one. A configuration
+    drawn from a log-uniform range, as everybody does, and rounded to the nearest recorded one. One
     that comes again has its known curve and costs nothing.
     """
     import optuna
