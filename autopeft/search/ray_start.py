@@ -8,10 +8,11 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -21,7 +22,7 @@ from autopeft.search.desk import reason_of
 
 OBJECT_STORE_BYTES = 200 * 2**20
 INSPECTION_SECONDS = 120.0
-STARTS = 3
+STARTS = 6
 """Ray gives its own processes 30 s to start, which a machine busy with other work may not keep."""
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -174,15 +175,24 @@ def _checked(address: str) -> str:
 
 def _connect(failed: str, **how: Any) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    before = set(psutil.Process().children(recursive=True))
     for left in reversed(range(STARTS)):
         try:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
         except Exception as error:  # noqa: BLE001 (Ray raises a bare one where its processes are late)
             ray.shutdown()
-            if not left:
+            _end(set(psutil.Process().children(recursive=True)) - before)
+            if not left or isinstance(error, ConnectionError):
                 raise AutopeftError(f"{failed}: {reason_of(error)}.") from None
         else:
             return
+
+
+def _end(processes: Iterable[psutil.Process]) -> None:
+    """Kill what a start that failed left running."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextlib.contextmanager

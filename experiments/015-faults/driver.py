@@ -130,7 +130,6 @@ class Listed:
 
     def observe(self, trial: Trial) -> None:
         """Learn nothing."""
-        pass
 
 
 def admit(candidate: Candidate) -> Verdict:

@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 KILLS = ("worker",) * 12 + ("driver",) * 4 + ("raylet",) * 2 + ("gcs_server",) * 2
 """The object store lives in the raylet's process."""
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 600.0
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -48,7 +48,11 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def finish(driver: subprocess.Popen[str]) -> tuple[int, list[str]]:
     """Wait for a driver; return its status and what it said."""
-    said = driver.communicate(timeout=PATIENCE_SECONDS)[1]
+    try:
+        said = driver.communicate(timeout=PATIENCE_SECONDS)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(driver.pid, signal.SIGKILL)
+        said = driver.communicate()[1] + f"killed after {PATIENCE_SECONDS:g} s without an end"
     return driver.returncode, said.strip().splitlines()
 
 

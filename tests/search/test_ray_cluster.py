@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,9 +71,9 @@ def started_cluster(tries: int = 5) -> Cluster:
     """Start a cluster; Ray gives each node 30 s, which a busy machine may not keep."""
     made = Cluster()
     try:
-        made.add_node(num_cpus=1, include_dashboard=False)
+        made.add_node(num_cpus=1, include_dashboard=False, no_monitor=True, **few_processes())
         for _ in range(2):
-            made.add_node(num_cpus=1)
+            made.add_node(num_cpus=1, **few_processes())
     except Exception:
         made.shutdown()
         if tries == 1:
@@ -81,10 +82,22 @@ def started_cluster(tries: int = 5) -> Cluster:
     return made
 
 
+def few_processes() -> dict[str, object]:
+    """Return settings with which nobody waits for a node's agents: that of the ports they will have."""
+    names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    return {"include_log_monitor": False, **{name: free_port() for name in names}}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Three nodes with a CPU each, which can import what the driver can; the driver joins the first."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.setenv("RAY_worker_register_timeout_seconds", "300")
     made = started_cluster()
     yield made
     made.shutdown()

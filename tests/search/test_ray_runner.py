@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_training import Recorder, ToyFactory, admit_small_ranks
+from toy_training import Recorder, ToyFactory, ToyRun, admit_small_ranks, estimate_of
 
 from autopeft.errors import StorageError
+from autopeft.plan.plan import Fits, Verdict
 from autopeft.search.desk import Failure, checkpoint_folder
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
@@ -19,6 +20,7 @@ from autopeft.search.ray_runner import RESTARTS, run_on_ray
 from autopeft.search.ray_worker import pack, unpack
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Trial
+from autopeft.search.watch import piece_limit
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
 
@@ -72,6 +74,56 @@ def test_ray_runs_what_the_search_decides(
     assert ("started", 0) not in recorder.events
     assert os.environ.get("PYTHONPATH") == paths_before
     assert not (tmp_path / "ray").exists()
+
+
+class HangingFactory(ToyFactory):
+    """Makes runs of which those of one rank stop their own process, so that no thread of it can help."""
+
+    def __call__(self, candidate: Candidate, seed: int) -> ToyRun:
+        run = super().__call__(candidate, seed)
+        if candidate.rank == 8:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_trial_that_hangs_is_ended_and_says_so(
+    make_search: Callable[..., Search], store: StudyStore, tmp_path: Path
+) -> None:
+    def admit(candidate: Candidate) -> Verdict:
+        estimate = estimate_of(candidate).model_copy(update={"run_seconds": 1.0})
+        return Fits(candidate=candidate, estimate=estimate)
+
+    candidates = [Candidate(method="lora", rank=rank) for rank in (8, 4)]
+    search = make_search(
+        searcher=Listed(*candidates), admit=admit, rungs=Rungs(samples=(10, 40)), max_trials=None
+    )
+    run_on_ray(
+        search,
+        HangingFactory(tmp_path / "made.txt"),
+        seed=1,
+        concurrent=1,
+        threads_per_trial=1,
+        folder=tmp_path,
+        hang_seconds=60,
+    )
+    hung, sound = store.load().trials
+    assert hung.state == "failed"
+    assert hung.reason.startswith("hung: no evaluation within 1 min")
+    assert sound.state == "complete"
+
+
+def test_the_time_a_trial_may_take_follows_its_prediction() -> None:
+    rungs = Rungs(samples=(25, 50, 100))
+    estimate = estimate_of(CANDIDATES[1]).model_copy(update={"run_seconds": 1000.0})
+    trial = Trial(number=0, role="candidate", candidate=CANDIDATES[1], state="running", predicted=estimate)
+    assert piece_limit(trial, rungs, 0, floor=300) == pytest.approx(10 * 250)
+    assert piece_limit(trial, rungs, 50, floor=300) == pytest.approx(10 * 500)
+    assert piece_limit(trial, rungs, 0, floor=9000) == 9000
+    assert piece_limit(trial, rungs, 100, floor=300) is None
+    unknown = trial.model_copy(update={"predicted": estimate_of(CANDIDATES[1])})
+    assert piece_limit(unknown, rungs, 0, floor=300) is None
 
 
 def test_what_a_worker_says_crosses_as_text() -> None:
