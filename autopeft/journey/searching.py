@@ -11,6 +11,7 @@ from autopeft.errors import DoesNotFitError, InputError
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
+from autopeft.journey.first_tries import first_tries
 from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_space
 from autopeft.journey.spending import cost_as_time, usd_per_hour
@@ -29,8 +30,6 @@ from autopeft.search.schedule import Schedule, make_schedule, most_side_by_side,
 from autopeft.search.searchers import make_strategy
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
-from autopeft.space.candidate import Candidate
-from autopeft.space.search_space import warm_start
 from autopeft.workload.dataset import Dataset
 
 _PLACES = ("model", "data", "test_data")
@@ -38,9 +37,6 @@ _ELSEWHERE = ("address", "storage", "mlflow")
 _OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget", *_ELSEWHERE))
 
 PLANNED_FIRST = 12
-WARM = 4
-"""Methods whose usual configuration is tried before the sampler chooses."""
-
 DOUBLING = 2
 FIRST_RUNG = 1 / 8
 """Trainings are evaluated after this share, and whenever they have doubled."""
@@ -196,7 +192,7 @@ def _search(
             request.searcher,
             *(inputs.space, rungs, dataset.metric),
             seed=request.seed,
-            warm=_first_tries(inputs),
+            warm=first_tries(request, inputs, dataset.task),
             share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
         ),
         planner.judge,
@@ -238,17 +234,6 @@ def _needed(inputs: Inputs) -> tuple[Path, ...]:
     """Return files without which no node can train: the model's, and a row's where rows are files."""
     first = require_dataset(inputs).train[0]
     return tuple(Path(place) for place in (inputs.base.path, first.file) if place)
-
-
-def _first_tries(inputs: Inputs) -> tuple[Candidate, ...]:
-    """Return what is tried first: the default at twice its rate, then the usual form of a few methods.
-
-    The learning rate comes first because it moves the score more than the method does ("Learning Rate
-    Matters", arXiv:2602.04998).
-    """
-    training = inputs.baseline.training
-    faster = training.model_copy(update={"learning_rate": 2 * training.learning_rate})
-    return inputs.baseline.model_copy(update={"training": faster}), *warm_start(inputs.space)[:WARM]
 
 
 def _require_same_data(dataset: Dataset, folder: StudyFolder) -> None:
