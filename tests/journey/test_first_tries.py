@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autopeft.hardware.catalog import load_profile
+from autopeft.journey.first_tries import WARM, first_tries
+from autopeft.journey.inputs import Inputs, load_inputs
+from autopeft.plan.budget import Budget
+from autopeft.plan.plan import Plan
+from autopeft.request import Request
+from autopeft.search.prior import prior_good
+from autopeft.search.store import StudyStore
+from autopeft.search.study import Trial
+from autopeft.space.candidate import Candidate
+from autopeft.space.search_space import typical
+from autopeft.train.result import Report
+from autopeft.workload.dataset import Metric
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    request = Request(model="bert-base-uncased", task="classification", examples=100)
+    return load_inputs(request, load_profile("l4"))
+
+
+def earlier_study(workspace: Path, inputs: Inputs, scores: list[tuple[Candidate, float]]) -> None:
+    store = StudyStore(workspace / "studies" / "before" / "study.db")
+    metric = Metric(name="accuracy", direction="maximize")
+    plan = Plan(
+        *(),
+        model="m",
+        space="quick",
+        workload=inputs.workload,
+        budget=Budget(),
+        profile=load_profile("l4"),
+        fits=(),
+        rejected=(),
+    )
+    store.create(name="before", metric=metric, seed=0, request="{}", plan=plan)
+    for number, (candidate, score) in enumerate(scores):
+        role = "candidate" if number else "baseline"
+        trial = {"number": number, "role": role, "candidate": candidate, "state": "running"}
+        store.add_trial(Trial.model_validate(trial))
+        report = Report(samples=10, step=1, loss=1, score=score, seconds=1, step_seconds=1, peak_bytes=1)
+        store.finish(number, "complete", "", report)
+    store.close()
+
+
+def test_the_default_at_twice_its_rate_comes_first_then_methods_that_are_known_to_be_good(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    tries = first_tries(Request(workspace=str(tmp_path)), inputs, "classification")
+    assert tries[0].training.learning_rate == 2 * inputs.baseline.training.learning_rate
+    goods = [prior_good(each.method, "encoder") for each in tries[1:]]
+    assert len(goods) == WARM
+    assert goods == sorted(goods, reverse=True)
+
+
+def test_what_beat_the_default_in_an_earlier_study_is_tried_again(inputs: Inputs, tmp_path: Path) -> None:
+    better = typical(inputs.space, {"method": "ia3"})
+    worse = typical(inputs.space, {"method": "ln_tuning"})
+    foreign = Candidate(method="vera", rank=3)
+    earlier_study(tmp_path, inputs, [(inputs.baseline, 0.8), (better, 0.85), (worse, 0.7), (foreign, 0.9)])
+    tries = first_tries(Request(workspace=str(tmp_path)), inputs, "classification")
+    assert tries[1] == better
+    assert foreign not in tries
+    assert first_tries(Request(workspace=str(tmp_path)), inputs, "regression")[1] != better
