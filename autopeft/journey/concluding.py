@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autopeft.errors import InputError
+from autopeft.errors import AutopeftError, InputError
 from autopeft.export.bundle import Bundle
 from autopeft.journey.conclusion import conclude, versions
 from autopeft.journey.contest import Scores, hold_contest
@@ -15,6 +15,8 @@ from autopeft.plan.plan import Plan
 from autopeft.report.facts import DataFacts, StudyFacts
 from autopeft.request import Request
 from autopeft.search.study import Study
+from autopeft.space.counting import SpaceFacts, count
+from autopeft.space.reader import load_space
 
 
 class Finished:
@@ -139,7 +141,16 @@ def write_conclusion(request: Request, mlflow: str) -> StudyFacts:
             folder=done.folder,
             seconds=done.stages.seconds,
             mlflow=mlflow,
+            space=_space_facts(done.request.space),
         )
         facts.keep(done.folder.facts)
         write_report(facts, done.folder.report)
     return facts
+
+
+def _space_facts(name: str) -> SpaceFacts | None:
+    """Count the space of a study, whose file may have moved since."""
+    try:
+        return count(load_space(name))
+    except AutopeftError:
+        return None

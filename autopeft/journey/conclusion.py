@@ -13,8 +13,10 @@ from autopeft.journey.contest import Scores
 from autopeft.journey.workspace import StudyFolder
 from autopeft.plan.plan import Plan
 from autopeft.report.decide import decision, reasons
+from autopeft.report.explain import importances, untried
 from autopeft.report.facts import Compared, DataFacts, StudyFacts
 from autopeft.search.study import Study, Trial
+from autopeft.space.counting import SpaceFacts
 from autopeft.workload.dataset import Dataset
 
 _PACKAGES = ("autopeft", "torch", "transformers", "peft", "optuna", "ray", "mlflow", "scikit-learn")
@@ -88,10 +90,12 @@ def conclude(
     folder: StudyFolder,
     seconds: Mapping[str, float],
     mlflow: str,
+    space: SpaceFacts | None = None,
 ) -> StudyFacts:
     """Gather everything a finished study has to say.
 
     Args:
+        space: what the search space holds; None where its file is gone.
         mlflow: where the runs are, or why they are not there.
     """
     compared = compare(study.best, plan.profile.device) if study.best else ()
@@ -110,6 +114,10 @@ def conclude(
         places=places,
         next_steps=_next_steps(study, bundle, folder),
         environment=versions() | {"device": plan.profile.device_name, "system": platform.platform()},
+        importances=importances(study),
+        untried=untried(study, plan),
+        combinations=None if space is None else space.combinations,
+        continuous=space is not None and bool(space.continuous),
     )
 
 

@@ -72,6 +72,49 @@ class Compared(Message):
     measured: float
 
 
+class Importance(Message):
+    """One field of a candidate.
+
+    Attributes:
+        share: of what sets the best trials apart from the others (PED-ANOVA); all fields' sum to 1.
+        variance: share of the scores' variance (fANOVA) among fields that all trials have; else None.
+        trials: how many have the field.
+    """
+
+    field: str
+    share: float
+    variance: float | None = None
+    trials: int
+
+
+class Importances(Message):
+    """Which fields decided, the most important first.
+
+    Attributes:
+        samples: training rows after which scores are compared: as many as all trials have seen.
+        trials: how many have a score there.   top: how many of them count as the best.
+    """
+
+    samples: int
+    trials: int
+    top: int
+    rows: tuple[Importance, ...]
+
+
+class Untried(Message):
+    """Configurations that were refused before they were trained, for one reason.
+
+    Attributes:
+        reason: that of the first of them; others' may differ in numbers.   example: its label.
+        methods: which methods they are of.
+    """
+
+    reason: str
+    count: int
+    example: str
+    methods: tuple[str, ...]
+
+
 class StudyFacts(Message):
     """A finished study.
 
@@ -83,6 +126,9 @@ class StudyFacts(Message):
         places: what lies where, by name ("adapter", "report", "mlflow", "study").
         next_steps: commands to type next, each with a comment.
         environment: versions and machine.
+        importances: which fields decided the score; None where trials are too few.
+        untried: what was refused, by reason.
+        combinations: what the space holds, each for many learning rates where `continuous`; None if unknown.
     """
 
     study: Study
@@ -96,3 +142,7 @@ class StudyFacts(Message):
     places: dict[str, str]
     next_steps: tuple[str, ...]
     environment: dict[str, str]
+    importances: Importances | None = None
+    untried: tuple[Untried, ...] = ()
+    combinations: int | None = None
+    continuous: bool = False

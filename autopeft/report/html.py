@@ -32,8 +32,9 @@ def render(facts: StudyFacts) -> str:
     import plotly.offline
 
     from autopeft.report.charts import charts
+    from autopeft.report.explain_charts import explain_charts
 
-    drawn = charts(facts)
+    drawn = (*charts(facts), *explain_charts(facts))
     return (
         environment()
         .get_template("report.html.j2")
