@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from autopeft.search.searcher import RunFactory
 from autopeft.search.shelf import start_shelf
 from autopeft.search.strategy import Decision
 from autopeft.search.study import Trial
-from autopeft.search.watch import FLOOR_SECONDS, Watch, memory_kills, piece_limit
+from autopeft.search.watch import FLOOR_SECONDS, RAY_DIED, Watch, memory_kills, piece_limit
 from autopeft.train.result import Report
 
 RESTARTS = 2
@@ -63,12 +63,12 @@ def run_on_ray(
     Raises:
         StorageError: the study or a checkpoint cannot be written.
         InputError: the cluster cannot be joined, or lacks something.
-        AutopeftError: Ray cannot start.
+        AutopeftError: Ray cannot start, or has died.
     """
     place = folder.resolve()
     scratch = place / "ray"
     bridge = _Bridge(search, place, hang_seconds)
-    with ray_at(address) if address else ray_here(concurrent, gpus_per_trial):
+    with ray_at(address) if address else ray_here(concurrent, gpus_per_trial) as alive:
         resources = {"cpu": threads_per_trial if address else 1, "gpu": gpus_per_trial}
         shelf = None
         if address:
@@ -79,7 +79,11 @@ def run_on_ray(
             Worker, factory=factory, seed=seed, threads=threads_per_trial, shelf=shelf
         )
         try:
-            _tune(bridge, tune.with_resources(worker, resources), concurrent, scratch)
+            _tune(bridge, alive, tune.with_resources(worker, resources), concurrent, scratch)
+        except Exception as error:
+            if not alive():  # whatever Tune makes of it
+                raise AutopeftError(RAY_DIED) from error
+            raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     if bridge.fault is not None:
@@ -163,7 +167,9 @@ class _Bridge:
         return self._memory_kills > before
 
 
-def _tune(bridge: _Bridge, trainable: type[Worker], concurrent: int, scratch: Path) -> None:
+def _tune(
+    bridge: _Bridge, alive: Callable[[], bool], trainable: type[Worker], concurrent: int, scratch: Path
+) -> None:
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -180,7 +186,7 @@ def _tune(bridge: _Bridge, trainable: type[Worker], concurrent: int, scratch: Pa
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the desk has kept its own
-            callbacks=[Watch(bridge.limit, bridge.overdue)],
+            callbacks=[Watch(alive, bridge.limit, bridge.overdue)],
             stop=_Halt(bridge),
         ),
     ).fit()

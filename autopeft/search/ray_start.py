@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 INSPECTION_SECONDS = 120.0
 STARTS = 6
 """Ray gives its own processes 30 s to start, which a machine busy with other work may not keep."""
+_OWN = ("raylet", "gcs_server")
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -38,8 +39,11 @@ _QUIET = {
 
 
 @contextlib.contextmanager
-def ray_here(concurrent: int, gpus: float) -> Iterator[None]:
+def ray_here(concurrent: int, gpus: float) -> Iterator[Callable[[], bool]]:
     """Start Ray on this machine, with room for so many trials and shares of a GPU each.
+
+    Yields:
+        A function that says whether Ray's own processes, the object store among them, are alive.
 
     Raises:
         AutopeftError: it cannot start.
@@ -53,14 +57,15 @@ def ray_here(concurrent: int, gpus: float) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
         )
+        own = [one for one in psutil.Process().children() if one.name() in _OWN]
         try:
-            yield
+            yield lambda: all(_lives(one) for one in own)
         finally:
             ray.shutdown()
 
 
 @contextlib.contextmanager
-def ray_at(address: str) -> Iterator[None]:
+def ray_at(address: str) -> Iterator[Callable[[], bool]]:
     """Join the cluster at an address: `auto` (the one this machine belongs to) or `HOST:PORT`.
 
     Raises:
@@ -75,7 +80,7 @@ def ray_at(address: str) -> Iterator[None]:
             address=place,
         )
         try:
-            yield
+            yield lambda: True  # a cluster is looked after by whoever runs it
         finally:
             ray.shutdown()
 
@@ -186,6 +191,13 @@ def _connect(failed: str, **how: Any) -> None:
                 raise AutopeftError(f"{failed}: {reason_of(error)}.") from None
         else:
             return
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _end(processes: Iterable[psutil.Process]) -> None:

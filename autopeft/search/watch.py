@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.tune import Callback
 
+from autopeft.errors import AutopeftError
 from autopeft.search.halving import Rungs
 from autopeft.search.study import Trial
 from autopeft.units import format_seconds
@@ -20,6 +21,10 @@ FACTOR = 10.0
 FLOOR_SECONDS = 300.0
 """It may always take so long: the start of a process and the loading of a model are in it."""
 
+LOOK_SECONDS = 2.0
+"""How often Ray's own processes are looked at."""
+
+RAY_DIED = "Ray's own processes died; finished trials are kept, go on with --resume."
 _EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
@@ -39,20 +44,23 @@ def piece_limit(trial: Trial, rungs: Rungs, seen: int, floor: float) -> float | 
 
 
 class Watch(Callback):
-    """Tune's callback: kills the process of a trial that is silent for too long.
+    """Tune's callback: kills the process of a trial that is silent for too long, and sees when Ray has died.
 
     Args:
+        alive: says whether Ray's own processes are; without them Tune would wait for ever.
         limit: seconds that a trial, by its number, may take until its next evaluation.
         overdue: told a trial's number and the reason before its process is killed.
     """
 
     def __init__(
         self,
+        alive: Callable[[], bool],
         limit: Callable[[int], float | None],
         overdue: Callable[[int, str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit, self._overdue, self._clock = limit, overdue, clock
+        self._alive, self._limit, self._overdue, self._clock = alive, limit, overdue, clock
+        self._next_look = 0.0
         self._since: dict[int, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
@@ -69,7 +77,15 @@ class Watch(Callback):
         self.on_trial_start(iteration, trials, trial, **info)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
-        """Look at every running trial; called ten times a second."""
+        """Look at Ray and at every running trial; called ten times a second.
+
+        Raises:
+            AutopeftError: Ray has died.
+        """
+        if self._clock() >= self._next_look:
+            self._next_look = self._clock() + LOOK_SECONDS
+            if not self._alive():
+                raise AutopeftError(RAY_DIED)
         for trial in trials:
             if trial.status != trial.RUNNING or (actor := trial.temporary_state.ray_actor) is None:
                 continue
