@@ -57,7 +57,7 @@ def ray_here(concurrent: int, gpus: float) -> Iterator[Callable[[], bool]]:
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
         )
-        own = [one for one in psutil.Process().children() if one.name() in _OWN]
+        own = [one for one in psutil.Process().children() if one.name() in _OWN and _lives(one)]
         try:
             yield lambda: all(_lives(one) for one in own)
         finally:
