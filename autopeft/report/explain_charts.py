@@ -94,5 +94,5 @@ def _word(field: str) -> str:
     return _WORDS.get(field, field.partition(".")[2] or field).replace("_", " ")
 
 
-def _short(reason: str, most: int = 34) -> str:
+def _short(reason: str, most: int = 24) -> str:
     return reason if len(reason) <= most else f"{reason[: most - 3].rstrip()}..."
