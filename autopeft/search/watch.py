@@ -63,6 +63,10 @@ class Watch(Callback):
         self._next_look = 0.0
         self._since: dict[int, float] = {}
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Leave processes out of the copies that Tune keeps for a resumption of its own."""
+        return type(None), ()
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Begin to count."""
         self._since[trial.config["number"]] = self._clock()
