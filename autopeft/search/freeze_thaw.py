@@ -45,6 +45,8 @@ _LAST_SHARE = 0.3
 """Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
 _REPEATED = 2
 """So many leaders are trained again from other seeds, to tell merit from luck."""
+_FINISHED = 3
+"""Nothing is repeated before so many candidates were trained to the end, the default among them."""
 _WORTHWHILE = 0.05
 """Where a search may begin no more, it ends when no step promises this share of the scores' spread."""
 
@@ -178,9 +180,14 @@ class FreezeThaw:
         fresh = list(self._unlike(fresh, [arm.candidate for arm in arms.values()]))
         values = self._promises(arms, paused, fresh)
         chosen = int(np.argmax(values))
-        if not fresh and values[chosen] < _WORTHWHILE * self._surrogate.spread:
+        if not fresh and values[chosen] < _WORTHWHILE * self._surrogate.spread and self._finished(arms):
             return self._repetition()
         return GoOn(paused[chosen]) if chosen < len(paused) else Begin(fresh[chosen - len(paused)])
+
+    def _finished(self, arms: dict[int, _Arm]) -> bool:
+        """Say whether enough candidates were trained to the end that leaders can be told."""
+        complete = {arm.candidate.key for arm in arms.values() if arm.state == "complete"}
+        return len(complete) >= _FINISHED
 
     def _unlike(self, fresh: Sequence[Candidate], known: Sequence[Candidate]) -> Sequence[Candidate]:
         """Return those that are not nearly what was tried."""
