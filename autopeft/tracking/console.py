@@ -49,6 +49,7 @@ class ConsoleObserver:
         self._began = clock()
         self._finished_before = 0
         self._running: dict[int, Running] = {}
+        self._begun: set[int] = set()
         self._done: dict[int, Trial] = {}
 
     def data_read(self, dataset: Dataset) -> None:
@@ -93,8 +94,10 @@ class ConsoleObserver:
         """Take the trial among the running ones."""
         rows = self._plan.workload.rows if self._plan else 0
         self._running[trial.number] = Running(trial, None, round(rows * trial.candidate.training.epochs))
+        verb = "goes on" if trial.number in self._begun else "started"
+        self._begun.add(trial.number)
         if self._live is None:
-            self._line(f"trial {trial.number} started {trial.label}")
+            self._line(f"trial {trial.number} {verb} {trial.label}")
 
     def trial_reported(self, trial: Trial, report: Report) -> None:
         """Update the trial's progress."""

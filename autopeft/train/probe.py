@@ -81,8 +81,15 @@ def _classes(dataset: Dataset, features: Features, strength: float) -> Callable[
 
     def facts(split: str) -> Facts:
         labels = np.array([row.label for row in getattr(dataset, split)])
-        right: Facts = (probe.predict(np.concatenate(features[split])) == labels).astype(float)[:, None]
-        return right
+        seen = np.concatenate(features[split])
+        logs = probe.predict_log_proba(seen)
+        # A class without a training row has no column, and is never expected.
+        column = {label: place for place, label in enumerate(probe.classes_.tolist())}
+        losses = [
+            -row[column[label]] if label in column else np.inf
+            for row, label in zip(logs, labels, strict=True)
+        ]
+        return np.stack((probe.predict(seen) == labels, np.array(losses)), axis=1).astype(float)
 
     return facts
 
