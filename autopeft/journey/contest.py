@@ -53,7 +53,7 @@ def hold_contest(
     scores = [_score(WINNER, best.candidate.label, winner, dataset, trial=best)]
     baseline = study.baseline
     if baseline is not None and baseline.state == "complete":
-        other = winner if baseline.number == best.number else trained(baseline)
+        other = winner if study.is_default(best) else trained(baseline)
         scores.append(
             _score(DEFAULT, baseline.candidate.label, other, dataset, trial=baseline, against=winner)
         )

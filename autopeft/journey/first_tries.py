@@ -26,10 +26,14 @@ def first_tries(request: Request, inputs: Inputs, task: Task) -> tuple[Candidate
     """
     training = inputs.baseline.training
     faster = training.model_copy(update={"learning_rate": 2 * training.learning_rate})
-    before = sorted(past_results(Path(request.workspace), task), key=lambda past: -past.lead)
-    proven = [past.candidate for past in before if past.lead > 0]
+    before = sorted(
+        past_results(Path(request.workspace), task),
+        key=lambda past: (past.model != inputs.base.name, -past.lead),
+    )
+    proven = [past.candidate for past in before if past.lead > 0 and past.study != request.study]
     proven = [each for each in proven if assignment_of(inputs.space, each) is not None]
     family = inputs.base.family
     usual = sorted(warm_start(inputs.space), key=lambda each: -prior_good(each.method, family))
-    first = inputs.baseline.model_copy(update={"training": faster})
-    return (first, *{each.key: each for each in proven[:PROVEN]}.values(), *usual[:WARM])
+    default = inputs.baseline.model_copy(update={"training": faster})
+    first = (default,) if default.method in inputs.space.methods else ()
+    return (*first, *{each.key: each for each in proven[:PROVEN]}.values(), *usual[:WARM])

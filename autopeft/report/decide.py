@@ -65,7 +65,7 @@ def decision(
     stronger = [score for score in others if lead(winner, score, metric).judgement == "worse"]
     if stronger:
         return _overruled(winner, stronger, metric, rows)
-    if best.role == "baseline":
+    if study.is_default(best):
         head = f"Keep the default, {winner.label}: nothing else did better on the validation rows"
         others = [score for score in others if score.contender != DEFAULT]
     else:
@@ -89,7 +89,7 @@ def reasons(
     lines = [_counted(study, plan)]
     if winner is not None and best is not None:
         lines.insert(0, _meaning(winner, metric))
-        itself = {WINNER, DEFAULT} if best.role == "baseline" else {WINNER}
+        itself = {WINNER, DEFAULT} if study.is_default(best) else {WINNER}
         lines += [_doubt(winner, other, metric) for other in scores if other.contender not in itself]
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
     lines += [_prediction(compared) for compared in comparisons]
@@ -276,7 +276,8 @@ def _peers(study: Study, best: Trial, data: DataFacts) -> str:
     peers = [
         (trial.predicted.trainable_params, trial)
         for trial in study.trials
-        if trial is not best and trial.state == "complete" and trial.result and trial.predicted
+        if trial.candidate.key != best.candidate.key and not trial.repetition
+        if trial.state == "complete" and trial.result and trial.predicted
         if trial.result.score >= low
     ]
     if not peers:

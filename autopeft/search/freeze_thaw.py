@@ -45,6 +45,8 @@ _LAST_SHARE = 0.3
 """Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
 _REPEATED = 2
 """So many leaders are trained again from other seeds, to tell merit from luck."""
+_MOST_REPEATED = 3
+"""As leaders change while they are repeated, so many may be in all."""
 _FINISHED = 3
 """Nothing is repeated before so many candidates were trained to the end, the default among them."""
 _WORTHWHILE = 0.05
@@ -59,6 +61,7 @@ class _Arm:
 
     candidate: Candidate
     state: _State
+    again: bool = False
     shares: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
 
@@ -92,7 +95,7 @@ class FreezeThaw:
         self._patience = patience
         self._luck = luck
         self._runs = runs
-        self._chosen: list[str] = []
+        self._repeated: list[str] = []
         self._share_left = share_left
         self._pool = Pool(space, random.Random(seed))
         self._encoding = Encoding(space)
@@ -105,8 +108,11 @@ class FreezeThaw:
     def propose(self) -> Move | None:
         """Return the most promising step."""
         move, self._planned = self._planned or self._most_promising(), None
-        if isinstance(move, GoOn):
-            self._arms[move.number].state = "running"
+        match move:
+            case GoOn(number):
+                self._arms[number].state = "running"
+            case Repeat(number) if (key := self._arms[number].candidate.key) not in self._repeated:
+                self._repeated.append(key)
         return move
 
     def begin_no_more(self) -> None:
@@ -118,13 +124,13 @@ class FreezeThaw:
     def started(self, trial: Trial) -> None:
         """Know the trial."""
         if trial.number not in self._arms:
-            self._arms[trial.number] = _Arm(trial.candidate, "running")
+            self._arms[trial.number] = _Arm(trial.candidate, "running", again=trial.repetition > 0)
             self._pool.take(trial.candidate)
 
     def judge(self, trial: Trial, reports: Sequence[Report]) -> tuple[Decision, str]:
         """Go on while nothing else promises more."""
         self._learn(trial.number, reports)
-        if math.isnan(reports[-1].score):
+        if not math.isfinite(reports[-1].score):
             return Decision.STOP, "diverged"
         if trial.repetition:
             return Decision.CONTINUE, ""
@@ -151,7 +157,7 @@ class FreezeThaw:
 
     def _learn(self, number: int, reports: Sequence[Report]) -> None:
         arm = self._arms[number]
-        known = [report for report in reports if not math.isnan(report.score)]
+        known = [report for report in reports if math.isfinite(report.score)]
         if len(known) > len(arm.shares):
             self._reports_since_tuned += 1
         arm.shares = tuple(self._share(report.samples) for report in known)
@@ -162,56 +168,66 @@ class FreezeThaw:
         return min(1.0, samples / self._rungs.samples[-1])
 
     def _most_promising(self) -> Move | None:
-        last = self._share_left() < _LAST_SHARE
-        while self._warm and not self._enough and not last:
-            candidate = self._warm.pop(0)
-            if self._pool.takes(candidate):
-                return Begin(candidate)
+        cut_off = (number for number, arm in self._arms.items() if arm.state == "paused" and not arm.scores)
+        if (number := next(cut_off, None)) is not None:
+            return GoOn(number)
         arms = {number: arm for number, arm in self._arms.items() if arm.scores}
+        last = len(arms) >= _FEWEST_CURVES and self._share_left() < _LAST_SHARE
         paused = [number for number, arm in arms.items() if arm.state == "paused"]
-        fresh = (
-            [] if self._enough or last else self._pool.offer([arm.candidate for arm in self._leaders(arms)])
-        )
-        begun = sum(arm.state != "out" or bool(arm.scores) for arm in self._arms.values())
-        if len(arms) < _FEWEST_CURVES or (fresh and begun % _BLIND_EVERY == 0):
+        fresh = [] if self._enough or last else self._fresh(arms)
+        if isinstance(fresh, Candidate):
+            return Begin(fresh)
+        if len(arms) < _FEWEST_CURVES:
             return Begin(fresh[0]) if fresh else GoOn(paused[0]) if paused else None
+        fresh = self._unlike(fresh, [arm.candidate for arm in arms.values()])
         if not paused and not fresh:
-            return self._repetition()
-        fresh = list(self._unlike(fresh, [arm.candidate for arm in arms.values()]))
+            return self._repetition(arms)
         values = self._promises(arms, paused, fresh)
         chosen = int(np.argmax(values))
         if not fresh and values[chosen] < _WORTHWHILE * self._surrogate.spread and self._finished(arms):
-            return self._repetition()
+            # With time left, what promises little is better than nothing.
+            return self._repetition(arms) or (GoOn(paused[chosen]) if last else None)
         return GoOn(paused[chosen]) if chosen < len(paused) else Begin(fresh[chosen - len(paused)])
+
+    def _fresh(self, arms: dict[int, _Arm]) -> Candidate | list[Candidate]:
+        """Return the candidate to begin whatever the model believes, or else those to choose from."""
+        self._warm = [candidate for candidate in self._warm if self._pool.takes(candidate)]
+        if self._warm:
+            return self._warm[0]
+        offered = self._pool.offer([arm.candidate for arm in self._leaders(arms)])
+        return offered[0] if offered and len(self._arms) % _BLIND_EVERY == 0 else offered
 
     def _finished(self, arms: dict[int, _Arm]) -> bool:
         """Say whether enough candidates were trained to the end that leaders can be told."""
         complete = {arm.candidate.key for arm in arms.values() if arm.state == "complete"}
         return len(complete) >= _FINISHED
 
-    def _unlike(self, fresh: Sequence[Candidate], known: Sequence[Candidate]) -> Sequence[Candidate]:
+    def _unlike(self, fresh: list[Candidate], known: Sequence[Candidate]) -> list[Candidate]:
         """Return those that are not nearly what was tried."""
         if not fresh:
             return fresh
         apart = np.abs(self._encoding.features(fresh)[:, None] - self._encoding.features(known)[None]).max(2)
         return [candidate for candidate, near in zip(fresh, apart.min(1), strict=True) if near > _TOO_NEAR]
 
-    def _repetition(self) -> Move | None:
-        """Return the leader that was trained the fewest times; None when all were trained often enough."""
+    def _repetition(self, arms: dict[int, _Arm]) -> Move | None:
+        """Return the leader that was trained the fewest times.
+
+        None when all were trained often enough, and while a candidate that may yet lead is running.
+        """
+        begun = Counter(arm.candidate.key for arm in self._arms.values())
         runs: dict[str, list[int]] = {}
-        begun: Counter[str] = Counter()
-        for number, arm in self._arms.items():
-            begun[arm.candidate.key] += arm.state in ("complete", "running")
+        for number, arm in arms.items():
             if arm.state == "complete":
                 runs.setdefault(arm.candidate.key, []).append(number)
-        if not runs:
+        if not runs or any(arm.state == "running" and not arm.again for arm in self._arms.values()):
             return None
-        expected = shrunk_means([[self._arms[each].scores[-1] for each in group] for group in runs.values()])
+        expected = shrunk_means([[arms[each].scores[-1] for each in group] for group in runs.values()])
         ranked = [key for _, key in sorted(zip(expected, runs, strict=True), reverse=True)]
-        # Chosen once: a leader that falls behind when it is repeated must not hand its place on without end.
-        self._chosen += [key for key in ranked if key not in self._chosen][: _REPEATED - len(self._chosen)]
-        leader = min(self._chosen, key=lambda key: begun[key])
-        return Repeat(runs[leader][0]) if begun[leader] < self._runs else None
+        # A leader that falls behind when it is repeated hands its place on, but not without end.
+        if len(self._repeated) >= _MOST_REPEATED:
+            ranked = [key for key in ranked if key in self._repeated]
+        leader = min(ranked[:_REPEATED], key=lambda key: begun[key], default=None)
+        return Repeat(runs[leader][0]) if leader is not None and begun[leader] < self._runs else None
 
     def _promises(self, arms: dict[int, _Arm], paused: Sequence[int], fresh: Sequence[Candidate]) -> Array:
         """Return the expected improvement for the cost of each option, the paused ones first."""

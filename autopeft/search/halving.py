@@ -57,12 +57,12 @@ def should_stop(score: float, others: Sequence[float], reduction: int, metric: M
     """Say whether a trial that has just reached a rung is not worth more.
 
     Args:
-        score: its score there; NaN, the sign of divergence, is always stopped.
+        score: its score there; one that is no number, the sign of divergence, is always stopped.
         others: scores of all others that have reached the rung so far.
         reduction: one in so many goes on, and at least the best one.
         metric: which way a score improves.
     """
-    if math.isnan(score):
+    if not math.isfinite(score):
         return True
     going_on = max(1, (len(others) + 1) // reduction)
     ahead = sum(metric.better(other, score) for other in others)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from autopeft.plan.plan import Plan, Rejected, Verdict
 from autopeft.search.halving import Rungs
 from autopeft.search.observer import Observer
+from autopeft.search.shortage import held_against, second_try
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Begin, Decision, GoOn, Repeat, Strategy
 from autopeft.search.study import Role, Study, Trial, TrialState
@@ -85,6 +86,7 @@ class Search:
         self._waiting: list[int] = []
         self._under_way: set[int] = set()
         self._ended = ""
+        self._no_more = ""
         self._failed_in_a_row = 0
         self._last_failure = ""
         self._take_up(store.load())
@@ -109,7 +111,9 @@ class Search:
         """End what was set aside, tell the observers that the search is over, and return the study."""
         for trial in [each for each in self._trials.values() if not each.finished]:
             rows = sum(report.samples for report in self._reports[trial.number][-1:])
-            self._end(trial.number, "stopped", f"set aside after {rows} rows: others promised more")
+            spent = self._clock() >= self._deadline
+            why = "the time was spent" if spent else "others promised more"
+            self._end(trial.number, "stopped", f"set aside after {rows} rows: {why}")
         self._count_seconds()
         study = self._store.load()
         for observer in self._observers:
@@ -140,6 +144,11 @@ class Search:
     def report(self, number: int, report: Report) -> Decision:
         """Record an evaluation and decide about the trial."""
         self._failed_in_a_row = 0
+        before = self._reports[number]
+        if before and before[-1].samples == report.samples:
+            # Its training ends at the evaluation before, by fewer epochs than the default's.
+            self._end(number, "complete")
+            return Decision.COMPLETE
         decision, reason = self._decide(self._trials[number], report)
         if decision in (Decision.CONTINUE, Decision.PAUSE):
             self._store.report(number, report)
@@ -162,7 +171,8 @@ class Search:
         """Learn from the trials of earlier sessions."""
         for trial in study.trials:
             self._trials[trial.number] = trial
-            self._strategy.started(trial)
+            if trial.state != "rejected":
+                self._strategy.started(trial)
             if trial.finished:
                 self._reports[trial.number] = list(trial.result.reports) if trial.result else []
             else:
@@ -177,8 +187,17 @@ class Search:
         if self._clock() >= self._deadline:
             return "the time budget is spent"
         if self._failed_in_a_row >= MOST_FAILED_IN_A_ROW:
-            return f"{self._failed_in_a_row} trials in a row failed, the last one with {self._last_failure}"
+            failed = f"{self._failed_in_a_row} trials in a row failed, the last one with {self._last_failure}"
+            if self._no_more:
+                return failed
+            self._failed_in_a_row = 0
+            self._begin_no_more(failed)
         return ""
+
+    def _begin_no_more(self, reason: str) -> None:
+        """Begin no candidate any more; what is under way goes on."""
+        self._no_more = self._no_more or reason
+        self._strategy.begin_no_more()
 
     def _tried(self) -> int:
         candidates = (trial for trial in self._trials.values() if trial.role == "candidate")
@@ -195,17 +214,15 @@ class Search:
     def _next_move(self) -> Trial | None:
         refused = _Refused()
         while not self._ended:
-            enough = self._max_trials is not None and self._tried() >= self._max_trials
-            if enough:
-                self._strategy.begin_no_more()
+            if self._max_trials is not None and self._tried() >= self._max_trials:
+                self._begin_no_more(f"{self._tried()} candidates have been tried")
+            if (trial := self._second_try()) is not None:
+                return trial
             match self._strategy.propose():
                 case None if self._under_way:
                     return None
                 case None:
-                    tried = f"{self._tried()} candidates have been tried"
-                    self._ended = (
-                        tried if enough else "no untried candidate that may fit is left in the space"
-                    )
+                    self._ended = self._no_more or "no untried candidate that may fit is left in the space"
                 case GoOn(number):
                     return self._started(self._trials[number])
                 case Repeat(number):
@@ -213,8 +230,14 @@ class Search:
                 case Begin(candidate):
                     if (trial := self._begin_new(candidate, refused)) is not None:
                         return trial
-                    self._ended = refused.too_many
+                    if refused.too_many:
+                        self._begin_no_more(refused.too_many)
         return None
+
+    def _second_try(self) -> Trial | None:
+        """Start what ran out of memory once more in smaller pieces, if that is due and fits."""
+        again = second_try(self._trials.values())
+        return None if again is None else self._try(again.candidate, again.of.role, again.reason)
 
     def _begin_new(self, candidate: Candidate, refused: _Refused) -> Trial | None:
         if any(trial.candidate.key == candidate.key for trial in self._trials.values()):
@@ -224,9 +247,9 @@ class Search:
         refused.unfit += trial is None
         return trial
 
-    def _try(self, candidate: Candidate, role: Role) -> Trial | None:
+    def _try(self, candidate: Candidate, role: Role, note: str = "") -> Trial | None:
         """Start a candidate, or record that it may not start."""
-        verdict = self._admit(candidate)
+        verdict = held_against(self._admit(candidate), tuple(self._trials.values()))
         rejected = isinstance(verdict, Rejected)
         trial = Trial(
             number=len(self._trials),
@@ -235,6 +258,7 @@ class Search:
             state="rejected" if rejected else "running",
             predicted=verdict.estimate,
             reason=verdict.reason if isinstance(verdict, Rejected) else "",
+            note=note,
         )
         if not rejected:
             return self._begin(trial)

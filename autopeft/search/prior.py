@@ -111,7 +111,7 @@ def past_results(workspace: Path, task: Task) -> tuple[Past, ...]:
     """Return the scored trials of a workspace's earlier studies of one task, by study, then by number.
 
     Only studies with a scored baseline count, since scores of different data cannot be compared otherwise;
-    one that cannot be read is left out. A trial stopped early is compared with the baseline where it stopped.
+    one that cannot be read is left out. Only whole trainings count: what leads early is what learns fastest.
     """
     found: list[Past] = []
     for file in sorted(Path(workspace).glob("studies/*/study.db")):
@@ -137,7 +137,7 @@ def _leads(study: Study, model: str) -> list[Past]:
     found = []
     for trial in study.trials:
         reports = trial.result.reports if trial.result else ()
-        if trial.role == "baseline" or not reports or reports[-1].samples not in at:
+        if trial.role == "baseline" or trial.state != "complete" or reports[-1].samples not in at:
             continue
         lead = sign * (reports[-1].score - at[reports[-1].samples])
         if math.isfinite(lead):

@@ -101,7 +101,7 @@ class Halving:
         others = self._scores_at(last.samples, but=trial.number)
         if not should_stop(last.score, others, self._reduction, self._metric):
             return Decision.CONTINUE, ""
-        if math.isnan(last.score):
+        if not math.isfinite(last.score):
             return Decision.STOP, "diverged"
         among = f"not among the best 1/{self._reduction} of {len(others) + 1}"
         return Decision.STOP, f"{among} after {last.samples} rows"

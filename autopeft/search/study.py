@@ -26,6 +26,7 @@ class Trial(Message):
         predicted: the cost model's estimate; None for a refused candidate it could not cost.
         state: "rejected" never started and says why; "running" includes one that a crash cut off, and one
             that is set aside for now.
+        note: what a person should know of its start.
         repetition: 0 trains from the study's seed, n from the n-th after it.
     """
 
@@ -36,6 +37,7 @@ class Trial(Message):
     predicted: CostEstimate | None = None
     result: TrialResult | None = None
     reason: str = ""
+    note: str = ""
     repetition: int = 0
 
     @property
@@ -74,7 +76,7 @@ class Study(Message):
         """
         runs: dict[str, list[Trial]] = {}
         for trial in self.trials:
-            if trial.state == "complete" and trial.result and not math.isnan(trial.result.score):
+            if trial.state == "complete" and trial.result and math.isfinite(trial.result.score):
                 runs.setdefault(trial.candidate.key, []).append(trial)
         if not runs:
             return None
@@ -98,10 +100,14 @@ class Study(Message):
             if trial.state == "complete" and trial.candidate.key == candidate.key
         )
 
+    def is_default(self, trial: Trial) -> bool:
+        """Say whether a trial's configuration is the default's, from whatever seed."""
+        return self.baseline is not None and self.baseline.candidate.key == trial.candidate.key
+
     @property
     def baseline(self) -> Trial | None:
-        """The default configuration's trial."""
-        return next((trial for trial in self.trials if trial.role == "baseline"), None)
+        """The default configuration's trial, the last one where it was tried again in smaller pieces."""
+        return next((trial for trial in reversed(self.trials) if trial.role == "baseline"), None)
 
     def front(self, objective: Objective) -> tuple[Trial, ...]:
         """Return the completely trained trials that no other beats at no higher cost, by rising cost."""

@@ -97,7 +97,8 @@ class ConsoleObserver:
         verb = "goes on" if trial.number in self._begun else "started"
         self._begun.add(trial.number)
         if self._live is None:
-            self._line(f"trial {trial.number} {verb} {trial.label}")
+            note = f" ({trial.note})" if trial.note else ""
+            self._line(f"trial {trial.number} {verb} {trial.label}{note}")
 
     def trial_reported(self, trial: Trial, report: Report) -> None:
         """Update the trial's progress."""

@@ -194,19 +194,21 @@ def test_a_failed_trial_is_a_result_and_the_search_goes_on(
     searcher = Listed(Candidate(method="explodes"), lora(2), Candidate(method="nobody knows"))
     run_locally(make_search(searcher=searcher), factory, seed=1, folder=tmp_path)
     study = store.load()
-    assert states(study) == ["failed", "complete", "failed"]
+    assert states(study) == ["failed", "rejected", "complete", "failed"]
     assert study.trials[0].reason.startswith("out of memory (MemoryError: DefaultCPUAllocator")
-    assert study.trials[2].reason == "KeyError: 'nobody knows'"
+    assert study.trials[1].note == "again in micro-batches of 8 rows: trial 0 ran out of memory"
+    assert study.trials[1].reason.endswith("trial 0, explodes too, ran out of memory with 1000 B predicted")
+    assert study.trials[3].reason == "KeyError: 'nobody knows'"
 
 
 def test_a_search_in_which_everything_fails_ends(
     make_search: MakeSearch, factory: ToyFactory, store: StudyStore, tmp_path: Path
 ) -> None:
-    searcher = Listed(*(Candidate(method="explodes", rank=rank) for rank in range(1, 20)))
+    searcher = Listed(*(Candidate(method="nobody knows", rank=rank) for rank in range(1, 20)))
     search = make_search(searcher=searcher, max_trials=None)
     run_locally(search, factory, seed=1, folder=tmp_path)
     assert states(store.load()) == ["failed"] * 5
-    assert search.ended.startswith("5 trials in a row failed, the last one with out of memory")
+    assert search.ended == "5 trials in a row failed, the last one with KeyError: 'nobody knows'"
 
 
 def test_a_store_that_cannot_be_written_ends_the_search(

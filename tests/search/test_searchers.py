@@ -10,7 +10,7 @@ from autopeft.errors import UnknownNameError
 from autopeft.request import SearcherName
 from autopeft.search.optuna_searcher import OptunaSearcher
 from autopeft.search.searcher import Searcher
-from autopeft.search.searchers import SEARCHERS, make_searcher
+from autopeft.search.searchers import FREEZE_THAW, SEARCHERS, make_searcher
 from autopeft.search.study import Trial, TrialState
 from autopeft.space.candidate import Candidate, Training
 from autopeft.space.domain import Choice, Domain, Range, Switches
@@ -266,11 +266,11 @@ def test_a_grid_too_large_to_list_is_begun_all_the_same() -> None:
 
 
 def test_the_command_line_names_every_searcher() -> None:
-    assert set(get_args(SearcherName)) == set(SEARCHERS)
+    assert set(get_args(SearcherName)) == {FREEZE_THAW, *SEARCHERS}
 
 
 def test_an_unknown_searcher_lists_the_known_ones() -> None:
     with pytest.raises(
-        UnknownNameError, match="unknown searcher 'bayes': known: gp, grid, nsga2, random, tpe"
+        UnknownNameError, match="unknown searcher 'bayes': known: freeze-thaw, gp, grid, nsga2, random, tpe"
     ):
         make_searcher("bayes", toy_space(), 0, ACCURACY)

@@ -176,7 +176,7 @@ def test_the_turns_are_split_by_their_question() -> None:
 
 
 def test_an_unknown_demo_dataset_lists_those_there_are() -> None:
-    with pytest.raises(UnknownNameError, match="movies, news, tweets"):
+    with pytest.raises(UnknownNameError, match="movies, news, products, tweets"):
         demo_dataset("classification", name="chatterbot")
 
 
