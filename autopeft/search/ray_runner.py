@@ -251,7 +251,7 @@ def _death_of(trial: Any) -> str:
     """Say why a worker could not even report a failure."""
     if cause := _cause_of(trial):
         return f"the training process could not start: {cause}"
-    return "out of memory, or killed from outside (the training process died without a word)"
+    return "killed from outside, or for its memory (the training process died without a word)"
 
 
 def _cause_of(trial: Any) -> str:

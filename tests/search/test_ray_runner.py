@@ -56,7 +56,10 @@ def test_ray_runs_what_the_search_decides(
     paths_before = os.environ.get("PYTHONPATH")
     run_on_ray(search, factory, seed=1, concurrent=2, threads_per_trial=1, folder=tmp_path)
 
-    trials = store.load().trials
+    every = store.load().trials
+    smaller = [trial for trial in every if trial.note]
+    assert [trial.state for trial in smaller] == ["rejected"]  # no less is predicted for it
+    trials = [trial for trial in every if not trial.note]
     assert [trial.candidate for trial in trials] == list(CANDIDATES)
     assert [trial.state for trial in trials[:3]] == ["rejected", "failed", "failed"]
     assert "killed from outside" in trials[1].reason
