@@ -27,6 +27,7 @@ from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
 from autopeft.search.ray_runner import run_on_ray
 from autopeft.search.store import StudyStore
+from autopeft.search.strategy import Halving
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate, Training
 from autopeft.tracking.mlflow import MlflowObserver
@@ -198,7 +199,7 @@ def main() -> int:
                 store.create(name="faults", metric=ACCURACY, seed=1, request="{}", plan=plan())
             search = Search(
                 store,
-                Listed(CANDIDATES[given.candidates]),
+                Halving(Listed(CANDIDATES[given.candidates]), RUNGS.reduction, ACCURACY),
                 admit,
                 RUNGS,
                 ACCURACY,
