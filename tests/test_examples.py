@@ -58,6 +58,7 @@ def made(place: Path, name: str) -> tuple[Path, list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("name", "medium", "head"),
     [

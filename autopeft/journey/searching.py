@@ -26,7 +26,14 @@ from autopeft.search.desk import forget
 from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
-from autopeft.search.schedule import Schedule, make_schedule, most_side_by_side, share_of, side_by_side
+from autopeft.search.schedule import (
+    Schedule,
+    conclusion_seconds,
+    make_schedule,
+    most_side_by_side,
+    share_of,
+    side_by_side,
+)
 from autopeft.search.searchers import make_strategy
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
@@ -48,11 +55,14 @@ def run_search(
     cost_model: CostModel,
     observers: Sequence[Observer],
     progress: Progress,
+    *,
+    concludes: bool = False,
 ) -> Study:
     """Begin a study, or go on with it, and search until the budget is spent.
 
     Args:
         measure: returns the profile of this machine.
+        concludes: test scores and export are to end within the time, too.
 
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
@@ -108,7 +118,13 @@ def run_search(
                 write_atomically(folder.storage, f"{store.place_without_password}\n")
         progress("starting the search", 1, 1)
         with stages.timed("search"):
-            return _search(request, inputs, planner, store, folder, observers, began, nodes)
+            seconds = None
+            if request.budget.time is not None:
+                rest = request.budget.time - (time.monotonic() - began)
+                after = conclusion_seconds(store.plan(), dataset) if concludes else 0.0
+                # However little time there is, most of it is for the search.
+                seconds = max(1.0, rest - min(rest / 4, after))
+            return _search(request, inputs, planner, store, folder, observers, seconds, nodes)
 
 
 def open_study(request: Request) -> tuple[StudyFolder, Request]:
@@ -164,7 +180,7 @@ def _search(
     store: StudyStore,
     folder: StudyFolder,
     observers: Sequence[Observer],
-    began: float,
+    left: float | None,
     nodes: int,
 ) -> Study:
     from autopeft.search.ray_runner import run_on_ray
@@ -175,8 +191,6 @@ def _search(
     rungs = plan_rungs(
         round(len(dataset.train) * training.epochs), first_share=FIRST_RUNG, reduction=DOUBLING
     )
-    before = time.monotonic() - began
-    left = None if request.budget.time is None else max(1.0, request.budget.time - before)
     schedule = make_schedule(
         plan,
         rungs,

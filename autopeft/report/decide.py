@@ -221,6 +221,7 @@ def _counted(study: Study, plan: Plan) -> str:
         for count, text in (
             (states["stopped"], "stopped early"),
             (states["failed"], "failed"),
+            (states["paused"], "set aside half-way"),
             (states["running"], "cut off"),
             (refused, "refused before starting"),
         )

@@ -18,7 +18,13 @@ _WORDS = {
     "training.batch_size": "batch",
     "knobs.alpha_ratio": "alpha",
 }
-_STATES: dict[TrialState, str] = {"complete": GREEN, "stopped": GREY, "failed": RED, "running": BLUE}
+_STATES: dict[TrialState, str] = {
+    "complete": GREEN,
+    "paused": ORANGE,
+    "stopped": GREY,
+    "failed": RED,
+    "running": BLUE,
+}
 
 
 def explain_charts(facts: StudyFacts) -> tuple[Chart, ...]:

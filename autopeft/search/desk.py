@@ -28,6 +28,11 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class CutOff:
+    """A trial's process was ended for the time budget; its last checkpoint is whole."""
+
+
 class Desk:
     """Trains one trial at a time in this process; never raises for what is the trial's own fault.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from autopeft.search.desk import Desk, Failure, checkpoint_folder
+from autopeft.search.desk import CutOff, Desk, Failure, checkpoint_folder
 from autopeft.search.loop import Search
 from autopeft.search.searcher import RunFactory
 from autopeft.search.strategy import Decision
@@ -31,13 +31,17 @@ def run_locally(search: Search, factory: RunFactory, *, seed: int, folder: Path)
                 break
 
 
-def settle(search: Search, number: int, outcome: Report | Failure, checkpoint: Path) -> Decision:
+def settle(search: Search, number: int, outcome: Report | Failure | CutOff, checkpoint: Path) -> Decision:
     """Tell the search how a piece of a trial went; a trial that is out needs its checkpoint no more."""
-    if isinstance(outcome, Failure):
-        search.fail(number, outcome.reason)
-        decision = Decision.STOP
-    else:
-        decision = search.report(number, outcome)
+    match outcome:
+        case CutOff():
+            search.cut_off(number)
+            decision = Decision.PAUSE
+        case Failure(reason):
+            search.fail(number, reason)
+            decision = Decision.STOP
+        case Report():
+            decision = search.report(number, outcome)
     if decision is Decision.STOP:
         shutil.rmtree(checkpoint, ignore_errors=True)
     return decision

@@ -23,7 +23,7 @@ from autopeft.search.encoding import LENGTHS, Encoding
 from autopeft.search.halving import Rungs
 from autopeft.search.pool import Pool
 from autopeft.search.strategy import Begin, Decision, GoOn, Move, Repeat
-from autopeft.search.study import Trial
+from autopeft.search.study import Trial, TrialState
 from autopeft.search.surrogate import Array, Curve, Surrogate, expected_improvement
 from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import SearchSpace
@@ -143,13 +143,14 @@ class FreezeThaw:
         return Decision.CONTINUE, ""
 
     def observe(self, trial: Trial, reports: Sequence[Report]) -> None:
-        """Learn from a trial that is finished, set aside or rejected."""
+        """Learn from a trial that is finished, set aside for now or for this session, or rejected."""
         if trial.state == "rejected":
             self._pool.refuse(trial.candidate)
             return
         self._learn(trial.number, reports)
         arm = self._arms[trial.number]
-        arm.state = "paused" if not trial.finished else "complete" if trial.state == "complete" else "out"
+        states: dict[TrialState, _State] = {"running": "paused", "complete": "complete"}
+        arm.state = states.get(trial.state, "out")
         if trial.state == "failed" and not reports:
             worst = min((each.scores[0] for each in self._arms.values() if each.scores), default=None)
             if worst is not None:

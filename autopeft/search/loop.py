@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autopeft.plan.plan import Plan, Rejected, Verdict
+from autopeft.search.deadline import Deadline
 from autopeft.search.halving import Rungs
 from autopeft.search.observer import Observer
 from autopeft.search.shortage import held_against, second_try
 from autopeft.search.store import StudyStore
-from autopeft.search.strategy import Begin, Decision, GoOn, Repeat, Strategy
+from autopeft.search.strategy import Begin, Decision, Move, Repeat, Strategy
 from autopeft.search.study import Role, Study, Trial, TrialState
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report, TrialResult
@@ -21,6 +22,11 @@ from autopeft.workload.dataset import Metric
 MOST_REJECTED_IN_A_ROW = 50
 MOST_REPEATED_IN_A_ROW = 50
 MOST_FAILED_IN_A_ROW = 5
+MOST_KEPT = 8
+"""So many trainings that were set aside can go on if the study does; the checkpoints of others go."""
+
+_TIME_SPENT = "the time budget is spent"
+_NO_TIME = "its next piece would not end in time"
 
 
 @dataclass
@@ -51,8 +57,8 @@ class Search:
         admit: the budget's verdict on a candidate; what it rejects never starts.
         baseline: the default everyone copies; None leaves it out.
         max_trials: candidates to start over all sessions, the baseline and repetitions not counted.
-        deadline: `clock()` at which no trial starts any more and running ones are stopped at
-            their next evaluation.
+        deadline: `clock()` at which the search ends; no piece of training starts that would end half a
+            minute after it or later, as far as that can be told.
         clock: seconds that only grow.
     """
 
@@ -78,7 +84,7 @@ class Search:
         self._observers = tuple(observers)
         self._baseline = baseline
         self._max_trials = max_trials
-        self._deadline = math.inf if deadline is None else deadline
+        self._deadline = Deadline(deadline, clock, rungs.samples[-1])
         self._clock = clock
         self._counted_to = clock()
         self._trials: dict[int, Trial] = {}
@@ -87,8 +93,10 @@ class Search:
         self._under_way: set[int] = set()
         self._ended = ""
         self._no_more = ""
+        self._out_of_time = False
         self._failed_in_a_row = 0
         self._last_failure = ""
+        store.take_up()
         self._take_up(store.load())
 
     @property
@@ -108,12 +116,15 @@ class Search:
             observer.study_started(study, plan, expected_trials, expected_seconds)
 
     def finish(self) -> Study:
-        """End what was set aside, tell the observers that the search is over, and return the study."""
-        for trial in [each for each in self._trials.values() if not each.finished]:
-            rows = sum(report.samples for report in self._reports[trial.number][-1:])
-            spent = self._clock() >= self._deadline
-            why = "the time was spent" if spent else "others promised more"
-            self._end(trial.number, "stopped", f"set aside after {rows} rows: {why}")
+        """Leave what was set aside, tell the observers that the search is over, and return the study.
+
+        The best of what was set aside can go on when the study does.
+        """
+        why = "the time was spent" if self._out_of_time else "others promised more"
+        kept = sum(trial.state == "paused" for trial in self._trials.values())
+        aside = [trial.number for trial in self._trials.values() if trial.state == "running"]
+        for place, number in enumerate(sorted(aside, key=self._standing, reverse=True), start=kept):
+            self._lay_down(number, "paused" if place < MOST_KEPT else "stopped", why)
         self._count_seconds()
         study = self._store.load()
         for observer in self._observers:
@@ -161,6 +172,14 @@ class Search:
             self._end(number, "complete", last=report)
         return decision
 
+    def overrun(self, number: int) -> bool:
+        """Say whether a running trial has to be cut off for the time budget; the baseline never is."""
+        return self._deadline.overrun and self._trials[number].role != "baseline"
+
+    def cut_off(self, number: int) -> None:
+        """Set a trial aside whose process was ended for the time budget; its last checkpoint is kept."""
+        self._set_aside(number)
+
     def fail(self, number: int, reason: str) -> None:
         """Record that a trial failed; the study goes on."""
         self._failed_in_a_row += 1
@@ -168,7 +187,7 @@ class Search:
         self._end(number, "failed", reason)
 
     def _take_up(self, study: Study) -> None:
-        """Learn from the trials of earlier sessions."""
+        """Learn from the trials of earlier sessions; what was set aside then may go on."""
         for trial in study.trials:
             self._trials[trial.number] = trial
             if trial.state != "rejected":
@@ -184,8 +203,9 @@ class Search:
 
     def _limit(self) -> str:
         """Say which limit is reached; empty while there is none."""
-        if self._clock() >= self._deadline:
-            return "the time budget is spent"
+        if self._deadline.passed:
+            self._out_of_time = True
+            return _TIME_SPENT
         if self._failed_in_a_row >= MOST_FAILED_IN_A_ROW:
             failed = f"{self._failed_in_a_row} trials in a row failed, the last one with {self._last_failure}"
             if self._no_more:
@@ -218,20 +238,31 @@ class Search:
                 self._begin_no_more(f"{self._tried()} candidates have been tried")
             if (trial := self._second_try()) is not None:
                 return trial
-            match self._strategy.propose():
-                case None if self._under_way:
+            move = self._strategy.propose()
+            if move is None:
+                if self._under_way:
                     return None
-                case None:
-                    self._ended = self._no_more or "no untried candidate that may fit is left in the space"
-                case GoOn(number):
-                    return self._started(self._trials[number])
-                case Repeat(number):
-                    return self._repeat(self._trials[number])
-                case Begin(candidate):
-                    if (trial := self._begin_new(candidate, refused)) is not None:
-                        return trial
-                    if refused.too_many:
-                        self._begin_no_more(refused.too_many)
+                self._ended = self._no_more or "no untried candidate that may fit is left in the space"
+            elif (trial := self._make(move, refused)) is not None:
+                return trial
+        return None
+
+    def _make(self, move: Move, refused: _Refused) -> Trial | None:
+        """Do what the strategy wants; None where that may not be."""
+        if isinstance(move, Begin):
+            trial = self._begin_new(move.candidate, refused)
+            if trial is None and refused.too_many:
+                self._begin_no_more(refused.too_many)
+            return trial
+        trial = self._trials[move.number]
+        if isinstance(move, Repeat):
+            if self._ends_in_time(trial):
+                return self._repeat(trial)
+            self._ended = _TIME_SPENT
+        elif self._ends_in_time(trial, self._reports[move.number]):
+            return self._started(trial)
+        else:
+            self._lay_down(move.number, "paused", _NO_TIME)
         return None
 
     def _second_try(self) -> Trial | None:
@@ -261,7 +292,10 @@ class Search:
             note=note,
         )
         if not rejected:
-            return self._begin(trial)
+            if role == "baseline" or self._ends_in_time(trial):
+                return self._begin(trial)
+            self._begin_no_more(_TIME_SPENT)
+            return None
         self._keep(trial)
         self._finished(trial)
         return None
@@ -296,9 +330,29 @@ class Search:
             return Decision.COMPLETE, ""
         if trial.role == "baseline":
             return Decision.CONTINUE, ""
-        if self._clock() >= self._deadline:
-            return Decision.STOP, "time budget"
-        return self._strategy.judge(trial, (*self._reports[trial.number], report))
+        reports = (*self._reports[trial.number], report)
+        decision, reason = self._strategy.judge(trial, reports)
+        if decision is Decision.CONTINUE and not self._ends_in_time(trial, reports):
+            decision = Decision.PAUSE
+        return decision, reason
+
+    def _ends_in_time(self, trial: Trial, reports: Sequence[Report] = ()) -> bool:
+        """Say whether the next piece of a training ends in time."""
+        following = self._rungs.left(reports[-1].samples if reports else 0)
+        too_near = bool(following) and self._deadline.too_near(trial, reports, following[0])
+        self._out_of_time = self._out_of_time or too_near
+        return not too_near
+
+    def _lay_down(self, number: int, state: TrialState, why: str) -> None:
+        """End a trial's part in this session."""
+        rows = sum(report.samples for report in self._reports[number][-1:])
+        self._end(number, state, f"set aside after {rows} rows: {why}")
+
+    def _standing(self, number: int) -> tuple[bool, float]:
+        """Order trials that were set aside: by their last score, those without one last."""
+        score = self._reports[number][-1].score if self._reports[number] else math.nan
+        sign = 1 if self._metric.direction == "maximize" else -1
+        return (True, sign * score) if math.isfinite(score) else (False, 0.0)
 
     def _set_aside(self, number: int) -> None:
         trial = self._trials[number]
@@ -328,6 +382,7 @@ class Search:
 
     def _note(self, number: int, report: Report) -> None:
         self._count_seconds()
+        self._deadline.learn(self._trials[number], report)
         self._reports[number].append(report)
         for observer in self._observers:
             observer.trial_reported(self._trials[number], report)

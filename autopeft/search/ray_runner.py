@@ -12,7 +12,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from autopeft.errors import AutopeftError
-from autopeft.search.desk import Failure, checkpoint_folder
+from autopeft.search.desk import CutOff, Failure, checkpoint_folder
 from autopeft.search.executor import settle
 from autopeft.search.loop import Search
 from autopeft.search.ray_start import count_slots, inspect_nodes, ray_at, ray_here
@@ -45,8 +45,9 @@ def run_on_ray(
 
     Worker processes are kept from trial to trial. A checkpoint is in the study's folder before its
     report counts, so a killed search goes on where it was. A trial whose process or node died goes
-    on from its last checkpoint; one that hangs is ended. An interrupt (Ctrl-C) leaves Ray and the
-    running trials in the store as they are.
+    on from its last checkpoint; one that hangs is ended; one that runs a minute past the deadline is
+    cut off, its last checkpoint kept. An interrupt (Ctrl-C) leaves Ray and the running trials in the
+    store as they are.
 
     Args:
         search: says what to train.
@@ -99,6 +100,7 @@ class _Bridge:
         self._hang_seconds = hang_seconds
         self._trials: dict[int, Trial] = {}
         self._overdue: dict[int, str] = {}
+        self._cut_off: set[int] = set()
         self._memory_kills = memory_kills()
         self.fault: Exception | None = None
 
@@ -129,7 +131,7 @@ class _Bridge:
             "samples": list(self._search.remaining(trial.number)),
         }
 
-    def settle(self, number: int, outcome: Report | Failure | AutopeftError) -> bool:
+    def settle(self, number: int, outcome: Report | Failure | CutOff | AutopeftError) -> bool:
         """Tell the search how a piece of a trial went; return whether the trial goes on."""
         if isinstance(outcome, AutopeftError):
             self.fault = self.fault or outcome
@@ -157,8 +159,17 @@ class _Bridge:
         """Take note why a trial's process is about to be killed."""
         self._overdue[number] = reason
 
-    def death(self, number: int, trial: Any) -> Failure:
+    def overrun(self, number: int) -> bool:
+        """Say whether a trial's process is to be killed for the time budget, and take note of it."""
+        if not self._search.overrun(number):
+            return False
+        self._cut_off.add(number)
+        return True
+
+    def death(self, number: int, trial: Any) -> Failure | CutOff:
         """Say what a trial's process died of."""
+        if number in self._cut_off:
+            return CutOff()
         return Failure(self._overdue.pop(number, "") or _death_of(trial))
 
     def short_of_memory(self) -> bool:
@@ -186,7 +197,7 @@ def _tune(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the desk has kept its own
-            callbacks=[Watch(alive, bridge.limit, bridge.overdue)],
+            callbacks=[Watch(alive, bridge.limit, bridge.overdue, bridge.overrun)],
             stop=_Halt(bridge),
         ),
     ).fit()

@@ -8,9 +8,12 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import Message
 from autopeft.plan.plan import Plan
 from autopeft.search.halving import Rungs
+from autopeft.workload.dataset import Dataset
 
 MOST_SIDE_BY_SIDE = 4
 DEFAULT_TRIALS = 16
+EXPORT_SECONDS = 10.0
+"""Loading the base anew, writing the bundle and checking it, and the report."""
 
 
 class Schedule(Message):
@@ -62,6 +65,17 @@ def cost_share(rungs: Rungs) -> float:
         share += survivors * (samples - before) / total
         survivors, before = survivors / rungs.reduction, samples
     return share
+
+
+def conclusion_seconds(plan: Plan, dataset: Dataset) -> float:
+    """Return about how long the test scores and the export take: what a search leaves of its time.
+
+    The winner and the default score the test rows, the probe reads all rows once, each as fast as the slowest
+    configuration that fits evaluates.
+    """
+    row = max((fit.estimate.time.evaluation_row_seconds for fit in plan.fits), default=0.0)
+    tested = len(dataset.test)
+    return EXPORT_SECONDS + row * (3 * tested + len(dataset.train) + len(dataset.validation))
 
 
 def make_schedule(

@@ -130,6 +130,12 @@ class StudyStore:
             change = TRIALS.update().where(TRIALS.c.study == self._key(), TRIALS.c.number == number)
             connection.execute(change.values(state=state, reason=reason))
 
+    def take_up(self) -> None:
+        """Record that all trials which were set aside may go on."""
+        with self._writing() as connection:
+            paused = TRIALS.c.study == self._key(), TRIALS.c.state == "paused"
+            connection.execute(TRIALS.update().where(*paused).values(state="running", reason=""))
+
     def add_seconds(self, seconds: float) -> None:
         """Add to the wall time spent on the study."""
         with self._writing() as connection:
@@ -199,7 +205,7 @@ class StudyStore:
     def _trial(self, row: sql.Row[Any], reports: tuple[Report, ...]) -> Trial:
         trial = self._parse(Trial, row.trial)
         result = None
-        if row.state in ("complete", "stopped", "failed"):
+        if row.state in ("complete", "paused", "stopped", "failed"):
             result = TrialResult(state=row.state, reports=reports, reason=row.reason)
         return trial.model_copy(update={"state": row.state, "reason": row.reason, "result": result})
 

@@ -65,7 +65,10 @@ class Strategy(Protocol):
         """Decide about a running trial after a report that is not its last one, and say why."""
 
     def observe(self, trial: Trial, reports: Sequence[Report]) -> None:
-        """Learn from a trial that is finished, paused or rejected (also from earlier sessions)."""
+        """Learn from a trial that is finished or rejected, also in earlier sessions, or set aside.
+
+        One whose state is still "running" may be gone on with; a "paused" one may not in this session.
+        """
 
 
 class Halving:
@@ -109,10 +112,10 @@ class Halving:
     def observe(self, trial: Trial, reports: Sequence[Report]) -> None:
         """Tell the searcher."""
         self._reports[trial.number] = tuple(reports)
-        if trial.finished:
-            self._searcher.observe(trial)
-        else:
+        if trial.state == "running":
             self._paused.append(trial.number)
+        elif trial.finished:
+            self._searcher.observe(trial)
 
     def _scores_at(self, samples: int, *, but: int) -> list[float]:
         """Return the scores of all trials but one at their first evaluation from `samples` rows on."""

@@ -14,7 +14,7 @@ from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import Metric
 
 Role = Literal["baseline", "candidate"]
-TrialState = Literal["running", "complete", "stopped", "failed", "rejected"]
+TrialState = Literal["running", "paused", "complete", "stopped", "failed", "rejected"]
 
 
 class Trial(Message):
@@ -25,7 +25,8 @@ class Trial(Message):
         role: "baseline" is the default everyone copies; it is trained to the end for comparison.
         predicted: the cost model's estimate; None for a refused candidate it could not cost.
         state: "rejected" never started and says why; "running" includes one that a crash cut off, and one
-            that is set aside for now.
+            that is set aside for now; "paused" is one that was set aside for want of time, or when the
+            search ended, and may go on when the study does.
         note: what a person should know of its start.
         repetition: 0 trains from the study's seed, n from the n-th after it.
     """
@@ -50,7 +51,7 @@ class Trial(Message):
     @property
     def finished(self) -> bool:
         """Whether nothing more will come of this trial."""
-        return self.state != "running"
+        return self.state not in ("running", "paused")
 
 
 class Study(Message):

@@ -1,4 +1,4 @@
-"""Watch: ends a trial that hangs, and tells a worker's death from that of its memory."""
+"""Watch: ends a trial that hangs or overruns the time budget, and tells how a worker died."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class Watch(Callback):
         alive: says whether Ray's own processes are; without them Tune would wait for ever.
         limit: seconds that a trial, by its number, may take until its next evaluation.
         overdue: told a trial's number and the reason before its process is killed.
+        overrun: says whether a trial has run past the end of the time budget.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class Watch(Callback):
         alive: Callable[[], bool],
         limit: Callable[[int], float | None],
         overdue: Callable[[int, str], None],
+        overrun: Callable[[int], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._alive, self._limit, self._overdue, self._clock = alive, limit, overdue, clock
+        self._overrun = overrun
         self._next_look = 0.0
         self._since: dict[int, float] = {}
 
@@ -96,15 +99,22 @@ class Watch(Callback):
             number = trial.config["number"]
             now, limit = self._clock(), self._limit(number)
             waited = now - self._since.setdefault(number, now)
-            if limit is not None and waited > limit:
+            if self._overrun(number):
+                _kill(trial, actor)
+            elif limit is not None and waited > limit:
                 self._since[number] = now
                 self._overdue(
                     number,
                     f"hung: no evaluation within {format_seconds(limit)} "
                     f"({FACTOR:g} times what was predicted, or the least that is granted)",
                 )
-                trial.max_failures = 0
-                ray.kill(actor)
+                _kill(trial, actor)
+
+
+def _kill(trial: Any, actor: Any) -> None:
+    """End a trial's process; it is not started again."""
+    trial.max_failures = 0
+    ray.kill(actor)
 
 
 def memory_kills() -> int:

@@ -21,8 +21,14 @@ from autopeft.train.result import Report
 from autopeft.units import format_bytes, format_limit, format_seconds
 from autopeft.workload.dataset import Dataset
 
-_STYLES = {"complete": "green", "stopped": "yellow", "failed": "red", "rejected": "dim"}
-_WORDS = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "rejected": "refused"}
+_STYLES = {"complete": "green", "paused": "yellow", "stopped": "yellow", "failed": "red", "rejected": "dim"}
+_WORDS = {
+    "complete": "complete",
+    "paused": "set aside",
+    "stopped": "stopped early",
+    "failed": "failed",
+    "rejected": "refused",
+}
 
 
 class Running(NamedTuple):

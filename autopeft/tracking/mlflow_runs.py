@@ -37,7 +37,7 @@ class MlflowRuns:
         self._tags = dict(tags)
         self._parent = ""
         self._metric = "score"
-        self._device = "cpu"
+        self._device, self._seed = "cpu", 0
         self._runs: dict[int, str] = {}
         self._steps: dict[int, set[int]] = {}
         self._closed: set[int] = set()
@@ -61,6 +61,7 @@ class MlflowRuns:
 
     def _begin(self, study: Study, plan: Plan, expected: Mapping[str, float]) -> None:
         self._metric, self._device = study.metric.name, plan.profile.device
+        self._seed = study.seed
         self._refused = [(each.candidate.label, each.reason, each.way_out) for each in plan.rejected]
         self._steps.clear()  # what a broken connection left open is asked anew
         self._parent = self._find_parent(study.name)
@@ -211,8 +212,9 @@ class MlflowRuns:
             self._runs[trial.number] = run
             self._steps[trial.number] = set()
         if trial.number not in self._described:
-            described = self._predicted(trial), candidate_params(trial.candidate)
-            self._describe(self._runs[trial.number], *described)
+            seed = {"seed": self._seed + trial.repetition, "repetition": trial.repetition}
+            params = candidate_params(trial.candidate) | seed
+            self._describe(self._runs[trial.number], self._predicted(trial), params)
             self._described.add(trial.number)
         return self._runs[trial.number]
 

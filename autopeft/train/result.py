@@ -32,9 +32,9 @@ class Report(Message):
 
 
 class TrialResult(Message):
-    """How a trial ended: whole training, stopped early by the search, or failed with a reason."""
+    """How a trial ended: whole, set aside, stopped early by the search, or failed with a reason."""
 
-    state: Literal["complete", "stopped", "failed"]
+    state: Literal["complete", "paused", "stopped", "failed"]
     reports: tuple[Report, ...] = ()
     reason: str = ""
 

@@ -160,7 +160,7 @@ class Trainer:
         weights = {f"weight/{name}": p.detach().contiguous() for name, p in self._kept()}
         moments = {f"optimizer/{name}": value for name, value in pack_state(self.optimizer).items()}
         try:
-            save_file({**weights, **moments, "rng": torch.get_rng_state()}, folder / _STATE)
+            save_file({**weights, **moments, **self._dice()}, folder / _STATE)
         except SafetensorError as error:
             raise StorageError(f"{folder / _STATE} cannot be written: {error}.") from None
         progress = {
@@ -188,6 +188,8 @@ class Trainer:
         }
         unpack_state(self.optimizer, moments)
         torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and "rng_cuda" in state:
+            torch.cuda.set_rng_state(state["rng_cuda"], self.device)
         progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
         self.samples, self.step = progress["samples"], progress["step"]
         self.meter.seconds = progress["seconds"]
@@ -195,6 +197,13 @@ class Trainer:
         self.meter.stepping_seconds = progress["stepping_seconds"]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate, self.step - 1)
         self._stream = self._batches(skip=self.step * self.training.grad_accum)
+
+    def _dice(self) -> dict[str, torch.Tensor]:
+        """Return the state of torch's generators: the CPU's draws rows, the device's draws dropout."""
+        states = {"rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["rng_cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
 
     def _make_ready(self) -> None:
         """Prepare the model as its method asks, and make its optimizer, once."""

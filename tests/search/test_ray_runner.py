@@ -13,7 +13,7 @@ from toy_training import Recorder, ToyFactory, ToyRun, admit_small_ranks, estima
 
 from autopeft.errors import StorageError
 from autopeft.plan.plan import Fits, Verdict
-from autopeft.search.desk import Failure, checkpoint_folder
+from autopeft.search.desk import Failure, checkpoint_folder, last_checkpoint
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
 from autopeft.search.ray_runner import RESTARTS, run_on_ray
@@ -115,6 +115,29 @@ def test_a_trial_that_hangs_is_ended_and_says_so(
     assert hung.state == "failed"
     assert hung.reason.startswith("hung: no evaluation within 1 min")
     assert sound.state == "complete"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_overruns_the_time_is_cut_off_and_its_last_checkpoint_kept(
+    make_search: Callable[..., Search], store: StudyStore, tmp_path: Path
+) -> None:
+    factory = ToyFactory(tmp_path / "made.txt", pause=0.01)
+
+    def since_it_began() -> float:
+        return time.time() - factory.log.stat().st_mtime if factory.log.exists() else 0.0
+
+    search = make_search(
+        searcher=Listed(Candidate(method="lora", rank=4)),
+        rungs=Rungs(samples=(10, 20_000)),
+        deadline=20.0,
+        clock=since_it_began,
+    )
+    run_on_ray(search, factory, seed=1, concurrent=1, threads_per_trial=1, folder=tmp_path)
+    [trial] = search.finish().trials
+    assert trial.state == "paused"
+    assert [report.samples for report in trial.result.reports] == [10]
+    assert last_checkpoint(checkpoint_folder(tmp_path, 0)) is not None
 
 
 def test_the_time_a_trial_may_take_follows_its_prediction() -> None:

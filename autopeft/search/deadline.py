@@ -1,0 +1,64 @@
+"""Deadline: whether a piece of training would end within the time budget."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+from autopeft.search.study import Trial
+from autopeft.train.result import Report
+
+GRACE_SECONDS = 30.0
+"""A piece is begun if it ends this long after the deadline at the latest; twice as late, it is cut off."""
+
+
+class Deadline:
+    """The end of a search's time, held against what trials took so far.
+
+    Args:
+        at: `clock()` at which the time is spent; None where there is no limit.
+        clock: seconds that only grow.
+        total: training rows of a whole training.
+    """
+
+    def __init__(self, at: float | None, clock: Callable[[], float], total: int) -> None:
+        self._at = math.inf if at is None else at
+        self._clock = clock
+        self._total = total
+        self._paces: dict[int, float] = {}
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is spent."""
+        return self._clock() >= self._at
+
+    @property
+    def overrun(self) -> bool:
+        """Whether the time is spent for so long that what still runs has to be cut off."""
+        return self._clock() >= self._at + 2 * GRACE_SECONDS
+
+    def learn(self, trial: Trial, report: Report) -> None:
+        """Take note of how long a trial took, to correct what is predicted of others."""
+        predicted = trial.predicted.run_seconds if trial.predicted else None
+        if predicted and report.samples and math.isfinite(report.seconds):
+            self._paces[trial.number] = report.seconds / predicted * self._total / report.samples
+
+    def too_near(self, trial: Trial, reports: Sequence[Report], until: int) -> bool:
+        """Say whether a trial could not be trained until so many rows in the time that is left.
+
+        What a trial took until its last report says how long it takes; before its first report, what was
+        predicted does, corrected by the others (the median of measured over predicted).
+        """
+        if self.passed:
+            return True
+        last = reports[-1] if reports else None
+        predicted = trial.predicted.run_seconds if trial.predicted else None
+        if last is not None and last.samples:
+            seconds = last.seconds * (until - last.samples) / last.samples
+        elif predicted is not None:
+            pace = statistics.median(self._paces.values()) if self._paces else 1.0
+            seconds = pace * predicted * until / self._total
+        else:
+            return False
+        return self._clock() + seconds > self._at + GRACE_SECONDS
