@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from autopeft.journey.inputs import Inputs
 from autopeft.request import Request
-from autopeft.search.prior import past_results, prior_good
+from autopeft.search.encoding import RATE
+from autopeft.search.prior import past_results, prior_good, prior_rate
 from autopeft.space.candidate import Candidate
-from autopeft.space.search_space import assignment_of, warm_start
+from autopeft.space.domain import METHOD, Range
+from autopeft.space.search_space import SearchSpace, active, assignment_of, typical
+from autopeft.workload.base_model import Family
 from autopeft.workload.dataset import Task
 
 WARM = 4
@@ -22,7 +26,8 @@ def first_tries(request: Request, inputs: Inputs, task: Task) -> tuple[Candidate
 
     The learning rate comes first because it moves the score more than the method does ("Learning Rate
     Matters", arXiv:2602.04998). Of the methods' usual forms come those first whose best runs are most often
-    near the top.
+    near the top; where the space's own first rate is unusual for this family of models, they take the usual
+    one.
     """
     training = inputs.baseline.training
     faster = training.model_copy(update={"learning_rate": 2 * training.learning_rate})
@@ -33,7 +38,28 @@ def first_tries(request: Request, inputs: Inputs, task: Task) -> tuple[Candidate
     proven = [past.candidate for past in before if past.lead > 0 and past.study != request.study]
     proven = [each for each in proven if assignment_of(inputs.space, each) is not None]
     family = inputs.base.family
-    usual = sorted(warm_start(inputs.space), key=lambda each: -prior_good(each.method, family))
+    methods = sorted(inputs.space.methods, key=lambda method: -prior_good(method, family))
+    usual = [usual_form(inputs.space, method, family) for method in methods[:WARM]]
     default = inputs.baseline.model_copy(update={"training": faster})
     first = (default,) if default.method in inputs.space.methods else ()
-    return (*first, *{each.key: each for each in proven[:PROVEN]}.values(), *usual[:WARM])
+    return (*first, *{each.key: each for each in proven[:PROVEN]}.values(), *usual)
+
+
+def usual_form(space: SearchSpace, method: str, family: Family) -> Candidate:
+    """Return what the space would try first of a method, at a learning rate that is usual for the family.
+
+    A rate of the space's own within a standard deviation of the usual one stays.
+    """
+    first = typical(space, {METHOD: method})
+    centre, spread = prior_rate(method, family)
+    chosen = assignment_of(space, first)
+    domain = next((each for each in active(space, chosen or {}) if each.field == RATE), None)
+    if domain is None or abs(math.log10(first.training.learning_rate) - centre) <= spread:
+        return first
+    rate: object = 10**centre
+    match domain.allowed:
+        case Range(low=low, top=high):
+            rate = min(high, max(low, 10**centre))
+        case other:
+            rate = min(other.values, key=lambda each: abs(math.log10(float(each)) - centre))
+    return typical(space, {METHOD: method, RATE: rate})

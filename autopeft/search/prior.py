@@ -1,4 +1,4 @@
-"""What is known before a search: usual learning rates and ranks by method, and the user's own past studies.
+"""What is known before a search: usual learning rates by method, and the user's own past studies.
 
 The numbers are in prior.yaml beside this file, each with its source.
 """
@@ -27,7 +27,6 @@ _ELSEWHERE = 0.2
 UNKNOWN_RATE = (-3.0, 1.0)
 """Of a method that nobody wrote anything about: 1e-3, by a factor of 10 either way."""
 
-UNKNOWN_RANK = (4.0, 1.5)
 UNKNOWN_GOOD = 0.3
 
 
@@ -42,20 +41,10 @@ class RateRow(Message):
     source: str = Field(min_length=1)
 
 
-class RankRow(Message):
-    """A usual rank: log2 of it, and the standard deviation of that."""
-
-    methods: tuple[str, ...]
-    centre: float
-    spread: float = Field(gt=0)
-    source: str = Field(min_length=1)
-
-
 class Known(Message):
     """The content of prior.yaml."""
 
     rates: tuple[RateRow, ...]
-    ranks: tuple[RankRow, ...]
 
 
 class Past(NamedTuple):
@@ -92,12 +81,6 @@ def prior_good(method: str, family: Family) -> float:
     """Return how often a method's best run ends near the top, 0 to 1."""
     row = rate_row(method, family)
     return UNKNOWN_GOOD if row is None or row.good is None else row.good
-
-
-def prior_rank(method: str) -> tuple[float, float]:
-    """Return the mean and the standard deviation of log2 of a method's usual rank."""
-    row = next((row for row in known().ranks if method in row.methods), None)
-    return UNKNOWN_RANK if row is None else (row.centre, row.spread)
 
 
 def rate_row(method: str, family: Family) -> RateRow | None:

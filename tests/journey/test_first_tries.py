@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.hardware.catalog import load_profile
-from autopeft.journey.first_tries import WARM, first_tries
+from autopeft.journey.first_tries import WARM, first_tries, usual_form
 from autopeft.journey.inputs import Inputs, load_inputs
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
@@ -14,7 +14,7 @@ from autopeft.search.prior import prior_good
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
-from autopeft.space.search_space import typical
+from autopeft.space.search_space import SearchSpace, typical
 from autopeft.train.result import Report
 from autopeft.workload.dataset import Metric
 
@@ -67,3 +67,25 @@ def test_what_beat_the_default_in_an_earlier_study_is_tried_again(inputs: Inputs
     assert tries[1] == better
     assert foreign not in tries
     assert first_tries(Request(workspace=str(tmp_path)), inputs, "regression")[1] != better
+
+
+def test_a_first_rate_that_is_unusual_for_the_family_gives_way_to_the_usual_one(inputs: Inputs) -> None:
+    rates = {"low": 1e-6, "high": 1e-1, "log": True}
+    wide = SearchSpace(
+        name="wide",
+        domains=[
+            {"field": "method", "allowed": {"choices": ["lora", "full"]}},
+            {"field": "training.learning_rate", "allowed": {**rates, "default": 2e-3}},
+        ],
+    )
+    assert usual_form(wide, "lora", "encoder").training.learning_rate == 2e-3
+    assert usual_form(wide, "full", "encoder").training.learning_rate == pytest.approx(7e-5)
+    assert usual_form(wide, "full", "decoder").training.learning_rate == pytest.approx(1.5e-5)
+    listed = SearchSpace(
+        name="listed",
+        domains=[
+            {"field": "method", "allowed": {"choices": ["full"]}},
+            {"field": "training.learning_rate", "allowed": {"choices": [1e-2, 1e-4, 1e-6]}},
+        ],
+    )
+    assert usual_form(listed, "full", "encoder").training.learning_rate == 1e-4

@@ -9,12 +9,10 @@ from toy_training import ACCURACY, estimate_of, toy_plan
 
 from autopeft.methods.registry import METHODS
 from autopeft.search.prior import (
-    UNKNOWN_RANK,
     UNKNOWN_RATE,
     known,
     past_results,
     prior_good,
-    prior_rank,
     prior_rate,
 )
 from autopeft.search.store import StudyStore
@@ -27,7 +25,7 @@ from autopeft.workload.dataset import Metric
 
 
 def test_every_row_names_methods_that_exist_and_a_source_that_can_be_looked_up() -> None:
-    for row in (*known().rates, *known().ranks):
+    for row in known().rates:
         assert set(row.methods) <= set(METHODS), row
         assert any(sign in row.source for sign in ("arXiv", "peft", "ours", "Regret", "rows")), row
     pairs = [(method, row.family) for row in known().rates for method in row.methods]
@@ -59,10 +57,7 @@ def test_the_shipped_ranges_hold_the_usual_rates(name: str) -> None:
                     assert low - spread <= centre <= high + spread, (method, family)
 
 
-def test_ranks_and_how_often_a_method_is_good() -> None:
-    assert prior_rank("lora") == (4.0, 1.5)
-    assert prior_rank("vera")[0] == 8.0
-    assert prior_rank("ia3") == UNKNOWN_RANK
+def test_how_often_a_method_is_good() -> None:
     assert prior_good("lora", "encoder") > prior_good("prompt_tuning", "encoder")
 
 
