@@ -227,7 +227,7 @@ def profile_of(context: int) -> HardwareProfile:
         total_bytes=1 << 40,
         usable_bytes=1 << 40,
         context_bytes=context,
-        matmul_flops={"fp32": 1e11},
+        matmul_flops={"float32": 1e11, "bfloat16": 1e11},
         bandwidth_bytes_per_second=1e10,
         dispatch_seconds=1e-5,
         cores=1,

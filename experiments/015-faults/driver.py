@@ -50,7 +50,7 @@ CANDIDATES = {
         Candidate(method="lora", rank=6, training=Training(learning_rate=0.010)),
     ),
 }
-FAULT_AT = 30
+FAULT_AT = 10
 
 
 class Descent:
