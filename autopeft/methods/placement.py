@@ -102,7 +102,8 @@ def choose_layers(layers: str | tuple[int, ...], count: int) -> frozenset[int]:
     elif layers == "all":
         return frozenset(range(count))
     elif layers in ("first-half", "last-half", "last-quarter"):
-        cut = {"first-half": count // 2, "last-half": count // 2, "last-quarter": count - count // 4}[layers]
+        quarter = min(count, max(1, count // 4))
+        cut = {"first-half": count // 2, "last-half": count // 2, "last-quarter": count - quarter}[layers]
         return frozenset(range(cut) if layers == "first-half" else range(cut, count))
     elif switches := re.fullmatch(r"switches:([01]+)", layers):
         turned = switches.group(1)

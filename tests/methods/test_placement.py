@@ -91,6 +91,13 @@ def test_halves_are_disjoint_and_cover_all_layers(count: int) -> None:
     assert first | last == set(range(count))
 
 
+@given(st.integers(1, 100))
+def test_the_last_quarter_is_never_empty(count: int) -> None:
+    quarter = choose_layers("last-quarter", count)
+    assert len(quarter) == max(1, count // 4)
+    assert max(quarter) == count - 1
+
+
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 41))
 def test_a_range_is_taken_whole_or_refused(low: int, high: int, count: int) -> None:
     if low <= high < count:
