@@ -71,7 +71,10 @@ class Desk:
         except Exception as error:  # noqa: BLE001 (whatever a trial dies of is its result)
             self._run = None
             if isinstance(error, OSError) and error.errno in _DISK_FULL:
-                raise StorageError(f"{self._checkpoint} cannot be written: the disk is full.") from None
+                raise StorageError(
+                    f"{self._checkpoint} cannot be written: the disk is full; free some space and go on with "
+                    "--resume."
+                ) from None
             return Failure(reason_of(error))
         return report
 

@@ -40,6 +40,7 @@ from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset, Workload
 from autopeft.workload.demo import demo_dataset, demo_model
 from autopeft.workload.measuring import measure
+from autopeft.workload.tokens import measure_targets
 
 HERE = Path(__file__).parent
 PLAN, RESULTS = HERE / "plan.json", HERE / "results.jsonl"
@@ -158,7 +159,12 @@ def plan_all(loaded: dict[str, tuple[BaseModel, Dataset]], context: int) -> Iter
                 training = candidates[0].training
                 lengths = measure(dataset, base, training.max_length)
                 workload = Workload(
-                    task=dataset.task, lengths=lengths, rows=len(dataset.train), labels=dataset.outputs
+                    task=dataset.task,
+                    lengths=lengths,
+                    rows=len(dataset.train),
+                    validation_rows=len(dataset.validation),
+                    targets=measure_targets(dataset, base, training.max_length),
+                    labels=max(1, dataset.outputs),
                 )
                 asked = {"base": base, "workload": workload, "profile": profile_of(context)}
                 plan = Planner(cost_model=cost_model, budget=Budget(), **asked).plan("all", candidates)
