@@ -60,7 +60,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     tracker = _tracker(request)
     told = progress or _ignore
     try:
-        study = _search(request, (*observers, tracker), progress, concludes=True)
+        study = _search(request, (*observers, tracker), told, concludes=True)
         concluded = request.model_copy(update={"study": study.name})
         if study.best is not None:
             told("scoring on the test rows and exporting", 0, 1)
@@ -250,7 +250,7 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
     """
     tracker = _tracker(request)
     try:
-        return _search(request, (*observers, tracker), progress)
+        return _search(request, (*observers, tracker), progress or _ignore, concludes=False)
     finally:
         _close(tracker)
 
@@ -334,16 +334,12 @@ def _close(tracker: MlflowObserver) -> None:
         logging.getLogger(__name__).warning("%s", tracker.problem)
 
 
-def _search(
-    request: Request, observers: Sequence[Observer], progress: Progress | None, *, concludes: bool = False
-) -> Study:
+def _search(request: Request, observers: Sequence[Observer], told: Progress, *, concludes: bool) -> Study:
     from autopeft.cost.model import TracedCostModel
     from autopeft.journey.searching import run_search
 
     with TracedCostModel(calibrations=_calibrations(request)) as cost_model:
-        return run_search(
-            request, known_profile, cost_model, observers, progress or _ignore, concludes=concludes
-        )
+        return run_search(request, known_profile, cost_model, observers, told, concludes=concludes)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from autopeft.cost.spread import MOST_DEVICES, Sharding
 from autopeft.errors import ConfigError
 from autopeft.message import Message
-from autopeft.plan.budget import Budget
+from autopeft.plan.budget import Budget, Preference
 from autopeft.workload.dataset import Task
 
 Demo = Literal["classification", "sft"]
@@ -47,6 +47,8 @@ class Request(Message):
         demo: run on what ships inside packages instead of `model` and `data`.
         gpu: a profile by name to plan for; None is this machine.
         space: a search space by name or file.
+        prefer: which of several configurations within noise of the best wins: the best, the smallest or the
+            fastest to train.
         searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes to successive halving.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
@@ -71,6 +73,7 @@ class Request(Message):
     gpu: str | None = None
     space: str = "quick"
     searcher: SearcherName = "freeze-thaw"
+    prefer: Preference = "quality"
     budget: Budget = Budget()
     seq_len: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)

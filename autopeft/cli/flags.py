@@ -24,7 +24,7 @@ from autopeft.cli.columns import (
     WordsColumn,
 )
 from autopeft.cli.elsewhere import Address, Mlflow, Storage
-from autopeft.cli.search_flags import HOW, ChosenSearcher
+from autopeft.cli.search_flags import HOW, ChosenPreference, ChosenSearcher
 from autopeft.cli.sharing import Gpus, GridFactor, Offload, Price, Provider, ShardingName
 from autopeft.errors import InputError
 from autopeft.workload.tasks import Task
@@ -253,6 +253,7 @@ def merge_flags(
     offload: Offload = False,
     space: Space = None,
     searcher: ChosenSearcher = None,
+    prefer: ChosenPreference = None,
     seq_len: SeqLen = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -316,6 +317,7 @@ def merge_flags(
             "gpu": gpu,
             "space": space,
             "searcher": searcher,
+            "prefer": prefer,
             "seq_len": seq_len,
             "batch_size": batch_size,
             "epochs": epochs,

@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from autopeft.plan.budget import Preference
 from autopeft.request import SearcherName
 
 HOW = "How to search"
@@ -16,5 +17,15 @@ ChosenSearcher = Annotated[
         metavar="NAME",
         rich_help_panel=HOW,
         help=f"How to search: {', '.join(get_args(SearcherName))}. Default: freeze-thaw.",
+    ),
+]
+
+ChosenPreference = Annotated[
+    Preference | None,
+    typer.Option(
+        metavar="WHAT",
+        rich_help_panel=HOW,
+        help="Of configurations within noise of the best, take the best (quality), the smallest (small) or "
+        "the fastest to train (fast). Default: quality.",
     ),
 ]

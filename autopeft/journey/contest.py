@@ -38,14 +38,16 @@ def hold_contest(
     Args:
         checkpoint: where a trial left its trained weights.
     """
-    from autopeft.train.trainer import Trainer, evaluate_base
+    from autopeft.train.trainer import TrainerFactory, evaluate_base
 
     best = study.best
     if best is None:
         return Scores(trial=None, scores=())
 
+    make = TrainerFactory(base=base, dataset=dataset, device=device)
+
     def trained(trial: Trial) -> Evaluation:
-        trainer = Trainer(base, dataset, trial.candidate, seed=study.seed_of(trial), device=device)
+        trainer = make(trial.candidate, study.seed_of(trial))
         trainer.restore(checkpoint(trial.number))
         return trainer.evaluate("test")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -13,6 +13,9 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 Usd = Annotated[float, BeforeValidator(parse_usd)]
 Share = Annotated[float, BeforeValidator(parse_share)]
+
+Preference = Literal["quality", "small", "fast"]
+"""Which of several equally good configurations to take."""
 
 
 class Budget(Message):

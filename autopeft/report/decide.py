@@ -233,6 +233,12 @@ def _counted(study: Study, plan: Plan) -> str:
         return f"No configuration was trained to the end{rest}."
     several = states["complete"] > 1
     of = f"of {states['complete']} trained to the end" if several else "as the only one trained to the end"
+    if study.prefer != "quality":
+        which = "smallest" if study.prefer == "small" else "fastest to train"
+        return (
+            f"It is the {which} of {study.equals} within noise of the best validation {study.metric.name}, "
+            f"with {best.result.score:.3f}, {of}{rest}."
+        )
     return f"It had the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}."
 
 

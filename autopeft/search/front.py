@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from autopeft.cost.estimate import CostEstimate
+from autopeft.plan.budget import Preference
 from autopeft.workload.dataset import Metric
 
 Objective = Literal["share", "params", "memory", "seconds", "file"]
-Preference = Literal["quality", "small", "fast"]
 
 OBJECTIVES: dict[Objective, Callable[[CostEstimate], float | None]] = {
     "share": lambda cost: cost.trainable_params / cost.total_params if cost.total_params else None,

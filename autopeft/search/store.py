@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -149,6 +150,8 @@ class StudyStore:
             mine = sql.select(TRIALS).where(TRIALS.c.study == head.name)
             rows = connection.execute(mine.order_by(TRIALS.c.number)).all()
             reports = self._reports(connection)
+        asked = json.loads(head.request)
+        prefer = asked.get("prefer", "quality")
         return Study(
             name=head.name,
             folder=str(self.folder),
@@ -156,6 +159,10 @@ class StudyStore:
             seed=head.seed,
             seconds=head.seconds,
             trials=tuple(self._trial(row, reports.get(row.number, ())) for row in rows),
+            prefer=prefer,
+            validation_rows=0
+            if prefer == "quality"
+            else self._parse(Plan, head.plan).workload.validation_rows,
         )
 
     def reports(self, number: int) -> tuple[Report, ...]:

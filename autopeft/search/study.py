@@ -7,13 +7,23 @@ from typing import Literal
 
 from autopeft.cost.estimate import CostEstimate
 from autopeft.message import Message
-from autopeft.search.choosing import shrunk_means
-from autopeft.search.front import OBJECTIVES, Objective, Point, front
+from autopeft.plan.budget import Preference
+from autopeft.search.choosing import noise_variance, shrunk_means
+from autopeft.search.front import (
+    OBJECTIVES,
+    Leader,
+    Objective,
+    Point,
+    choose,
+    front,
+    within_noise,
+)
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import Metric
 
 Role = Literal["baseline", "candidate"]
+_Z = 1.96
 TrialState = Literal["running", "paused", "complete", "stopped", "failed", "rejected"]
 
 
@@ -60,6 +70,8 @@ class Study(Message):
     Attributes:
         folder: directory that holds the study's files.
         seconds: wall time spent so far, over all resumptions.
+        prefer: which of several equally good configurations is the best.
+        validation_rows: rows that a score is a mean over; 0 where that does not count.
     """
 
     name: str
@@ -68,26 +80,50 @@ class Study(Message):
     seed: int
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
+    prefer: Preference = "quality"
+    validation_rows: int = 0
 
     @property
     def best(self) -> Trial | None:
         """The best complete trial of the configuration of which most is expected (see `choosing`).
 
-        Ties go to fewer parameters. Where nothing was repeated it is the trial with the best score.
+        With another preference than quality: of the smallest or the fastest configuration whose expected
+        score lies within noise of that one's. Ties go to fewer parameters. Where nothing was repeated the
+        expected score is the score.
         """
+        leaders = self._leaders()
+        chosen = choose(leaders, self.prefer, self.metric)
+        return None if chosen is None else next(one for one in self.trials if one.number == chosen.number)
+
+    @property
+    def equals(self) -> int:
+        """How many configurations lie within noise of the one of which most is expected, it included."""
+        leaders = self._leaders()
+        top = choose(leaders, "quality", self.metric)
+        return sum(top is not None and within_noise(top, each, self.metric) for each in leaders)
+
+    def _leaders(self) -> list[Leader]:
+        """Return each completely trained configuration by its best trial, with what is expected of it."""
         runs: dict[str, list[Trial]] = {}
         for trial in self.trials:
             if trial.state == "complete" and trial.result and math.isfinite(trial.result.score):
                 runs.setdefault(trial.candidate.key, []).append(trial)
-        if not runs:
-            return None
         sign = 1 if self.metric.direction == "maximize" else -1
-        groups = list(runs.values())
-        expected = shrunk_means([[sign * _score(trial) for trial in group] for group in groups])
-        _, group = max(
-            zip(expected, groups, strict=True), key=lambda pair: (pair[0], -_parameters(pair[1][0]))
-        )
-        return max(group, key=lambda trial: sign * _score(trial))
+        scores = [[sign * _score(trial) for trial in group] for group in runs.values()]
+        noise = noise_variance(scores) or 0.0
+        found = []
+        for expected, group in zip(shrunk_means(scores) if scores else (), runs.values(), strict=True):
+            score = sign * expected
+            variance = noise / len(group)
+            if self.metric.interval == "proportion" and self.validation_rows:
+                variance += max(0.0, score * (1 - score)) / self.validation_rows
+            half = _Z * math.sqrt(variance)
+            first = max(group, key=lambda trial: sign * _score(trial))
+            costs = {
+                name: cost(first.predicted) if first.predicted else None for name, cost in OBJECTIVES.items()
+            }
+            found.append(Leader(first.number, score, score - half, score + half, costs))
+        return found
 
     def seed_of(self, trial: Trial) -> int:
         """Return the seed that a trial was trained from."""
@@ -124,7 +160,3 @@ class Study(Message):
 
 def _score(trial: Trial) -> float:
     return trial.result.score if trial.result else math.nan
-
-
-def _parameters(trial: Trial) -> int:
-    return trial.predicted.trainable_params if trial.predicted else 0

@@ -170,7 +170,7 @@ def kills(folder: Path, reference: dict[str, Any], seed: int) -> dict[str, Any]:
     dice, began = random.Random(seed), time.monotonic()
     todo = list(KILLS)
     dice.shuffle(todo)
-    arguments = ("sound", "--pause", "0.25")
+    arguments = ("sound", "--pause", "0.5")
     driver, sessions, wrong, done = start(folder, *arguments), 1, list[str](), list[dict[str, Any]]()
     ends: list[dict[str, Any]] = []
     before: dict[int, dict[str, Any]] = {}
