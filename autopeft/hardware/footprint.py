@@ -18,13 +18,42 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import psutil, torch, peft, ray.tune
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 tiny = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-model = AutoModelForSequenceClassification.from_config(BertConfig(intermediate_size=8, **tiny))
+config = BertConfig(intermediate_size=8, **tiny)
+model = AutoModelForSequenceClassification.from_config(config)
 model = peft.get_peft_model(model, peft.LoraConfig(r=1, target_modules=["query"], task_type="SEQ_CLS"))
 model.to(DEVICE)
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 ids = torch.ones(2, 4, dtype=torch.long, device=DEVICE)
 model(input_ids=ids, labels=ids[:, 0] * 0).loss.backward()
 optimizer.step()
+"""
+
+# A whole training by the trainer itself: loading, a tokenizer, rows of several lengths, evaluation and a
+# checkpoint load what a single step does not (12 MiB of 592).
+_TRAINING = """
+import tempfile
+from pathlib import Path
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from autopeft.methods.registry import complete
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.trainer import Trainer
+from autopeft.workload.dataset import ACCURACY, Dataset, Example
+from autopeft.workload.models import find_model
+with tempfile.TemporaryDirectory() as place:
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer.save_pretrained(place)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
+    rows = tuple(Example(text="a b " * (1 + at), label=at % 2) for at in range(16))
+    splits = {"train": rows, "validation": rows, "test": rows}
+    made = {"name": "tiny", "task": "classification", "metric": ACCURACY, "source": "", "fingerprint": ""}
+    dataset = Dataset(labels=("a", "b"), **splits, **made)
+    candidate = complete(Candidate(method="lora", rank=1, training=Training(batch_size=4, max_length=64)))
+    trainer = Trainer(find_model(place), dataset, candidate, seed=0)
+    trainer.advance(16)
+    trainer.save(Path(place) / "checkpoint")
 """
 _RESIDENT = "print(psutil.Process().memory_info().rss)"
 _FREE_BUT_FOR_CONTEXT = "print(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())"
@@ -36,7 +65,7 @@ def cpu_context_bytes() -> int:
     Raises:
         UnsupportedError: no such process can start.
     """
-    return _run(f"DEVICE = 'cpu'\n{_WORKER}{_RESIDENT}")
+    return _run(f"DEVICE = 'cpu'\n{_WORKER}{_TRAINING}{_RESIDENT}")
 
 
 def cuda_context_bytes() -> int:

@@ -1,8 +1,8 @@
 """No trial that the planner admits runs out of memory: `python experiments/014-memory-limit/run.py`.
 
 Candidates of the spaces that ship are judged under three memory limits for each of three models with data.
-Then trials start, each in a process of its own whose memory the kernel limits (RLIMIT_DATA), as autopeft's
-worker would train them: one epoch of few rows, so that every batch is seen, the longest too. A trial is one
+Then trials start as autopeft's worker would train them, each in a process of its own that is killed when it
+holds more than its limit: one epoch of few rows, so that every batch is seen, the longest too. A trial is one
 line of `results.jsonl` and is not repeated; the script can be stopped at any moment.
 """
 
@@ -14,7 +14,7 @@ import math
 import multiprocessing
 import os
 import random
-import resource
+import signal
 import tempfile
 import time
 import warnings
@@ -29,7 +29,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from autopeft.cost.estimate import CostEstimate
 from autopeft.hardware.profile import HardwareProfile, Provenance
-from autopeft.methods.registry import find_method, learns
+from autopeft.methods.registry import complete, find_method, learns
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Fits, Rejected
 from autopeft.plan.planner import Planner
@@ -49,7 +49,9 @@ LIMITS = (0.35, 0.6, 0.85)
 """Memory limits, as the share of the candidates that they would admit."""
 ADMITTED, REFUSED = 204, 45
 """Trials to start: of those that were admitted, and of those that were refused."""
-FIELDS = {"vocab_size": 0, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+FIELDS = {"num_hidden_layers": 2, "num_attention_heads": 2}
+LOOK_SECONDS = 0.003
+"""How often a process is looked at that must not hold more than its limit."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Setting:
     Attributes:
         model_type: of a tiny model of random weights; empty: the demo's own.
         kinds: how many kinds of candidates are costed; each is traced once.
+        hidden: width of the tiny model.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Setting:
     model_type: str
     spaces: tuple[str, ...]
     kinds: int
+    hidden: int = 128
 
 
 SETTINGS = (
@@ -87,7 +91,8 @@ def main() -> None:
         loaded = {setting.name: load(setting, Path(folder)) for setting in SETTINGS}
         import autopeft.train.trainer  # noqa: F401 (once, before the processes part)
 
-        at_start = in_a_process(weigh)
+        tiny = Setting("tiny", "classification", "movies", "bert", (), 0, hidden=8)
+        at_start = in_a_process(weigh, load(tiny, Path(folder)))
         if not PLAN.exists():
             jobs = list(plan_all(loaded, at_start["resident_bytes"]))
             PLAN.write_text(json.dumps(jobs, indent=0) + "\n", encoding="utf-8")
@@ -97,12 +102,12 @@ def main() -> None:
                 continue
             if time.monotonic() > deadline:
                 break
-            room = job["limit_bytes"] - at_start["resident_bytes"]
             outcome = in_a_process(
-                train, loaded[job["setting"]], job["candidate"], at_start["data_bytes"] + room
+                *(train, loaded[job["setting"]], job["candidate"]), limit=job["limit_bytes"]
             )
             line = {"job": number, **{k: v for k, v in job.items() if k != "candidate"}, **outcome}
             line["fits"] = not outcome["failure"] and outcome["peak_bytes"] <= job["limit_bytes"]
+            line["start_bytes"] = at_start["resident_bytes"]
             with RESULTS.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
     print(json.dumps(summary(results()), indent=1))
@@ -119,10 +124,11 @@ def load(setting: Setting, folder: Path) -> tuple[BaseModel, Dataset]:
     import transformers
 
     torch.manual_seed(0)
-    place = folder / setting.model_type
+    place = folder / setting.name.replace(" ", "-")
     tokenizer = transformers.AutoTokenizer.from_pretrained(base.path)
     tokenizer.save_pretrained(place)
-    sizes = FIELDS | {"vocab_size": len(tokenizer), "intermediate_size": 512}
+    sizes = FIELDS | {"vocab_size": len(tokenizer), "hidden_size": setting.hidden}
+    sizes["intermediate_size"] = 4 * setting.hidden
     config = transformers.AutoConfig.for_model(setting.model_type, **sizes)
     head = "AutoModel" if setting.kind == "classification" else "AutoModelForCausalLM"
     getattr(transformers, head).from_config(config).save_pretrained(place)
@@ -241,47 +247,47 @@ def profile_of(context: int) -> HardwareProfile:
     )
 
 
-def in_a_process(work: Any, *arguments: Any) -> dict[str, Any]:
-    """Do something in a fork of this process and return what it says; a process that dies says so."""
+def in_a_process(work: Any, *arguments: Any, limit: int | None = None) -> dict[str, Any]:
+    """Do something in a fork of this process and return what it says.
+
+    A process that dies says so; one that is seen to hold more than `limit` bytes is killed.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(sender, *arguments))
     process.start()
     sender.close()
+    killed = False
+    while not receiver.poll(LOOK_SECONDS):
+        if limit is not None and process.pid and status("VmRSS", process.pid) > limit:
+            os.kill(process.pid, signal.SIGKILL)
+            killed = True
     try:
         found: dict[str, Any] = receiver.recv()
     except EOFError:
         process.join()
-        found = {"failure": f"the process died ({process.exitcode})", "peak_bytes": 0}
+        why = "killed at its limit" if killed else f"the process died ({process.exitcode})"
+        found = {"failure": why, "peak_bytes": limit if killed else 0}
     process.join()
     return found
 
 
-def weigh(sender: Connection) -> None:
-    """Measure what a process holds before model and rows: after a step of a model of a few bytes."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForSequenceClassification, BertConfig
+def weigh(sender: Connection, loaded: tuple[BaseModel, Dataset]) -> None:
+    """Measure what a process holds beside model and rows: after a training of a model of 1 MiB."""
+    from autopeft.train.trainer import TrainerFactory
 
-    tiny = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    model = AutoModelForSequenceClassification.from_config(BertConfig(intermediate_size=8, **tiny))
-    model = get_peft_model(model, LoraConfig(r=1, target_modules=["query"], task_type="SEQ_CLS"))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-    ids = torch.ones(2, 4, dtype=torch.long)
-    model(input_ids=ids, labels=ids[:, 0] * 0).loss.backward()
-    optimizer.step()
-    sender.send({"resident_bytes": status("VmRSS"), "data_bytes": status("VmData")})
+    base, dataset = loaded
+    run = TrainerFactory(base=base, dataset=dataset)(complete(Candidate(method="lora", rank=1)), 0)
+    run.advance(32)
+    sender.send({"resident_bytes": status("VmRSS")})
 
 
-def train(
-    sender: Connection, loaded: tuple[BaseModel, Dataset], fields: dict[str, Any], data_limit: int
-) -> None:
-    """Train a candidate to its end under a limit of the process's data, as a worker would."""
+def train(sender: Connection, loaded: tuple[BaseModel, Dataset], fields: dict[str, Any]) -> None:
+    """Train a candidate to its end, as a worker would."""
     from autopeft.search.desk import reason_of
     from autopeft.train.trainer import TrainerFactory
 
     base, dataset = loaded
-    resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
     begun = time.process_time()
     try:
         run = TrainerFactory(base=base, dataset=dataset)(Candidate.model_validate(fields), 0)
@@ -295,10 +301,13 @@ def train(
     )
 
 
-def status(name: str) -> int:
-    """Return a size of this process in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+def status(name: str, process: int | str = "self") -> int:
+    """Return a size of a process in bytes; 0 once it is gone."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def results() -> list[dict[str, Any]]:
