@@ -22,7 +22,7 @@ from autopeft.request import Request
 if TYPE_CHECKING:
     from autopeft.cost.correction import Calibration
     from autopeft.errors import AutopeftError
-    from autopeft.export.bundle import Bundle
+    from autopeft.export.bundle import Bundle, Export, Verified
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.journey.answering import Answering
     from autopeft.journey.inputs import Inputs
@@ -55,6 +55,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
+    from autopeft.export.bundle import Export
     from autopeft.journey.concluding import write_conclusion
 
     tracker = _tracker(request)
@@ -64,7 +65,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
         concluded = request.model_copy(update={"study": study.name})
         if study.best is not None:
             told("scoring on the test rows and exporting", 0, 1)
-            export(concluded, force=True)
+            export(concluded, Export(force=True))
         told("writing the report", 0, 1)
         facts = write_conclusion(concluded, tracker.problem or _tracking_uri_of_study(concluded))
         tracker.log_summary(facts)
@@ -255,11 +256,23 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
         _close(tracker)
 
 
-def export(request: Request, *, out: str | None = None, force: bool = False) -> Bundle:
-    """Export a study's winner as a directory that transformers and peft load."""
-    from autopeft.journey.concluding import export_winner
+def export(request: Request, asked: Export | None = None) -> Bundle:
+    """Export a study's winner, or a trial by its number, as a directory that transformers and peft load."""
+    from autopeft.export.bundle import Export
+    from autopeft.journey.exporting import export_trial
 
-    return export_winner(request, out=out, force=force)
+    return export_trial(request, _tracking_uri_of_study(request), EXPERIMENT, asked or Export())
+
+
+def verify(place: Path, **moved: str | None) -> Verified:
+    """Hold a bundle against what it recorded of itself: files, logits and score.
+
+    Args:
+        moved: `data`, `test_data` or `model` where they lie elsewhere now.
+    """
+    from autopeft.journey.verifying import verify
+
+    return verify(place, {name: value for name, value in moved.items() if value is not None})
 
 
 def report(request: Request) -> StudyFacts:

@@ -30,6 +30,7 @@ from autopeft.cli import (
     spaces,
     sync,
     ui,
+    verify,
 )
 from autopeft.cli.exits import Exit, exit_code
 from autopeft.cli.flags import with_verbose
@@ -54,6 +55,7 @@ _COMMANDS = {
         capacity.capacity,
         search.search,
         export.export,
+        verify.verify,
         report.report,
     ),
     _LISTS: (lists.models, methods.methods, lists.gpus, spaces.spaces),
