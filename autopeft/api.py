@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from autopeft import pipeline
+from autopeft import handover, pipeline
 from autopeft.cost.spread import Sharding
 from autopeft.errors import AutopeftError
 from autopeft.files import THIS_MACHINE
@@ -136,12 +136,12 @@ def export(study: Study | str, **options: Unpack[ExportOptions]) -> Bundle:
     """Export a study's winner, or a trial by its number, as a directory that transformers and peft load."""
     from autopeft.export.bundle import Export
 
-    return pipeline.export(_of_study(study), Export.build(**options))
+    return handover.export(_of_study(study), Export.build(**options))
 
 
 def verify(bundle: Bundle | str | Path) -> Verified:
     """Hold a bundle against what it recorded of itself; `.state` is "same", "differs" or "unknown"."""
-    return pipeline.verify(Path(bundle) if isinstance(bundle, str | Path) else Path(bundle.path))
+    return handover.verify(Path(bundle) if isinstance(bundle, str | Path) else Path(bundle.path))
 
 
 def report(study: Study | str) -> StudyFacts:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.errors import InputError
 from autopeft.files import THIS_MACHINE
+from autopeft.handover import EXPERIMENT, export, tracking_uri, tracking_uri_of
 from autopeft.hardware.catalog import load_profile, profile_folders, save_profile
 from autopeft.request import Request
 
@@ -22,7 +23,6 @@ from autopeft.request import Request
 if TYPE_CHECKING:
     from autopeft.cost.correction import Calibration
     from autopeft.errors import AutopeftError
-    from autopeft.export.bundle import Bundle, Export, Verified
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.journey.answering import Answering
     from autopeft.journey.inputs import Inputs
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told of a stage's progress: what is done, how many are done, how many there are."""
 
-EXPERIMENT = "autopeft"
 PLANNED = 4000
 MISSES = 3
 """Near misses for which a plan finds out what would make them fit."""
@@ -67,7 +66,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
             told("scoring on the test rows and exporting", 0, 1)
             export(concluded, Export(force=True))
         told("writing the report", 0, 1)
-        facts = write_conclusion(concluded, tracker.problem or _tracking_uri_of_study(concluded))
+        facts = write_conclusion(concluded, tracker.problem or tracking_uri_of(concluded))
         tracker.log_summary(facts)
         made = [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
         tracker.log_artifacts(made)
@@ -256,37 +255,18 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
         _close(tracker)
 
 
-def export(request: Request, asked: Export | None = None) -> Bundle:
-    """Export a study's winner, or a trial by its number, as a directory that transformers and peft load."""
-    from autopeft.export.bundle import Export
-    from autopeft.journey.exporting import export_trial
-
-    return export_trial(request, _tracking_uri_of_study(request), EXPERIMENT, asked or Export())
-
-
-def verify(place: Path, **moved: str | None) -> Verified:
-    """Hold a bundle against what it recorded of itself: files, logits and score.
-
-    Args:
-        moved: `data`, `test_data` or `model` where they lie elsewhere now.
-    """
-    from autopeft.journey.verifying import verify
-
-    return verify(place, {name: value for name, value in moved.items() if value is not None})
-
-
 def report(request: Request) -> StudyFacts:
     """Write a study's report page and return the facts that it shows."""
     from autopeft.journey.concluding import write_conclusion
 
-    return write_conclusion(request, _tracking_uri_of_study(request))
+    return write_conclusion(request, tracking_uri_of(request))
 
 
 def sync(request: Request) -> Synced:
     """Write to MLflow what it lacks of a study; a second time writes nothing."""
     from autopeft.journey.syncing import sync_study
 
-    return sync_study(request, _tracking_uri_of_study(request), EXPERIMENT)
+    return sync_study(request, tracking_uri_of(request), EXPERIMENT)
 
 
 def methods(
@@ -316,28 +296,10 @@ def method(name: str) -> MethodSpec:
     return find_method(name)
 
 
-def tracking_uri(request: Request) -> str:
-    """Return where MLflow keeps the runs."""
-    from autopeft.tracking.mlflow_store import default_tracking_uri
-
-    return request.mlflow or default_tracking_uri(Path(request.workspace))
-
-
-def _tracking_uri_of_study(request: Request) -> str:
-    """Return where MLflow keeps the runs of a study that was begun."""
-    from autopeft.journey.searching import stored_request
-    from autopeft.journey.workspace import existing_study
-
-    if request.mlflow is None:
-        folder = existing_study(request.workspace, request.study)
-        request = stored_request(folder, request)
-    return tracking_uri(request)
-
-
 def _tracker(request: Request) -> MlflowObserver:
     from autopeft.tracking.mlflow import MlflowObserver
 
-    place = _tracking_uri_of_study(request) if request.resume else tracking_uri(request)
+    place = tracking_uri_of(request) if request.resume else tracking_uri(request)
     return MlflowObserver(place, EXPERIMENT)
 
 

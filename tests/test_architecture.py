@@ -37,19 +37,23 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "tracking", "export", "request"),
     ),
-    "pipeline": (
+    "handover": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "tracking", "export", "request", "journey"),
     ),
+    "pipeline": (
+        *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
+        *("report", "tracking", "export", "request", "journey", "handover"),
+    ),
     "api": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "export", "request", "pipeline"),
+        *("report", "export", "request", "handover", "pipeline"),
     ),
     "doctor": (),
     "adapters": ("methods",),
     "cli": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "tracking", "export", "request", "pipeline", "doctor"),
+        *("report", "tracking", "export", "request", "handover", "pipeline", "doctor"),
     ),
     "__main__": ("cli",),
 }
@@ -83,6 +87,7 @@ MESSAGES = {
     "export.bundle",
     "request",
     "doctor",
+    "handover",
     "pipeline",
 }
 
@@ -119,6 +124,7 @@ MACHINERY: dict[str, set[str]] = {
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.
     "journey": {ANYTHING},
+    "handover": {ANYTHING},
     "pipeline": {ANYTHING},
     # The lists, a search's display and shell completion.
     "cli": {

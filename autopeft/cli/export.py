@@ -83,7 +83,7 @@ def export(
     as_json: Json = False,
 ) -> int:
     """Write the best adapter of a study, or that of a trial, checked in a fresh process."""
-    from autopeft import pipeline
+    from autopeft import handover
     from autopeft.cli import screen, tables
     from autopeft.export.bundle import Export
 
@@ -106,6 +106,6 @@ def export(
         license=license_id,
     )
     with screen.clean_stdout(when=as_json):
-        bundle = pipeline.export(request, asked)
+        bundle = handover.export(request, asked)
     screen.show(bundle, tables.bundle, as_json=as_json)
     return Exit.DONE

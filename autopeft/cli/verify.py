@@ -38,11 +38,11 @@ def verify(
 
     Exit status: 0 it is what was exported, 1 it differs, 2 that cannot be told.
     """
-    from autopeft import pipeline
+    from autopeft import handover
     from autopeft.cli import screen
 
     with screen.clean_stdout(when=as_json):
-        found = pipeline.verify(bundle, data=data, test_data=test_data, model=model)
+        found = handover.verify(bundle, data=data, test_data=test_data, model=model)
     screen.show(found, _shown, as_json=as_json)
     return _EXITS[found.state]
 
