@@ -12,6 +12,8 @@ from autopeft.request import Request
 
 if TYPE_CHECKING:
     from autopeft.export.bundle import Bundle, Export, Verified
+    from autopeft.export.recipes.subject import Format, Recipe
+    from autopeft.space.candidate import Candidate
 
 EXPERIMENT = "autopeft"
 
@@ -33,6 +35,35 @@ def verify(place: Path, **moved: str | None) -> Verified:
     from autopeft.journey.verifying import verify
 
     return verify(place, {name: value for name, value in moved.items() if value is not None})
+
+
+def recipe(
+    request: Request,
+    wanted: Format,
+    *,
+    trial: int | None = None,
+    candidate: Candidate | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> Recipe:
+    """Write a study's winner, a trial, or a configuration as files that another tool trains it from.
+
+    Args:
+        candidate: of the model and data that the request names, instead of a study's trial.
+        out: directory to write, with the rows where they are known; None writes nothing.
+    """
+    from autopeft.journey.reciting import recipe_of_candidate, recipe_of_study
+
+    if candidate is not None:
+        return recipe_of_candidate(request, candidate, wanted, out, force=force)
+    return recipe_of_study(request, wanted, trial, out, force=force)
+
+
+def candidates(source: str) -> list[Candidate]:
+    """Read the configurations of a file: one, what a plan printed as JSON, or a line for each."""
+    from autopeft.journey.reciting import candidates_in
+
+    return candidates_in(source)
 
 
 def tracking_uri(request: Request) -> str:

@@ -85,6 +85,7 @@ MESSAGES = {
     "search.searcher",
     "report.facts",
     "export.bundle",
+    "export.recipes.subject",
     "request",
     "doctor",
     "handover",

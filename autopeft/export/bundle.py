@@ -121,6 +121,7 @@ class Bundle(Message):
         path: the directory.   format: "peft" loads with peft alone, "autopeft" after
             `import autopeft.adapters`, "model" is a whole transformers model.
         form: the adapter as it was trained, or folded into the weights, or as plain LoRA.
+        lora_rank: largest rank of the LoRA that it holds; None where it holds none.
         loading: what `from_pretrained` has to be told beside the directory.
         dtype: of the weights, as torch calls it; None is that of the training.
         scale: what to do to the model's output to have the user's number (regression); None: nothing.
@@ -142,6 +143,7 @@ class Bundle(Message):
     task: Task
     head: str
     labels: tuple[str, ...]
+    lora_rank: int | None = None
     loading: dict[str, int] = {}
     dtype: Literal["float32", "bfloat16"] | None = None
     scale: Scale | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from autopeft.export.bundle import Bundle
 from autopeft.export.loading import loading_code
+from autopeft.export.serving import serving_lines
 from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 from autopeft.workload.tasks import PIPELINES, TASKS
@@ -13,6 +14,14 @@ from autopeft.workload.tasks import PIPELINES, TASKS
 _LICENSE = "The licenses of the base model and of the data apply; autopeft adds none."
 _OF_TEXTS = "AutoModelForSequenceClassification"
 _USES: dict[str, tuple[str, ...]] = {
+    "AutoModelForCausalLM": (
+        "",
+        "from transformers import AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")',
+        'inputs = tokenizer(["YOUR PROMPT"], return_tensors="pt", return_token_type_ids=False)',
+        "print(tokenizer.decode(model.eval().generate(**inputs, max_new_tokens=64)[0]))",
+    ),
     "AutoModelForImageClassification": (
         "",
         "from PIL import Image",
@@ -61,6 +70,7 @@ def model_card(bundle: Bundle) -> str:
             *_inputs(bundle.candidate.method),
             *(["Classes: " + ", ".join(bundle.labels) + ".", ""] if bundle.labels else []),
             *_numbers(bundle),
+            *serving_lines(bundle),
             *_forms(bundle),
             "## How it was found",
             "",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autopeft.errors import ExportError, UnsupportedError
 from autopeft.export.bundle import Bundle
+from autopeft.export.serving import served_by
 
 WHERE = "LLAMA_CPP"
 """Environment variable: a checkout of llama.cpp, which holds its converters."""
@@ -28,7 +29,7 @@ def require_gguf(bundle: Bundle) -> Path:
     if bundle.head != "AutoModelForCausalLM":
         raise UnsupportedError(f"--gguf is for models that write text, but {bundle.task} is not that.")
     whole = bundle.format == "model"
-    if not whole and "llama.cpp" not in _servers(bundle):
+    if not whole and "llama.cpp" not in served_by(bundle):
         raise UnsupportedError(
             f"llama.cpp serves adapters of plain LoRA, not of {bundle.candidate.method}: add --merged or "
             "--to-lora."
@@ -61,12 +62,6 @@ def write_gguf(folder: Path, bundle: Bundle, converter: Path) -> Path:
         reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         raise ExportError(f"{converter.name} failed: {reason}")
     return out
-
-
-def _servers(bundle: Bundle) -> tuple[str, ...]:
-    from autopeft.methods.registry import METHODS
-
-    return ("llama.cpp",) if bundle.form == "lora" else METHODS[bundle.candidate.method].served
 
 
 def _places(name: str) -> list[Path]:
