@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         report,
         run,
         search,
+        verify,
     )
     from autopeft.cost.estimate import CostEstimate
     from autopeft.errors import AutopeftError
@@ -78,6 +79,7 @@ __all__ = [
     "report",
     "run",
     "search",
+    "verify",
 ]
 
 _HOMES = {
@@ -111,6 +113,7 @@ _HOMES = {
     "report": "autopeft.api",
     "run": "autopeft.api",
     "search": "autopeft.api",
+    "verify": "autopeft.api",
 }
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from autopeft import pipeline
+from autopeft import handover, pipeline
 from autopeft.cost.spread import Sharding
 from autopeft.errors import AutopeftError
 from autopeft.files import THIS_MACHINE
@@ -31,7 +31,7 @@ from autopeft.space.candidate import Candidate
 from autopeft.workload.dataset import Task
 
 if TYPE_CHECKING:
-    from autopeft.export.bundle import Bundle
+    from autopeft.export.bundle import Bundle, Form, Verified
     from autopeft.report.facts import StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
@@ -117,9 +117,31 @@ def search(
     return pipeline.search(_request(model=model, data=data, budget=budget, study=study, **options), observers)
 
 
-def export(study: Study | str, *, out: str | None = None, force: bool = False) -> Bundle:
-    """Export a study's winner as a directory that transformers and peft load."""
-    return pipeline.export(_of_study(study), out=out, force=force)
+class ExportOptions(TypedDict, total=False):
+    """What `export` takes beside its study; see `Export` for the meaning of each."""
+
+    out: str
+    force: bool
+    trial: int
+    form: Form
+    dtype: Literal["float32", "bfloat16"]
+    rank: int
+    gguf: bool
+    push: str
+    base_model: str
+    license: str
+
+
+def export(study: Study | str, **options: Unpack[ExportOptions]) -> Bundle:
+    """Export a study's winner, or a trial by its number, as a directory that transformers and peft load."""
+    from autopeft.export.bundle import Export
+
+    return handover.export(_of_study(study), Export.build(**options))
+
+
+def verify(bundle: Bundle | str | Path) -> Verified:
+    """Hold a bundle against what it recorded of itself; `.state` is "same", "differs" or "unknown"."""
+    return handover.verify(Path(bundle) if isinstance(bundle, str | Path) else Path(bundle.path))
 
 
 def report(study: Study | str) -> StudyFacts:

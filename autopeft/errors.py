@@ -11,6 +11,7 @@
     ├── DoesNotFitError      nothing asked for fits the budget
     ├── TrialError           one trial failed (divergence, out of memory); the study goes on
     └── ExportError          an adapter cannot be exported, or does not reproduce itself
+        └── BundleError          a bundle is not as it was exported
 
 A message states the law, the values and the way out, on one line:
 "`rank >= 1` must hold, but got rank=0."
@@ -76,6 +77,10 @@ class TrialError(AutopeftError):
 
 class ExportError(AutopeftError):
     """An adapter cannot be exported, or its copy does not reproduce it."""
+
+
+class BundleError(ExportError):
+    """A bundle is not as it was exported: files are missing, changed or cut short."""
 
 
 def _shorten(names: list[str], most: int = 12) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.errors import InputError
 from autopeft.files import THIS_MACHINE
+from autopeft.handover import EXPERIMENT, export, tracking_uri, tracking_uri_of
 from autopeft.hardware.catalog import load_profile, profile_folders, save_profile
 from autopeft.request import Request
 
@@ -22,7 +23,6 @@ from autopeft.request import Request
 if TYPE_CHECKING:
     from autopeft.cost.correction import Calibration
     from autopeft.errors import AutopeftError
-    from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.journey.answering import Answering
     from autopeft.journey.inputs import Inputs
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told of a stage's progress: what is done, how many are done, how many there are."""
 
-EXPERIMENT = "autopeft"
 PLANNED = 4000
 MISSES = 3
 """Near misses for which a plan finds out what would make them fit."""
@@ -55,6 +54,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
+    from autopeft.export.bundle import Export
     from autopeft.journey.concluding import write_conclusion
 
     tracker = _tracker(request)
@@ -64,9 +64,9 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
         concluded = request.model_copy(update={"study": study.name})
         if study.best is not None:
             told("scoring on the test rows and exporting", 0, 1)
-            export(concluded, force=True)
+            export(concluded, Export(force=True))
         told("writing the report", 0, 1)
-        facts = write_conclusion(concluded, tracker.problem or _tracking_uri_of_study(concluded))
+        facts = write_conclusion(concluded, tracker.problem or tracking_uri_of(concluded))
         tracker.log_summary(facts)
         made = [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
         tracker.log_artifacts(made)
@@ -255,25 +255,18 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
         _close(tracker)
 
 
-def export(request: Request, *, out: str | None = None, force: bool = False) -> Bundle:
-    """Export a study's winner as a directory that transformers and peft load."""
-    from autopeft.journey.concluding import export_winner
-
-    return export_winner(request, out=out, force=force)
-
-
 def report(request: Request) -> StudyFacts:
     """Write a study's report page and return the facts that it shows."""
     from autopeft.journey.concluding import write_conclusion
 
-    return write_conclusion(request, _tracking_uri_of_study(request))
+    return write_conclusion(request, tracking_uri_of(request))
 
 
 def sync(request: Request) -> Synced:
     """Write to MLflow what it lacks of a study; a second time writes nothing."""
     from autopeft.journey.syncing import sync_study
 
-    return sync_study(request, _tracking_uri_of_study(request), EXPERIMENT)
+    return sync_study(request, tracking_uri_of(request), EXPERIMENT)
 
 
 def methods(
@@ -303,28 +296,10 @@ def method(name: str) -> MethodSpec:
     return find_method(name)
 
 
-def tracking_uri(request: Request) -> str:
-    """Return where MLflow keeps the runs."""
-    from autopeft.tracking.mlflow_store import default_tracking_uri
-
-    return request.mlflow or default_tracking_uri(Path(request.workspace))
-
-
-def _tracking_uri_of_study(request: Request) -> str:
-    """Return where MLflow keeps the runs of a study that was begun."""
-    from autopeft.journey.searching import stored_request
-    from autopeft.journey.workspace import existing_study
-
-    if request.mlflow is None:
-        folder = existing_study(request.workspace, request.study)
-        request = stored_request(folder, request)
-    return tracking_uri(request)
-
-
 def _tracker(request: Request) -> MlflowObserver:
     from autopeft.tracking.mlflow import MlflowObserver
 
-    place = _tracking_uri_of_study(request) if request.resume else tracking_uri(request)
+    place = tracking_uri_of(request) if request.resume else tracking_uri(request)
     return MlflowObserver(place, EXPERIMENT)
 
 

@@ -31,25 +31,29 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "search": ("hardware", "workload", "space", "train", "cost", "plan"),
     "report": ("hardware", "workload", "space", "train", "cost", "plan", "search"),
     "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report"),
-    "export": ("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
+    "export": ("hardware", "workload", "space", "methods", "train", "cost", "plan", "search", "request"),
     "request": ("workload", "cost", "plan"),
     "journey": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "tracking", "export", "request"),
     ),
-    "pipeline": (
+    "handover": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "tracking", "export", "request", "journey"),
     ),
+    "pipeline": (
+        *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
+        *("report", "tracking", "export", "request", "journey", "handover"),
+    ),
     "api": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "export", "request", "pipeline"),
+        *("report", "export", "request", "handover", "pipeline"),
     ),
     "doctor": (),
     "adapters": ("methods",),
     "cli": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "tracking", "export", "request", "pipeline", "doctor"),
+        *("report", "tracking", "export", "request", "handover", "pipeline", "doctor"),
     ),
     "__main__": ("cli",),
 }
@@ -81,8 +85,10 @@ MESSAGES = {
     "search.searcher",
     "report.facts",
     "export.bundle",
+    "export.recipes.subject",
     "request",
     "doctor",
+    "handover",
     "pipeline",
 }
 
@@ -110,11 +116,16 @@ MACHINERY: dict[str, set[str]] = {
     # A domain of a search space is data; the searcher walks through it.
     "search": {"space.domain", "space.sampling"},
     # An adapter is exported by the trainer that holds it, with how its base is loaded.
-    "export": {"methods.registry", "methods.quantization.loading", "methods.starts", "train.trainer"},
+    # Unpacked weights are those of its base, loaded once more.
+    "export": {
+        *("methods.registry", "methods.quantization.loading", "methods.starts"),
+        *("train.stock", "train.trainer"),
+    },
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.
     "journey": {ANYTHING},
+    "handover": {ANYTHING},
     "pipeline": {ANYTHING},
     # The lists, a search's display and shell completion.
     "cli": {

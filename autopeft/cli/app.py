@@ -24,12 +24,14 @@ from autopeft.cli import (
     methods,
     plan,
     profile,
+    recipe,
     report,
     run,
     search,
     spaces,
     sync,
     ui,
+    verify,
 )
 from autopeft.cli.exits import Exit, exit_code
 from autopeft.cli.flags import with_verbose
@@ -54,6 +56,8 @@ _COMMANDS = {
         capacity.capacity,
         search.search,
         export.export,
+        verify.verify,
+        recipe.recipe,
         report.report,
     ),
     _LISTS: (lists.models, methods.methods, lists.gpus, spaces.spaces),

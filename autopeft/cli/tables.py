@@ -132,6 +132,10 @@ def bundle(made: Bundle) -> Group:
         grid.add_row(
             "checked", f"a fresh process gives the same logits within {made.reference_difference:.1e}"
         )
+    if (far := made.fidelity) is not None:
+        score = "" if far.change is None else f", test {made.metric.name} {far.change:+.4f}"
+        grid.add_row("made of it", far.made)
+        grid.add_row("against trained", f"logits {far.logits:.1e} apart{score}")
     grid.add_row("loads with", LOADERS.get(made.format, "transformers"))
     return Group(heading("Exported"), grid)
 

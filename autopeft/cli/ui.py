@@ -23,10 +23,10 @@ def ui(request: Request, port: Port = None, as_json: Json = False) -> int:
     """Browse all runs in MLflow, on this machine only, until Ctrl-C."""
     import subprocess
 
-    from autopeft import pipeline
+    from autopeft import handover
     from autopeft.cli import screen
 
-    command = _command(pipeline.tracking_uri(request), chosen := port or _free_port())
+    command = _command(handover.tracking_uri(request), chosen := port or _free_port())
     url = f"http://127.0.0.1:{chosen}"
     answer = {"url": url} if as_json else f"MLflow: {url}  (about 10 seconds to start; Ctrl-C ends it)"
     screen.show(answer, str, as_json=as_json)

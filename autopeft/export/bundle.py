@@ -2,12 +2,115 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
 from autopeft.cost.estimate import CostEstimate
 from autopeft.message import Message
 from autopeft.plan.budget import Budget
+from autopeft.request import Request
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import Metric, Scale, Task
+from autopeft.workload.tasks import PIPELINES
+
+MANIFEST, CARD, REFERENCE, EVALUATION = "autopeft.json", "README.md", "reference.json", "evaluation.json"
+
+Form = Literal["adapter", "merged", "lora"]
+_LOADING = ("num_labels", "pad_token_id")
+_PACKING_IMPORTS = {
+    "transformers": ("BitsAndBytesConfig", "TorchAoConfig"),
+    "torchao.quantization": None,
+}
+
+
+class Export(Message):
+    """What is to be exported, and how.
+
+    Attributes:
+        out: directory to write; None is one in the study's folder.   force: replace what is there.
+        trial: number of the trial; None is the winner.
+        form: see `Bundle`.   dtype: of merged weights; None is that of the training.
+        rank: of a conversion to LoRA; None is 16.
+        gguf: add a file for llama.cpp.
+        push: repository of the Hub to upload to.   base_model: the base's hub id there.
+        license: as the Hub names it.
+    """
+
+    out: str | None = None
+    force: bool = False
+    trial: int | None = Field(default=None, ge=0)
+    form: Form = "adapter"
+    dtype: Literal["float32", "bfloat16"] | None = None
+    rank: int | None = Field(default=None, ge=1)
+    gguf: bool = False
+    push: str | None = None
+    base_model: str | None = None
+    license: str = "other"
+
+
+class Evaluated(Message):
+    """What a trained candidate earned on the test rows.
+
+    Attributes:
+        score, low, high: the metric with its 95 % interval.   further: other metrics, by name.
+        rows: fingerprint of the test rows in their order.
+        facts: what each row contributed (see `train/scoring.py`), in that order.
+    """
+
+    trial: int
+    metric: Metric
+    score: float
+    low: float
+    high: float
+    further: dict[str, float] = {}
+    rows: str
+    facts: tuple[tuple[float, ...], ...]
+
+
+class Fidelity(Message):
+    """How far an export in another form is from what was trained, measured when it was made.
+
+    Attributes:
+        made: what was done, in words.
+        logits: largest difference of the reference's logits, as a share of the largest where that is above 1.
+        score: the metric of this form on the test rows; None where it cannot be taken of this form.
+        change, low, high: that less what was trained, with the 95 % interval over the same rows.
+        moved: share of the test rows whose own score is another; None where rows have none.
+    """
+
+    made: str
+    logits: float
+    score: float | None = None
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    moved: float | None = None
+
+
+class Verified(Message):
+    """What `autopeft verify` found.
+
+    Attributes:
+        state: the bundle is what it was when it was exported, or differs, or that cannot be told here.
+        reason: why, where it is not the same.
+        files: how many were held against their checksums.
+        logits: difference of the recorded logits from those of a process without autopeft.
+        recorded, score: the metric on the test rows, at export and now.
+    """
+
+    place: str
+    label: str
+    metric: str
+    state: Literal["same", "differs", "unknown"] = "unknown"
+    reason: str = ""
+    files: int
+    logits: float | None = None
+    recorded: float
+    score: float | None = None
 
 
 class Bundle(Message):
@@ -17,23 +120,32 @@ class Bundle(Message):
         head: the transformers class that loads the model.
         path: the directory.   format: "peft" loads with peft alone, "autopeft" after
             `import autopeft.adapters`, "model" is a whole transformers model.
+        form: the adapter as it was trained, or folded into the weights, or as plain LoRA.
+        lora_rank: largest rank of the LoRA that it holds; None where it holds none.
         loading: what `from_pretrained` has to be told beside the directory.
+        dtype: of the weights, as torch calls it; None is that of the training.
         scale: what to do to the model's output to have the user's number (regression); None: nothing.
         test_score, low, high: the metric on the test rows with its 95 % interval.
         further: other metrics on the test rows, by name.
+        chosen: whether the search chose this trial; another was asked for by number.
+        request: what the study was asked, without places of its own, to find the test rows again.
         packing: import and argument that load the base packed as it was trained on; empty where it was not.
         reference_difference: largest difference between the logits recorded at export and those
             of a process that has only transformers and peft.
+        fidelity: how far this form is from what was trained; None for the adapter as it was trained.
         files: SHA-256 of every other file.
     """
 
     path: str
-    format: str
+    format: Literal["peft", "autopeft", "model", "none"]
+    form: Form = "adapter"
     model: str
     task: Task
     head: str
     labels: tuple[str, ...]
+    lora_rank: int | None = None
     loading: dict[str, int] = {}
+    dtype: Literal["float32", "bfloat16"] | None = None
     scale: Scale | None = None
     candidate: Candidate
     budget: Budget
@@ -49,8 +161,74 @@ class Bundle(Message):
     seed: int
     study: str
     trial: int
+    chosen: bool = True
+    request: Request | None = None
     mlflow_run: str | None = None
+    license: str = Field(default="other", pattern=r"^[a-z0-9][a-z0-9.\-]*$")
     versions: dict[str, str]
     packing: tuple[str, str] = ("", "")
     reference_difference: float | None = None
+    fidelity: Fidelity | None = None
     files: dict[str, str] = {}
+
+    @field_validator("head")
+    @classmethod
+    def _known_head(cls, head: str) -> str:
+        if head not in PIPELINES:
+            raise ValueError(f"must be a class of transformers that has a head, but got {head!r}")
+        return head
+
+    @field_validator("loading")
+    @classmethod
+    def _known_arguments(cls, loading: dict[str, int]) -> dict[str, int]:
+        if not set(loading) <= set(_LOADING):
+            raise ValueError(f"must be of {', '.join(_LOADING)}, but got {', '.join(sorted(loading))}")
+        return loading
+
+    @field_validator("packing")
+    @classmethod
+    def _only_a_configuration(cls, packing: tuple[str, str]) -> tuple[str, str]:
+        if any(packing) and not _is_a_configuration(*packing):
+            raise ValueError("must import and make a quantisation's configuration, and do nothing else")
+        return packing
+
+    @field_validator("files")
+    @classmethod
+    def _names_only(cls, files: dict[str, str]) -> dict[str, str]:
+        if any(Path(name).name != name or name == ".." for name in files):
+            raise ValueError("must be names without directories")
+        return files
+
+
+def _is_a_configuration(imports: str, argument: str) -> bool:
+    """Say whether code does no more than make the configuration of a quantisation out of constants."""
+    try:
+        body = [*ast.parse(imports).body, *ast.parse(f"f(0{argument})").body]
+    except SyntaxError:
+        return False
+    *importing, call = body
+    names: set[str] = set()
+    for each in importing:
+        if not isinstance(each, ast.ImportFrom) or each.module not in _PACKING_IMPORTS or each.level:
+            return False
+        allowed = _PACKING_IMPORTS[each.module]
+        names |= {alias.name for alias in each.names}
+        if any(alias.asname or (allowed and alias.name not in allowed) for alias in each.names):
+            return False
+    if not (
+        isinstance(call, ast.Expr) and isinstance(call.value, ast.Call) and len(call.value.keywords) == 1
+    ):
+        return False
+    given = call.value.keywords[0]
+    return given.arg == "quantization_config" and _is_plain(given.value, names)
+
+
+def _is_plain(value: ast.expr, names: set[str]) -> bool:
+    """Say whether an expression is a constant, a list of them, or a call of an imported class on such."""
+    if isinstance(value, ast.Constant):
+        return True
+    if isinstance(value, ast.List | ast.Tuple):
+        return all(_is_plain(each, names) for each in value.elts)
+    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in names):
+        return False
+    return all(_is_plain(each, names) for each in (*value.args, *(each.value for each in value.keywords)))

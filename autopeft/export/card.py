@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from autopeft.export.bundle import Bundle
-from autopeft.export.check import loading_code
+from autopeft.export.loading import loading_code
+from autopeft.export.serving import serving_lines
 from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 from autopeft.workload.tasks import PIPELINES, TASKS
 
+_LICENSE = "The licenses of the base model and of the data apply; autopeft adds none."
 _OF_TEXTS = "AutoModelForSequenceClassification"
 _USES: dict[str, tuple[str, ...]] = {
+    "AutoModelForCausalLM": (
+        "",
+        "from transformers import AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")',
+        'inputs = tokenizer(["YOUR PROMPT"], return_tensors="pt", return_token_type_ids=False)',
+        "print(tokenizer.decode(model.eval().generate(**inputs, max_new_tokens=64)[0]))",
+    ),
     "AutoModelForImageClassification": (
         "",
         "from PIL import Image",
@@ -35,38 +47,11 @@ _USES: dict[str, tuple[str, ...]] = {
 
 def model_card(bundle: Bundle) -> str:
     """Write README.md of a bundle."""
-    import yaml
-
-    metadata = {
-        "base_model": bundle.model,
-        "library_name": "transformers" if bundle.format == "model" else "peft",
-        "pipeline_tag": PIPELINES[bundle.head],
-        "tags": ["autopeft", bundle.candidate.method],
-        "model-index": [
-            {
-                "name": bundle.study,
-                "results": [
-                    {
-                        "task": {"type": PIPELINES[bundle.head]},
-                        "dataset": {"name": bundle.data, "type": bundle.data_fingerprint[:12]},
-                        "metrics": [{"type": bundle.metric.name, "value": round(bundle.test_score, 4)}],
-                    }
-                ],
-            }
-        ],
-    }
-    imports, loader = loading_code(
-        bundle.format,
-        bundle.head,
-        bundle.loading,
-        bundle.candidate.training.precision,
-        '"PATH_OF_THIS_FOLDER"',
-        bundle.packing,
-    )
+    imports, loader = loading_code(bundle, '"PATH_OF_THIS_FOLDER"')
     return "\n".join(
         [
             "---",
-            yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+            _metadata(bundle),
             "---",
             "",
             f"# {bundle.candidate.label}",
@@ -85,15 +70,68 @@ def model_card(bundle: Bundle) -> str:
             *_inputs(bundle.candidate.method),
             *(["Classes: " + ", ".join(bundle.labels) + ".", ""] if bundle.labels else []),
             *_numbers(bundle),
+            *serving_lines(bundle),
+            *_forms(bundle),
             "## How it was found",
             "",
             *_findings(bundle),
             "",
-            "The license of the base model and of the data apply; autopeft adds none.",
-            "`autopeft.json` holds the configuration, the budget, and all versions.",
+            _LICENSE if bundle.license == "other" else f"License: {bundle.license}, as its maker says.",
+            "`autopeft.json` holds the configuration, the budget, and all versions; `autopeft verify` checks "
+            "this folder and scores it again.",
             "",
         ]
     )
+
+
+def _metadata(bundle: Bundle) -> str:
+    """Return the Hub's metadata as YAML; places on a disk are left out, as the Hub knows none."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, (low, high) = PIPELINES[bundle.head], (round(bundle.low, 4), round(bundle.high, 4))
+    metrics = {bundle.metric.name: bundle.test_score, **bundle.further}
+    hub = {
+        name: value for name, value in (("base_model", bundle.model), ("datasets", _data(bundle))) if value
+    }
+    if not _on_hub(bundle.model):
+        hub.pop("base_model", None)
+    return str(
+        ModelCardData(
+            license=bundle.license,
+            license_name="of-the-base-model-and-the-data" if bundle.license == "other" else None,
+            library_name="transformers" if bundle.format == "model" else "peft",
+            pipeline_tag=task,
+            tags=["autopeft", bundle.candidate.method],
+            metrics=[bundle.metric.name],
+            model_name=bundle.study,
+            eval_results=[
+                EvalResult(
+                    task_type=task,
+                    dataset_name=bundle.data,
+                    dataset_type=_data(bundle) or bundle.data_fingerprint[:12],
+                    dataset_split="test",
+                    metric_type=name,
+                    metric_value=round(value, 4),
+                    metric_name=f"{name} (95 % interval {low} to {high})" if not at else None,
+                    metric_args={"confidence": 0.95, "low": low, "high": high} if not at else None,
+                )
+                for at, (name, value) in enumerate(metrics.items())
+            ],
+            base_model=bundle.model if _on_hub(bundle.model) else None,
+            datasets=_data(bundle),
+        ).to_yaml()
+    ).strip()
+
+
+def _data(bundle: Bundle) -> str | None:
+    """Return the dataset's id where it is of the Hub."""
+    data = bundle.request.data if bundle.request else None
+    return data if data is not None and _on_hub(data) else None
+
+
+def _on_hub(name: str) -> bool:
+    """Say whether a name is none of a place on this disk."""
+    return not Path(name).exists() and not name.startswith((".", "/"))
 
 
 def _meaning(bundle: Bundle) -> list[str]:
@@ -149,10 +187,33 @@ def _numbers(bundle: Bundle) -> list[str]:
     return [f"The number is `{_number(bundle, 'model(**inputs).logits')}`.", ""]
 
 
+def _forms(bundle: Bundle) -> list[str]:
+    """Say how far a form is from what was trained."""
+    far = bundle.fidelity
+    if far is None:
+        return []
+    lines = ["## How far it is from what was trained", "", f"- Made: {far.made}.",
+             f"- Logits of the reference: at most {far.logits:.1e} apart."]  # fmt: skip
+    if far.change is not None and far.score is not None and far.low is not None and far.high is not None:
+        name = bundle.metric.name
+        lines.append(
+            f"- Test {name} {far.score:.4f}: {far.change:+.4f} against what was trained, on the same rows "
+            f"(95 % interval {far.low:+.4f} to {far.high:+.4f})."
+        )
+    else:
+        lines.append(
+            "- Its score cannot be taken: that compares with the base model, which is not there any more."
+        )
+    if far.moved is not None:
+        lines.append(f"- {far.moved:.2%} of the test rows are answered otherwise.")
+    return [*lines, ""]
+
+
 def _findings(bundle: Bundle) -> list[str]:
     measured = bundle.measured.reports[-1]
+    asked = "" if bundle.chosen else "; it was asked for, the search chose another"
     lines = [
-        f"- Study `{bundle.study}`, trial {bundle.trial}, seed {bundle.seed}.",
+        f"- Study `{bundle.study}`, trial {bundle.trial}, seed {bundle.seed}{asked}.",
         f"- Trained on {format_count(measured.samples)} samples in {format_seconds(measured.seconds)}.",
         f"- Peak memory measured: {format_bytes(bundle.measured.peak_bytes)}.",
     ]
@@ -164,4 +225,8 @@ def _findings(bundle: Bundle) -> list[str]:
             f"- Trainable parameters: {format_count(bundle.predicted.trainable_params)} of "
             f"{format_count(bundle.predicted.total_params)}.",
         ]
+    if bundle.reference_difference is not None:
+        lines.append(
+            f"- A fresh process gave the logits in `reference.json` within {bundle.reference_difference:.1e}."
+        )
     return lines

@@ -1,13 +1,11 @@
-"""Write a bundle: all of it in a folder beside the target, checked, then renamed into place."""
+"""Write a bundle: all of it in a folder beside the target, checked, then put into place at once."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from peft import PeftModel
@@ -15,11 +13,14 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from autopeft.errors import ExportError, StorageError
-from autopeft.export.bundle import Bundle
+from autopeft.export.bundle import CARD, EVALUATION, MANIFEST, REFERENCE, Bundle, Evaluated
 from autopeft.export.card import model_card
-from autopeft.export.check import REFERENCE, compare_in_fresh_process
+from autopeft.export.check import compare_in_fresh_process
+from autopeft.export.opening import checksums
 from autopeft.export.scale import fold_scale
-from autopeft.files import make_folder, write_atomically
+from autopeft.export.serving import rank_of
+from autopeft.export.swap import replacing
+from autopeft.files import write_atomically
 from autopeft.methods.quantization.loading import loading_recipe
 from autopeft.methods.registry import METHODS
 from autopeft.methods.starts import save_adapter
@@ -32,12 +33,21 @@ _WIDE = 1024
 """Numbers at each place of a row from which on only the last place is compared: a vocabulary."""
 
 
-def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bundle:
+def write_bundle(
+    draft: Bundle,
+    trainer: Trainer,
+    *,
+    evaluated: Evaluated | None = None,
+    after: Callable[[Path, Bundle], object] | None = None,
+    force: bool = False,
+) -> Bundle:
     """Export a trained candidate to `draft.path`.
 
     Args:
         draft: what is known of the bundle; the check's result and the checksums are added.
         trainer: holds the trained model.
+        evaluated: what it earned on the test rows, row by row.
+        after: adds files, before all are described.
         force: replace an existing directory.
 
     Returns:
@@ -54,46 +64,99 @@ def write_bundle(draft: Bundle, trainer: Trainer, *, force: bool = False) -> Bun
             "export a trial of another method."
         )
     target = Path(draft.path)
-    if target.exists() and not force:
-        raise ExportError(f"{target} exists already; name another place with --out or pass --force.")
-    make_folder(target.parent)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        draft = draft.model_copy(update={"loading": _loading(trainer)})
-        if TASKS[draft.task].outputs == "number":
-            draft = draft.model_copy(update={"scale": fold_scale(trainer.model, trainer.dataset.scale)})
-        _fill(staging, trainer, draft)
-        packing = loading_recipe(trainer.model)
-        difference = compare_in_fresh_process(
-            staging,
-            draft.format,
-            draft.head,
-            draft.loading,
-            draft.candidate.training.precision,
-            str(trainer.device),
-            packing,
-        )
-        checked = draft.model_copy(update={"reference_difference": difference, "packing": packing})
-        write_atomically(staging / "README.md", model_card(checked))
-        bundle = checked.model_copy(update={"files": _checksums(staging)})
-        write_atomically(staging / "autopeft.json", bundle.model_dump_json(indent=1))
-        staging.chmod(0o755)
-        _swap(staging, target)
+        with replacing(target, force=force) as staging:
+            filled = fill(staging, trainer, draft)
+            if after is not None:
+                after(staging, filled)
+            difference = compare_in_fresh_process(staging, filled, str(trainer.device))
+            checked = filled.model_copy(update={"reference_difference": difference})
+            return describe(staging, checked, evaluated)
     except SafetensorError as error:
         raise StorageError(f"the bundle {target} cannot be written: {error}.") from None
     except OSError as error:
         raise StorageError(f"the bundle {target} cannot be written: {error.strerror}.") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return bundle
 
 
-def bundle_format(method: str) -> str:
+def bundle_format(method: str) -> Literal["peft", "autopeft", "model", "none"]:
     """Return how a method's export loads: "peft", "autopeft", "model" or "none"."""
     return METHODS[method].exports
 
 
-def _loading(trainer: Trainer) -> dict[str, int]:
+def fill(folder: Path, trainer: Trainer, draft: Bundle) -> Bundle:
+    """Write weights, what makes inputs, and the reference's logits; return the bundle that they make."""
+    model = trainer.model
+    filled = settle_scale(trainer, draft).model_copy(
+        update={"loading": loading_of(trainer), "packing": loading_recipe(model)}
+    )
+    if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            config.inference_mode = True
+        save_adapter(model, folder)
+    elif isinstance(model, PreTrainedModel):
+        name_labels(model, draft.labels)
+        model.save_pretrained(str(folder))
+    trainer.feed.save(folder)
+    record(folder, model, reference_batch(trainer))
+    return filled
+
+
+def settle_scale(trainer: Trainer, draft: Bundle) -> Bundle:
+    """Have a model that learnt scaled numbers give the user's, or the bundle say how to have them; once."""
+    if TASKS[draft.task].outputs != "number":
+        return draft
+    return draft.model_copy(update={"scale": fold_scale(trainer.model, trainer.dataset.scale)})
+
+
+def record(folder: Path, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Write the reference: inputs that hold nothing of the user's data, and the logits that they give."""
+    logits = reference_logits(model, batch)
+    reference = {name: tensor.tolist() for name, tensor in batch.items()} | {"logits": logits.tolist()}
+    write_atomically(folder / REFERENCE, json.dumps(reference))
+    return logits
+
+
+def describe(folder: Path, bundle: Bundle, evaluated: Evaluated | None) -> Bundle:
+    """Write the evaluation, the card and the manifest with the checksums of all."""
+    if evaluated is not None:
+        write_atomically(folder / EVALUATION, evaluated.model_dump_json())
+    ranked = bundle.model_copy(update={"lora_rank": rank_of(folder), "files": _names(folder)})
+    write_atomically(folder / CARD, model_card(ranked))
+    whole = ranked.model_copy(update={"files": checksums(folder)})
+    write_atomically(folder / MANIFEST, whole.model_dump_json(indent=1))
+    return whole
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """Return the files that there are, not hashed yet."""
+    return {each.name: "" for each in folder.iterdir() if each.is_file()}
+
+
+def name_labels(model: PreTrainedModel, labels: tuple[str, ...]) -> None:
+    """Have a whole model's configuration say what its classes are called."""
+    if labels:
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {name: index for index, name in enumerate(labels)}
+
+
+def reference_batch(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return inputs that hold nothing of the user's data."""
+    batch = {name: tensor.to(trainer.device) for name, tensor in trainer.feed.reference().items()}
+    if METHODS[trainer.candidate.method].named_task:
+        rows = len(next(iter(batch.values())))
+        batch["task_ids"] = torch.zeros(rows, dtype=torch.int64, device=trainer.device)
+    return batch
+
+
+def reference_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of the reference; of a vocabulary's at the last place alone."""
+    model.eval()
+    with torch.inference_mode():
+        logits: torch.Tensor = model(**batch).logits.float().cpu()
+    return logits[:, -1:] if logits.dim() == 3 and logits.shape[-1] > _WIDE else logits
+
+
+def loading_of(trainer: Trainer) -> dict[str, int]:
     """Say what a new head needs: its size, and by which token a decoder's knows where a row ends."""
     if not trainer.dataset.outputs:
         return {}
@@ -102,48 +165,3 @@ def _loading(trainer: Trainer) -> dict[str, int]:
         config: Any = trainer.model.config
         pad = {"pad_token_id": config.pad_token_id}
     return {"num_labels": trainer.dataset.outputs, **pad}
-
-
-def _fill(folder: Path, trainer: Trainer, draft: Bundle) -> None:
-    model = trainer.model
-    if isinstance(model, PeftModel):
-        for config in model.peft_config.values():
-            config.inference_mode = True
-    elif isinstance(model, PreTrainedModel) and draft.labels:
-        model.config.id2label = dict(enumerate(draft.labels))
-        model.config.label2id = {name: index for index, name in enumerate(draft.labels)}
-    if isinstance(model, PeftModel):
-        save_adapter(model, folder)
-    elif isinstance(model, PreTrainedModel):
-        model.save_pretrained(str(folder))
-    trainer.feed.save(folder)
-    batch = {name: tensor.to(trainer.device) for name, tensor in trainer.feed.reference().items()}
-    if METHODS[draft.candidate.method].named_task:
-        rows = len(next(iter(batch.values())))
-        batch["task_ids"] = torch.zeros(rows, dtype=torch.int64, device=trainer.device)
-    model.eval()
-    with torch.inference_mode():
-        logits = model(**batch).logits
-    if logits.dim() == 3 and logits.shape[-1] > _WIDE:
-        logits = logits[:, -1:]
-    reference = {name: tensor.tolist() for name, tensor in batch.items()} | {"logits": logits.tolist()}
-    write_atomically(folder / REFERENCE, json.dumps(reference))
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
-
-
-def _swap(staging: Path, target: Path) -> None:
-    """Put the finished folder in place of the old; a crash leaves one of them whole."""
-    if target.exists():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-        target.rename(old / target.name)
-        staging.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        staging.rename(target)

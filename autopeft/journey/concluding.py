@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from autopeft.errors import AutopeftError, InputError
-from autopeft.export.bundle import Bundle
-from autopeft.journey.conclusion import conclude, versions
-from autopeft.journey.contest import Scores, hold_contest
+from autopeft.export.bundle import Bundle, Evaluated
+from autopeft.journey.conclusion import conclude
+from autopeft.journey.contest import Scores, evaluated, hold_contest
 from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
 from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store
-from autopeft.methods.heads import head_name
 from autopeft.plan.plan import Plan
 from autopeft.report.facts import DataFacts, StudyFacts
 from autopeft.request import Request
-from autopeft.search.study import Study
+from autopeft.search.study import Study, Trial
 from autopeft.space.counting import SpaceFacts, count
 from autopeft.space.reader import load_space
+
+if TYPE_CHECKING:
+    from autopeft.train.trainer import Trainer
 
 
 class Finished:
@@ -72,55 +76,53 @@ class Finished:
             )
         return scores.keep(self.folder.scores)
 
+    def trial(self, number: int | None) -> Trial:
+        """Return a trial that was trained to the end: the winner, or that of a number.
 
-def export_winner(request: Request, *, out: str | None, force: bool) -> Bundle:
-    """Export the winner of a study.
+        Raises:
+            InputError: there is none, or its weights are gone.
+        """
+        complete = [trial for trial in self.study.trials if trial.state == "complete"]
+        if number is None:
+            best = self.study.best
+            if best is None:
+                raise InputError(
+                    f"no trial of study {self.study.name!r} was trained to the end, so there is nothing to "
+                    "export; give it more time: autopeft search --resume."
+                )
+            return best
+        found = next((trial for trial in complete if trial.number == number), None)
+        if found is None:
+            known = ", ".join(str(trial.number) for trial in complete) or "none"
+            raise InputError(
+                f"only a trial that was trained to the end can be exported, but got trial {number}; "
+                f"those of study {self.study.name!r} are: {known}."
+            )
+        if not self.folder.checkpoint(number).is_dir():
+            raise InputError(
+                f"the weights of trial {number} are not in {self.folder.checkpoint(number)} any more."
+            )
+        return found
 
-    Raises:
-        InputError: no trial of the study was trained to the end.
-        ExportError: the place is taken, or the export does not reproduce the model.
-    """
-    from autopeft.export.writer import bundle_format, write_bundle
-    from autopeft.train.trainer import Trainer
+    def trained(self, trial: Trial, inputs: Inputs) -> Trainer:
+        """Return the trainer of a trial with the weights that it ended with."""
+        from autopeft.train.trainer import Trainer
 
-    done = Finished(request)
-    best = done.study.best
-    if best is None or best.result is None:
-        raise InputError(
-            f"no trial of study {done.study.name!r} was trained to the end, so there is nothing to export; "
-            "give it more time: autopeft search --resume."
+        seed = self.study.seed_of(trial)
+        trainer = Trainer(
+            inputs.base, require_dataset(inputs), trial.candidate, seed=seed, device=self.device
         )
-    winner = done.scores().scores[0]
-    inputs = done.inputs()
-    dataset = require_dataset(inputs)
-    with done.stages.timed("export"):
-        seed = done.study.seed_of(best)
-        trainer = Trainer(inputs.base, dataset, best.candidate, seed=seed, device=done.device)
-        trainer.restore(done.folder.checkpoint(best.number))
-        draft = Bundle(
-            path=out or str(done.folder.bundle),
-            format=bundle_format(best.candidate.method),
-            model=inputs.base.name,
-            task=dataset.task,
-            head=head_name(inputs.base.family, dataset.task, inputs.base.config.get("model_type", "")) or "",
-            labels=dataset.labels,
-            candidate=best.candidate,
-            budget=done.request.budget,
-            predicted=best.predicted,
-            measured=best.result,
-            metric=dataset.metric,
-            test_score=winner.test_score,
-            low=winner.low,
-            high=winner.high,
-            further=winner.extra,
-            data=dataset.name,
-            data_fingerprint=dataset.fingerprint,
-            seed=seed,
-            study=done.study.name,
-            trial=best.number,
-            versions=versions(),
-        )
-        return write_bundle(draft, trainer, force=force)
+        trainer.restore(self.folder.checkpoint(trial.number))
+        return trainer
+
+    def evaluated(self, trial: Trial, trainer: Trainer) -> Evaluated:
+        """Return what a trial earned on the test rows, from the study's scores or scored now and kept."""
+        scores = self.scores()
+        found = scores.of(trial.number)
+        if found is None:
+            found = evaluated(trial.number, trainer.evaluate("test"), trainer.dataset)
+            scores.model_copy(update={"evaluated": (*scores.evaluated, found)}).keep(self.folder.scores)
+        return found
 
 
 def write_conclusion(request: Request, mlflow: str) -> StudyFacts:

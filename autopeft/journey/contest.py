@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
+from autopeft.export.bundle import Evaluated
+from autopeft.journey.pairing import lead
 from autopeft.message import Message
 from autopeft.report.decide import DEFAULT, PROBE, UNTRAINED, WINNER
 from autopeft.report.facts import TestScore
-from autopeft.report.intervals import bootstrap_interval, mean_interval, paired_difference, wilson
+from autopeft.report.intervals import bootstrap_interval, mean_interval, wilson
 from autopeft.search.study import Study, Trial
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset
+from autopeft.workload.splits import rows_fingerprint
 from autopeft.workload.tasks import TASKS, Metric
 
 if TYPE_CHECKING:
@@ -24,10 +27,16 @@ class Scores(Message):
 
     Attributes:
         trial: number of the winning trial; None where nothing was trained to the end.
+        evaluated: of trials that were scored, with what each test row contributed.
     """
 
     trial: int | None
     scores: tuple[TestScore, ...]
+    evaluated: tuple[Evaluated, ...] = ()
+
+    def of(self, trial: int) -> Evaluated | None:
+        """Return what a trial earned; None where it was not scored."""
+        return next((each for each in self.evaluated if each.trial == trial), None)
 
 
 def hold_contest(
@@ -52,10 +61,13 @@ def hold_contest(
         return trainer.evaluate("test")
 
     winner = trained(best)
+    kept = [evaluated(best.number, winner, dataset)]
     scores = [_score(WINNER, best.candidate.label, winner, dataset, trial=best)]
     baseline = study.baseline
     if baseline is not None and baseline.state == "complete":
         other = winner if study.is_default(best) else trained(baseline)
+        if other is not winner:
+            kept.append(evaluated(baseline.number, other, dataset))
         scores.append(
             _score(DEFAULT, baseline.candidate.label, other, dataset, trial=baseline, against=winner)
         )
@@ -74,7 +86,22 @@ def hold_contest(
     elif TASKS[dataset.task].baseline == "untrained":
         untrained = evaluate_base(base, dataset, best.candidate, device=device)
         scores.append(_score(UNTRAINED, "the base model as it is", untrained, dataset, against=winner))
-    return Scores(trial=best.number, scores=tuple(scores))
+    return Scores(trial=best.number, scores=tuple(scores), evaluated=tuple(kept))
+
+
+def evaluated(trial: int, evaluation: Evaluation, dataset: Dataset) -> Evaluated:
+    """Return what a trial earned on the test rows, to be kept."""
+    low, high = interval_of(dataset.metric, evaluation)
+    return Evaluated(
+        trial=trial,
+        metric=dataset.metric,
+        score=evaluation.score,
+        low=low,
+        high=high,
+        further=evaluation.extra,
+        rows=rows_fingerprint(dataset.test),
+        facts=tuple(tuple(row) for row in evaluation.facts.tolist()),
+    )
 
 
 def _score(
@@ -86,11 +113,15 @@ def _score(
     trial: Trial | None = None,
     against: Evaluation | None = None,
 ) -> TestScore:
-    low, high = _interval(dataset.metric, evaluation)
-    lead: Mapping[str, float] = {}
+    low, high = interval_of(dataset.metric, evaluation)
+    gains: Mapping[str, float] = {}
     if against is not None:
-        lead = dict(
-            zip(("lead", "lead_low", "lead_high"), _lead(dataset.metric, against, evaluation), strict=True)
+        gains = dict(
+            zip(
+                ("lead", "lead_low", "lead_high"),
+                lead(dataset.metric, against.facts, evaluation.facts),
+                strict=True,
+            )
         )
     result, predicted = (trial.result, trial.predicted) if trial else (None, None)
     return TestScore(
@@ -103,11 +134,11 @@ def _score(
         trainable_params=predicted.trainable_params if predicted else None,
         train_seconds=result.reports[-1].seconds if result and result.reports else None,
         extra=evaluation.extra,
-        **lead,
+        **gains,
     )
 
 
-def _interval(metric: Metric, evaluation: Evaluation) -> tuple[float, float]:
+def interval_of(metric: Metric, evaluation: Evaluation) -> tuple[float, float]:
     """Return the interval of a score, made as its metric says."""
     match metric.interval:
         case "proportion":
@@ -119,24 +150,5 @@ def _interval(metric: Metric, evaluation: Evaluation) -> tuple[float, float]:
                 len(evaluation.facts), lambda rows: evaluation.scoring.score(evaluation.facts[rows])
             )
             return min(low, evaluation.score), max(high, evaluation.score)
-        case _:
-            assert_never(metric.interval)
-
-
-def _lead(metric: Metric, one: Evaluation, other: Evaluation) -> tuple[float, float, float]:
-    """Return how much more the first scores on the same rows, with its paired interval."""
-    match metric.interval:
-        case "proportion":
-            return paired_difference([value > 0 for value in one.values], [v > 0 for v in other.values])
-        case "mean":
-            differences = [mine - its for mine, its in zip(one.values, other.values, strict=True)]
-            return (sum(differences) / len(differences), *mean_interval(differences))
-        case "bootstrap":
-            lead = one.score - other.score
-            low, high = bootstrap_interval(
-                len(one.facts),
-                lambda rows: one.scoring.score(one.facts[rows]) - other.scoring.score(other.facts[rows]),
-            )
-            return lead, min(low, lead), max(high, lead)
         case _:
             assert_never(metric.interval)

@@ -50,7 +50,7 @@ def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
     Raises:
         InputError: something is missing, unknown or malformed.
     """
-    base, dataset = _model_and_data(request)
+    base, dataset = load_data(request)
     task: Task = (
         dataset.task
         if dataset
@@ -175,7 +175,12 @@ def require_data(request: Request) -> None:
         raise InputError(_NO_DATA)
 
 
-def _model_and_data(request: Request) -> tuple[BaseModel, Dataset | None]:
+def load_data(request: Request) -> tuple[BaseModel, Dataset | None]:
+    """Load the model and the data that a request names.
+
+    Raises:
+        InputError: something is missing, unknown or malformed.
+    """
     if request.demo is not None:
         from autopeft.workload.demo import demo_dataset, demo_model
 

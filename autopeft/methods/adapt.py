@@ -97,10 +97,9 @@ def adapt(
     if full.method in _IN_PLACE:
         _IN_PLACE[full.method](model)
         return model
-    config = _configure(model, full)
+    config = configure_adapter(model, full, task)
     if full.method in _IN_PLACE_ADDERS:
         hand_out_copies(model)
-    _name_task(config, model, task)
     tuners.register()
     try:
         with warnings.catch_warnings(), xlora.new_experts(model, full):
@@ -119,14 +118,26 @@ def adapt(
     return adapted
 
 
+def adds_adapter(method: str) -> bool:
+    """Say whether a method adds an adapter, or trains the model's own weights in place."""
+    return method not in _IN_PLACE
+
+
 def trainable(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that train, each once, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _configure(model: PreTrainedModel, candidate: Candidate) -> PeftConfig:
+def configure_adapter(model: PreTrainedModel, candidate: Candidate, task: Task) -> PeftConfig:
+    """Make peft's configuration of a complete candidate that adds an adapter; the model may have no memory.
+
+    Raises:
+        InputError: the candidate's targets, layers or knobs do not suit this model or method.
+    """
     usual = reparameterised.at_matrices if find_method(candidate.method).placeable else additive.as_given
-    return _CONFIGS.get(candidate.method, usual)(model, candidate)
+    config = _CONFIGS.get(candidate.method, usual)(model, candidate)
+    _name_task(config, model, task)
+    return config
 
 
 def _name_task(config: PeftConfig, model: PreTrainedModel, task: Task) -> None:

@@ -87,6 +87,18 @@ def build_backbone(
     return model
 
 
+def build_shapes(base: BaseModel, task: Task, labels: int, training: Training) -> PreTrainedModel:
+    """Make the model without memory, to know its modules.
+
+    Raises:
+        InputError: the configuration makes no sense.
+        UnsupportedError: transformers has no such head for this architecture.
+    """
+    config = configure(base, task, labels, training)
+    with _quietly():
+        return _shapes(auto_class(base.family, task, config), config, torch.float32)
+
+
 def keep_cache(model: PreTrainedModel, *, keep: bool) -> None:
     """Say whether forward returns what generation needs, the text part's forward too."""
     model.config.use_cache = keep

@@ -125,8 +125,7 @@ class Tags:
 
     def score(self, facts: Facts) -> float:
         """Return the F1: twice what is shared, as a share of all that is marked; 0 where nothing is."""
-        hits, said, right = facts[:, :3].sum(0)
-        return float(2 * hits / (said + right)) if said + right else 0.0
+        return f1(facts)
 
     def further(self, facts: Facts) -> dict[str, float]:
         """Return precision, recall and the share of right tags."""
@@ -193,6 +192,12 @@ _SCORINGS: dict[Task, Callable[[Family, Dataset, Training], Scoring]] = {
     "sft": lambda kind, *_: Tokens(kind),
     "dpo": lambda *given: Pairs(given[-1].beta),
 }
+
+
+def f1(facts: Facts) -> float:
+    """Return twice what is shared as a share of all that is marked, of rows that `Tags` compared."""
+    hits, said, right = facts[:, :3].sum(0)
+    return float(2 * hits / (said + right)) if said + right else 0.0
 
 
 def token_losses(

@@ -49,6 +49,14 @@ def seal(
     )
 
 
+def rows_fingerprint(rows: Iterable[Example]) -> str:
+    """Return the hash of rows in their order; the same rows have it in every dataset."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(_content(row)).encode() + b"\n")
+    return digest.hexdigest()
+
+
 def deduplicate(rows: Iterable[Example]) -> tuple[Rows, int, int]:
     """Keep the first of equal rows, and none of a text whose label is contradictory.
 

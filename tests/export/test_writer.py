@@ -80,9 +80,7 @@ def test_an_adapter_loads_with_transformers_and_peft_alone(encoder_with_weights,
     assert got == [pytest.approx(row, abs=1e-5) for row in reference["logits"]]
 
 
-@pytest.mark.parametrize(
-    "method", ["bottleneck", "compacter", "unipelt", "fish", "lst", "full", "prefix_tuning"]
-)
+@pytest.mark.parametrize("method", ["fish", "full"])
 def test_adapters_of_our_own_and_whole_models_load_too(
     method, encoder_with_weights, sentiment, tmp_path
 ) -> None:
@@ -197,13 +195,13 @@ def test_the_manifest_names_every_file_by_its_checksum(encoder_with_weights, sen
 
 def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) -> None:
     run, measured = trained(encoder_with_weights, sentiment, "lora")
-    write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
+    written = write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
     weights = tmp_path / "bundle" / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-400:] = os.urandom(400)
     weights.write_bytes(content)
     with pytest.raises(ExportError, match="logits of the export must be within"):
-        compare_in_fresh_process(tmp_path / "bundle", "peft", CLASSIFIER, {"num_labels": 2}, "fp32")
+        compare_in_fresh_process(tmp_path / "bundle", written)
 
 
 def test_an_existing_directory_is_kept_unless_forced(encoder_with_weights, sentiment, tmp_path) -> None:

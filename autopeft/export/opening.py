@@ -1,0 +1,89 @@
+"""Open a bundle: what it says of itself, once every file is what it was when it was written."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from autopeft.errors import BundleError, InputError
+from autopeft.export.bundle import MANIFEST, Bundle
+from autopeft.export.swap import recover
+
+_CODE = (".bin", ".pkl", ".pickle", ".pt", ".pth", ".py", ".so")
+_BLOCK = 1 << 20
+
+
+def read_bundle(place: Path) -> Bundle:
+    """Read what a directory says of itself; its files are not looked at.
+
+    Raises:
+        InputError: there is no bundle.
+        ConfigError: what it says of itself cannot be read.
+    """
+    recover(place)
+    if not (place / MANIFEST).is_file():
+        raise InputError(f"a bundle is a directory with {MANIFEST} in it, but {place} has none.")
+    return Bundle.read(place / MANIFEST).model_copy(update={"path": str(place)})
+
+
+def open_bundle(place: Path) -> Bundle:
+    """Read a bundle and hold each of its files against its checksum.
+
+    Raises:
+        InputError: there is no bundle, or what it says of itself cannot be read.
+        BundleError: a file is missing, was changed or cut short, or could hold code.
+    """
+    bundle = read_bundle(place)
+    faults = list(faults_of(place, bundle))
+    if faults:
+        raise BundleError(
+            f"{place} is not as it was exported: {'; '.join(faults)}. Copy it again, or export it anew."
+        )
+    return bundle
+
+
+def faults_of(place: Path, bundle: Bundle) -> list[str]:
+    """Say of each file what is wrong with it."""
+    if not bundle.files:
+        return [f"{MANIFEST} lists no checksums"]
+    faults = [
+        fault for name, digest in sorted(bundle.files.items()) if (fault := _fault(place / name, digest))
+    ]
+    faults += [
+        f"{each.name} is not listed and could hold code"
+        for each in sorted(place.iterdir())
+        if each.suffix in _CODE and each.name not in bundle.files
+    ]
+    return faults
+
+
+def checksum(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a directory but the manifest, by name."""
+    return {
+        each.name: checksum(each)
+        for each in sorted(folder.iterdir())
+        if each.is_file() and each.name != MANIFEST
+    }
+
+
+def _fault(file: Path, digest: str) -> str | None:
+    if file.suffix in _CODE:
+        return f"{file.name} could hold code"
+    if not file.is_file():
+        return f"{file.name} is missing"
+    try:
+        found = checksum(file)
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror})"
+    if found == digest:
+        return None
+    return f"{file.name} is empty" if not file.stat().st_size else f"{file.name} has another checksum"

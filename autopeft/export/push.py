@@ -1,0 +1,88 @@
+"""Push: a bundle to a model repository of the Hub, without what only this disk knows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from autopeft.errors import InputError, StorageError
+from autopeft.export.bundle import CARD, MANIFEST, Bundle
+from autopeft.export.card import model_card
+from autopeft.export.opening import checksums, open_bundle
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
+_CONFIG = "adapter_config.json"
+
+
+def require_hub_id(name: str) -> None:
+    """Check that a name is that of a repository.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not _HUB_ID.fullmatch(name):
+        raise InputError(f"a repository of the Hub is named ORGANISATION/NAME, but got {name!r}.")
+
+
+def push(place: Path, hub_id: str, base_model: str | None = None) -> str:
+    """Upload a bundle; return the address of its page.
+
+    Args:
+        base_model: the base's hub id, where the bundle knows it as a directory of this disk.
+
+    Raises:
+        InputError: the name is none of a repository, or the base model is only on this disk.
+        StorageError: the Hub refuses it or cannot be reached.
+    """
+    require_hub_id(hub_id)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    with tempfile.TemporaryDirectory() as folder:
+        public(place, Path(folder) / "bundle", hub_id, base_model)
+        api = HfApi()
+        try:
+            api.create_repo(hub_id, repo_type="model", exist_ok=True)
+            api.upload_folder(
+                repo_id=hub_id,
+                folder_path=str(Path(folder) / "bundle"),
+                commit_message="Exported by autopeft",
+            )
+        except LocalTokenNotFoundError:
+            raise StorageError(
+                "pushing needs a token of the Hub: `hf auth login`, or set HF_TOKEN."
+            ) from None
+        except (HfHubHTTPError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise StorageError(f"{hub_id} cannot be written on the Hub: {reason}") from None
+    return f"https://huggingface.co/{hub_id}"
+
+
+def public(place: Path, target: Path, hub_id: str, base_model: str | None = None) -> Bundle:
+    """Copy a bundle to a directory that says nothing of places on this disk.
+
+    Raises:
+        InputError: the base model is only on this disk, and `base_model` does not say where it is else.
+    """
+    bundle = open_bundle(place)
+    base = base_model or bundle.model
+    if bundle.format != "model" and Path(base).exists():
+        raise InputError(
+            f"the base model {base} is a directory of this disk, where others cannot load it: give its hub "
+            "id with --base-model."
+        )
+    shutil.copytree(place, target)
+    if (target / _CONFIG).exists():
+        fields = json.loads((target / _CONFIG).read_text())
+        if Path(fields["base_model_name_or_path"]).exists() or base_model:
+            (target / _CONFIG).write_text(json.dumps(fields | {"base_model_name_or_path": base}, indent=2))
+    shown = bundle.model_copy(
+        update={"path": hub_id, "model": base, "request": None, "data": Path(bundle.data).name}
+    )
+    (target / CARD).write_text(model_card(shown), encoding="utf-8")
+    whole = shown.model_copy(update={"files": checksums(target)})
+    (target / MANIFEST).write_text(whole.model_dump_json(indent=1), encoding="utf-8")
+    return whole

@@ -1,0 +1,84 @@
+"""Handing over what a study found: as a bundle that others load, checked again, as a recipe, side by side.
+
+As in `pipeline`, the command line and the Python face call these and add nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft.request import Request
+
+if TYPE_CHECKING:
+    from autopeft.export.bundle import Bundle, Export, Verified
+    from autopeft.export.recipes.subject import Format, Recipe
+    from autopeft.space.candidate import Candidate
+
+EXPERIMENT = "autopeft"
+
+
+def export(request: Request, asked: Export | None = None) -> Bundle:
+    """Export a study's winner, or a trial by its number, as a directory that transformers and peft load."""
+    from autopeft.export.bundle import Export
+    from autopeft.journey.exporting import export_trial
+
+    return export_trial(request, tracking_uri_of(request), EXPERIMENT, asked or Export())
+
+
+def verify(place: Path, **moved: str | None) -> Verified:
+    """Hold a bundle against what it recorded of itself: files, logits and score.
+
+    Args:
+        moved: `data`, `test_data` or `model` where they lie elsewhere now.
+    """
+    from autopeft.journey.verifying import verify
+
+    return verify(place, {name: value for name, value in moved.items() if value is not None})
+
+
+def recipe(
+    request: Request,
+    wanted: Format,
+    *,
+    trial: int | None = None,
+    candidate: Candidate | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> Recipe:
+    """Write a study's winner, a trial, or a configuration as files that another tool trains it from.
+
+    Args:
+        candidate: of the model and data that the request names, instead of a study's trial.
+        out: directory to write, with the rows where they are known; None writes nothing.
+    """
+    from autopeft.journey.reciting import recipe_of_candidate, recipe_of_study
+
+    if candidate is not None:
+        return recipe_of_candidate(request, candidate, wanted, out, force=force)
+    return recipe_of_study(request, wanted, trial, out, force=force)
+
+
+def candidates(source: str) -> list[Candidate]:
+    """Read the configurations of a file: one, what a plan printed as JSON, or a line for each."""
+    from autopeft.journey.reciting import candidates_in
+
+    return candidates_in(source)
+
+
+def tracking_uri(request: Request) -> str:
+    """Return where MLflow keeps the runs."""
+    from autopeft.tracking.mlflow_store import default_tracking_uri
+
+    return request.mlflow or default_tracking_uri(Path(request.workspace))
+
+
+def tracking_uri_of(request: Request) -> str:
+    """Return where MLflow keeps the runs of a study that was begun."""
+    from autopeft.journey.searching import stored_request
+    from autopeft.journey.workspace import existing_study
+
+    if request.mlflow is None:
+        folder = existing_study(request.workspace, request.study)
+        request = stored_request(folder, request)
+    return tracking_uri(request)

@@ -1,0 +1,215 @@
+"""Reciting: a configuration as the files that other tools train it from."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from autopeft.errors import InputError, UnsupportedError
+from autopeft.export.recipes.subject import TEST, TRAIN, VALIDATION, Format, Recipe, Subject
+from autopeft.export.swap import replacing
+from autopeft.files import write_atomically
+from autopeft.journey.concluding import Finished
+from autopeft.journey.inputs import load_data
+from autopeft.message import explain
+from autopeft.methods.registry import complete, find_method, require_support
+from autopeft.request import Request
+from autopeft.space.candidate import Candidate
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import Dataset, Example, Scale
+from autopeft.workload.tasks import TASKS, Task, head_outputs
+
+_SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+
+
+def recipe_of_study(
+    request: Request, wanted: Format, trial: int | None, out: Path | None, *, force: bool
+) -> Recipe:
+    """Write a trial of a study as a recipe: the winner, or that of a number.
+
+    Raises:
+        InputError: there is no such trial.
+        UnsupportedError: the tool cannot do it, and why.
+    """
+    done = Finished(request)
+    chosen = done.trial(trial)
+    base, dataset = load_data(done.request)
+    return _write(chosen.candidate, base, dataset, None, done.study.seed_of(chosen), wanted, out, force=force)
+
+
+def recipe_of_candidate(
+    request: Request, candidate: Candidate, wanted: Format, out: Path | None, *, force: bool
+) -> Recipe:
+    """Write a configuration as a recipe, for the model and the data that a request names.
+
+    Raises:
+        InputError: there is no such model.
+        UnsupportedError: the tool, or the method, cannot do it, and why.
+    """
+    base, dataset = load_data(request)
+    return _write(candidate, base, dataset, request.task, request.seed, wanted, out, force=force)
+
+
+def candidates_in(source: str) -> list[Candidate]:
+    """Read the candidates of a file (- is stdin): one, a plan, or a line for each.
+
+    Raises:
+        InputError: it cannot be read, or holds none.
+    """
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        try:
+            whole: Any = json.loads(text)
+        except ValueError:
+            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"{source} must hold JSON, a configuration or a plan: {error}") from None
+    rows = whole.get("fits", [whole]) if isinstance(whole, dict) else whole
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{source} holds no configuration that fits.")
+    found = []
+    for row in rows:
+        fields = row.get("candidate", row) if isinstance(row, dict) else row
+        try:
+            found.append(Candidate.model_validate(fields))
+        except ValidationError as error:
+            raise InputError(f"{source}: {explain(error, 'Candidate')}.") from None
+    return found
+
+
+def _write(
+    candidate: Candidate,
+    base: BaseModel,
+    dataset: Dataset | None,
+    task: Task | None,
+    seed: int,
+    wanted: Format,
+    out: Path | None,
+    *,
+    force: bool,
+) -> Recipe:
+    from autopeft.export.recipes.writing import WRITERS
+
+    subject = subject_of(candidate, base, dataset, task, seed)
+    recipe = WRITERS[wanted](subject)
+    if out is not None:
+        with replacing(out, force=force) as folder:
+            for name, text in recipe.files.items():
+                write_atomically(folder / name, text)
+            if dataset is not None:
+                _write_rows(folder, dataset, subject)
+    return recipe
+
+
+def subject_of(
+    candidate: Candidate, base: BaseModel, dataset: Dataset | None, task: Task | None, seed: int
+) -> Subject:
+    """Say everything that autopeft decides of a configuration in words that peft knows.
+
+    Raises:
+        InputError: a knob, or a place, is not the method's or the model's.
+        UnsupportedError: the method does not work on this model or task.
+    """
+    from autopeft.methods.heads import default_task
+
+    find_method(candidate.method)
+    learnt = dataset.task if dataset else task or default_task(base.family, base.config.get("model_type", ""))
+    require_support(candidate, base, learnt)
+    outputs = dataset.outputs if dataset else head_outputs(learnt, 2)
+    full = complete(candidate)
+    fields, chosen = _adapter(full, base, learnt, outputs)
+    return Subject(
+        model=base.path or base.name,
+        name=base.name,
+        model_type=str(base.config.get("model_type", "")),
+        family=base.family,
+        task=learnt,
+        outputs=outputs,
+        labels=dataset.labels if dataset else (),
+        candidate=full,
+        adapter=fields,
+        chosen=chosen,
+        chat=_has_template(base),
+        scale=dataset.scale if dataset is not None and TASKS[learnt].outputs == "number" else Scale(),
+        rows=len(dataset.train) if dataset else 0,
+        seed=seed,
+    )
+
+
+def _adapter(
+    candidate: Candidate, base: BaseModel, task: Task, outputs: int
+) -> tuple[dict[str, JsonValue], tuple[str, ...]]:
+    """Return peft's configuration of a candidate without what is None, and which fields were chosen."""
+    from autopeft.methods.adapt import adds_adapter, configure_adapter
+    from autopeft.methods.backbone import build_shapes
+
+    if not adds_adapter(candidate.method) or find_method(candidate.method).exports != "peft":
+        return {}, ()
+    model = build_shapes(base, task, max(1, outputs), candidate.training)
+    config = configure_adapter(model, candidate, task)
+    fields, usual = _plain(config.to_dict()), _plain(type(config)().to_dict())
+    chosen = tuple(name for name, value in fields.items() if value != usual.get(name))
+    shown = ("peft_type", "task_type", *chosen)
+    kept = {name: value for name, value in fields.items() if name in shown or name in ("r", "lora_alpha")}
+    return kept, chosen
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, JsonValue]:
+    found = {name: _value(value) for name, value in fields.items() if value is not None}
+    ours = ("peft_version", "auto_mapping", "base_model_name_or_path", "inference_mode", "runtime_config")
+    return {name: value for name, value in found.items() if name not in ours}
+
+
+def _value(value: Any) -> JsonValue:
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, dict):
+        return {str(name): _value(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(each) for each in value]
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    raise UnsupportedError(
+        f"a recipe is made of numbers and words, but this configuration holds a {type(value).__name__}."
+    )
+
+
+def _has_template(base: BaseModel) -> bool:
+    """Say whether a model whose tokenizer is at hand renders turns by a template."""
+    if base.path is None or not Path(base.path).is_dir():
+        return False
+    from autopeft.workload.tokens import load_tokenizer
+
+    return bool(load_tokenizer(base).chat_template)
+
+
+def _write_rows(folder: Path, dataset: Dataset, subject: Subject) -> None:
+    """Write the study's own splits, so that a recipe's score can be held against its trial's."""
+    for split, name in _SPLITS.items():
+        rows: Iterable[Example] = getattr(dataset, split)
+        lines = [json.dumps(_row(row, dataset, subject), ensure_ascii=False) for row in rows]
+        write_atomically(folder / name, "".join(f"{line}\n" for line in lines))
+
+
+def _row(row: Example, dataset: Dataset, subject: Subject) -> dict[str, Any]:
+    if row.file:
+        raise UnsupportedError("rows of files (images, sounds) have no recipe yet: train them with autopeft.")
+    if dataset.task == "classification":
+        return {"text": row.text, "label": row.label}
+    if dataset.task == "regression":
+        return {"text": row.text, "number": row.number}
+    prompt = row.text if subject.chat or row.text.endswith(("\n", " ")) else f"{row.text}\n"
+    if dataset.task == "dpo":
+        return {"prompt": prompt, "chosen": row.completion, "rejected": row.rejected}
+    if subject.chat:
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": row.completion}]
+        return {"messages": turns}
+    return {"prompt": prompt, "completion": row.completion}

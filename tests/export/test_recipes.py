@@ -1,0 +1,147 @@
+"""Recipes say the same configuration in the words of other tools, or refuse with the reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from autopeft.errors import UnsupportedError
+from autopeft.export.recipes.subject import FORMATS, Recipe, Subject
+from autopeft.export.recipes.writing import WRITERS
+from autopeft.journey.reciting import _write_rows, candidates_in, subject_of
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.trainer import Trainer
+
+TRAINING = Training(
+    learning_rate=2e-3,
+    batch_size=4,
+    grad_accum=2,
+    epochs=3,
+    max_length=48,
+    precision="bf16",
+    warmup_share=0.1,
+)
+
+
+def subject(base, **fields) -> Subject:
+    asked = Candidate(**{"method": "lora", "rank": 8, "training": TRAINING} | fields)
+    return subject_of(asked, base, None, "sft", 7)
+
+
+@pytest.mark.parametrize("wanted", ["trl", "axolotl", "llama-factory"])
+def test_a_configuration_says_what_the_candidate_says(wanted: str, tiny_llama) -> None:
+    made = WRITERS[wanted](subject(tiny_llama))
+    fields = yaml.safe_load(next(iter(made.files.values())))
+    values = list(fields.values())
+    for value in (2e-3, 3, 48, 7, 8, 16, 0.1, True):
+        assert value in values, (value, fields)
+    targets = next(fields[name] for name in ("lora_target_modules", "lora_target") if name in fields)
+    assert targets in (["q_proj", "v_proj"], "q_proj,v_proj")
+    batch = {"per_device_train_batch_size": 4, "micro_batch_size": 4, "gradient_accumulation_steps": 2}
+    assert len({*batch.items()} & {(name, fields.get(name)) for name in batch}) == 2
+
+
+def test_chosen_layers_are_named_one_by_one(tiny_llama) -> None:
+    made = WRITERS["trl"](subject(tiny_llama, layers="last-quarter"))
+    fields = yaml.safe_load(made.files["sft.yaml"])
+    assert fields["lora_target_modules"] == ["3.self_attn.q_proj", "3.self_attn.v_proj"] or all(
+        ".3." in f".{name}." for name in fields["lora_target_modules"]
+    )
+
+
+def test_a_packed_base_is_packed_alike(tiny_llama) -> None:
+    asked = subject(tiny_llama, quantization="nf4-dq")
+    trl = yaml.safe_load(WRITERS["trl"](asked).files["sft.yaml"])
+    assert (trl["load_in_4bit"], trl["bnb_4bit_quant_type"], trl["use_bnb_nested_quant"]) == (
+        True,
+        "nf4",
+        True,
+    )
+    assert yaml.safe_load(WRITERS["axolotl"](asked).files["axolotl.yaml"])["adapter"] == "qlora"
+    assert "bnb_4bit_use_double_quant=True" in WRITERS["script"](asked).files["train.py"]
+    with pytest.raises(UnsupportedError, match="nf4-dq, not nf4"):
+        WRITERS["llama-factory"](subject(tiny_llama, quantization="nf4"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields", "reason"),
+    [
+        ("trl", {"method": "ia3", "rank": None}, "TRL does not know ia3"),
+        ("trl", {"method": "pissa"}, "TRL has no init_lora_weights='pissa'"),
+        ("llama-factory", {"method": "olora"}, "has no init_lora_weights='olora'"),
+        ("unsloth", {"method": "dora"}, "not DoRA"),
+        ("torchtune", {}, "this recipe knows Llama-3-8B"),
+        ("script", {"method": "bottleneck", "rank": None}, "bottleneck trains by code of autopeft"),
+        ("script", {"method": "eva"}, "eva starts from what the data say"),
+        ("axolotl", {"training": Training(optimizer="mezo", max_length=48)}, "no optimizer mezo"),
+        ("script", {"training": Training(optimizer="lion", max_length=48)}, "with AdamW, not with lion"),
+    ],
+)
+def test_what_a_tool_cannot_do_is_refused_with_the_reason(wanted, fields, reason, tiny_llama) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        WRITERS[wanted](subject(tiny_llama, **fields))
+
+
+@pytest.mark.parametrize("wanted", [each for each in FORMATS if each != "script"])
+def test_tools_that_train_writers_do_not_take_an_encoder(wanted, tiny_bert) -> None:
+    asked = subject_of(Candidate(method="lora", training=TRAINING), tiny_bert, None, "classification", 0)
+    with pytest.raises(UnsupportedError, match="take --format script"):
+        WRITERS[wanted](asked)
+
+
+def test_scripts_are_python_and_files_are_plain(tiny_llama) -> None:
+    for wanted in ("unsloth", "script"):
+        (text,) = WRITERS[wanted](subject(tiny_llama)).files.values()
+        compile(text, wanted, "exec")
+        assert "import autopeft" not in text
+    info = json.loads(WRITERS["llama-factory"](subject(tiny_llama)).files["dataset_info.json"])
+    assert info["train"]["file_name"] == "train.jsonl"
+
+
+def test_candidates_are_read_from_a_plan_a_line_or_lines(tmp_path: Path) -> None:
+    one, other = Candidate(method="lora"), Candidate(method="ia3")
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({"fits": [{"candidate": each.model_dump()} for each in (one, other)]}))
+    assert candidates_in(str(file)) == [one, other]
+    file.write_text(one.model_dump_json())
+    assert candidates_in(str(file)) == [one]
+    file.write_text("".join(f"{each.model_dump_json()}\n" for each in (one, other)))
+    assert candidates_in(str(file)) == [one, other]
+
+
+def ran(made: Recipe, folder: Path, dataset, asked: Subject) -> dict[str, float]:
+    """Run a script in a process that has no autopeft, and return what it scored."""
+    for name, text in made.files.items():
+        (folder / name).write_text(text)
+    _write_rows(folder, dataset, asked)
+    done = subprocess.run(
+        [sys.executable, "-I", "train.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["classification", "regression", "sft"])
+def test_the_script_reproduces_the_score_within_noise(
+    kind, encoder_with_weights, decoder_with_weights, sentiment, ratings, turns, tmp_path
+) -> None:
+    base, dataset = {
+        "classification": (encoder_with_weights, sentiment),
+        "regression": (encoder_with_weights, ratings),
+        "sft": (decoder_with_weights, turns),
+    }[kind]
+    training = Training(learning_rate=1e-2, batch_size=8, epochs=12, max_length=32)
+    candidate = Candidate(method="lora", rank=8, targets="all-linear", training=training)
+    run = Trainer(base, dataset, candidate, seed=0)
+    run.advance(10**9)
+    expected = run.evaluate("test").score
+    asked = subject_of(candidate, base, dataset, None, 0)
+    (found,) = ran(WRITERS["script"](asked), tmp_path, dataset, asked).values()
+    # Sixty rows, or twenty: one standard error of a share of a half is 0.065.
+    assert found == pytest.approx(expected, abs=0.13)

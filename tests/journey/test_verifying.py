@@ -1,0 +1,142 @@
+"""A bundle is verified against what it recorded: the same, different, or not to be told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from autopeft.export.bundle import Bundle
+from autopeft.export.writer import bundle_format, write_bundle
+from autopeft.journey.contest import evaluated
+from autopeft.journey.inputs import load_data
+from autopeft.journey.verifying import verify
+from autopeft.plan.budget import Budget
+from autopeft.request import Request
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.result import TrialResult
+from autopeft.train.trainer import Trainer
+
+TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=2, max_length=16)
+
+
+@pytest.fixture(scope="module")
+def request_(tmp_path_factory, sentiment, encoder_with_weights) -> Request:
+    """Rows on disk, as a user has them."""
+    file = tmp_path_factory.mktemp("rows") / "rows.csv"
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["text", "label"])
+        rows = [*sentiment.train, *sentiment.validation, *sentiment.test]
+        writer.writerows([f"{row.text} {at}", sentiment.labels[row.label]] for at, row in enumerate(rows))
+    return Request(model=str(encoder_with_weights.path), data=str(file))
+
+
+@pytest.fixture(scope="module")
+def bundle(request_, tmp_path_factory) -> Path:
+    base, dataset = load_data(request_)
+    asked = Candidate(method="lora", training=TRAINING)
+    run = Trainer(base, dataset, asked, seed=0)
+    measured = TrialResult(state="complete", reports=(run.advance(10**9),))
+    earned = evaluated(0, run.evaluate("test"), dataset)
+    place = tmp_path_factory.mktemp("bundles") / "bundle"
+    write_bundle(
+        Bundle(
+            path=str(place),
+            format=bundle_format("lora"),
+            model=base.name,
+            task=dataset.task,
+            head="AutoModelForSequenceClassification",
+            labels=dataset.labels,
+            candidate=asked,
+            budget=Budget(),
+            predicted=None,
+            measured=measured,
+            metric=dataset.metric,
+            test_score=earned.score,
+            low=earned.low,
+            high=earned.high,
+            data=dataset.name,
+            data_fingerprint=dataset.fingerprint,
+            seed=0,
+            study="study",
+            trial=0,
+            request=request_,
+            versions={},
+        ),
+        run,
+        evaluated=earned,
+    )
+    return place
+
+
+@pytest.fixture
+def copied(bundle, tmp_path) -> Path:
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+def test_a_bundle_as_it_was_exported_is_the_same(copied) -> None:
+    found = verify(copied, {})
+    assert (found.state, found.reason) == ("same", "")
+    assert found.score == pytest.approx(found.recorded, abs=1e-9)
+    assert found.logits <= 1e-5
+
+
+def test_a_file_that_was_changed_makes_it_differ(copied) -> None:
+    with (copied / "adapter_model.safetensors").open("r+b") as stream:
+        stream.truncate(100)
+    found = verify(copied, {})
+    assert (found.state, found.score) == ("differs", None)
+    assert "adapter_model.safetensors has another checksum" in found.reason
+
+
+@pytest.mark.slow
+def test_a_record_that_is_not_true_makes_it_differ(copied) -> None:
+    """Who changes the record and its checksum is found out by scoring."""
+    from autopeft.export.opening import checksums
+
+    file = copied / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"score": 0.123}))
+    manifest = Bundle.read(copied / "autopeft.json")
+    manifest.model_copy(update={"files": checksums(copied), "test_score": 0.123}).keep(
+        copied / "autopeft.json"
+    )
+    found = verify(copied, {})
+    assert found.state == "differs"
+    assert "must be within 0.001 of the recorded 0.1230" in found.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["data", "model"])
+def test_without_data_or_model_it_cannot_be_told(copied, tmp_path, request_, lost: str) -> None:
+    other = tmp_path / "rows.csv"
+    other.write_text("text,label\n" + "".join(f"good {at},positive\nbad {at},negative\n" for at in range(99)))
+    moved = {"data": str(other)} if lost == "data" else {"model": str(tmp_path / "gone")}
+    found = verify(copied, moved)
+    assert (found.state, found.score) == ("unknown", None)
+    assert (
+        "are not those that the bundle was scored on" if lost == "data" else "unknown model"
+    ) in found.reason
+
+
+@pytest.mark.slow
+def test_data_that_moved_are_named(copied, tmp_path, request_) -> None:
+    there = shutil.copy(request_.data, tmp_path / "elsewhere.csv")
+    assert verify(copied, {"data": str(there)}).state == "same"
+
+
+def test_the_command_s_exit_status_is_the_verdict(copied, tmp_path, capfd) -> None:
+    from autopeft.cli.app import main
+
+    os.truncate(copied / "tokenizer.json", 10)
+    for place, code in ((copied, 1), (tmp_path, 2)):
+        with pytest.raises(SystemExit) as left:
+            main(["verify", str(place), "--json"])
+        assert left.value.code == code
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["state"] == "differs"
+    assert "has none" in printed.err
