@@ -118,8 +118,7 @@ MACHINERY: dict[str, set[str]] = {
     "pipeline": {ANYTHING},
     # The lists, a search's display and shell completion.
     "cli": {
-        *("hardware.catalog", "workload.models", "space.reader", "space.counting", "methods.registry"),
-        "tracking.console",
+        *("workload.models", "space.counting", "methods.registry", "tracking.console"),
     },
     "__main__": {"cli.app"},
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -65,6 +66,46 @@ class Demand(Message):
     tariff: Tariff = Tariff()
     runs_per_week: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     utilisation: float = Field(default=0.8, gt=0, le=1)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        models: Sequence[str],
+        methods: Sequence[str] | None = None,
+        gpus: Sequence[str] | None = None,
+        tokens: int | None = None,
+        price: float | None = None,
+        provider: str | None = None,
+        grid_factor: float | None = None,
+        **rest: Any,
+    ) -> Self:
+        """Make a demand as people write it: ways by name, usual methods and devices, tokens for examples.
+
+        Args:
+            models: by name.   methods: such as "lora" and "dora+nf4"; None takes the usual ones.
+            gpus: by name; None takes usual ones.
+            tokens: instead of `examples`.
+            price, provider, grid_factor: see `Tariff`.
+            rest: other fields; None takes the default.
+
+        Raises:
+            InputError: a field is unknown, invalid or said twice.
+        """
+        fields = {name: value for name, value in rest.items() if value is not None}
+        if tokens is not None:
+            if "examples" in fields:
+                raise InputError(
+                    "--tokens and --examples both say how much is trained on; leave out one of them."
+                )
+            fields["examples"] = rows_of(tokens, fields.get("seq_len"))
+        return cls.build(
+            models=tuple(models),
+            ways=tuple(Way.read(name) for name in methods or USUAL_METHODS),
+            gpus=tuple(gpus or USUAL_DEVICES),
+            tariff={"price": price, "provider": provider, "grid_factor": grid_factor},
+            **fields,
+        )
 
     @model_validator(mode="after")
     def _countable(self) -> Self:
