@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from autopeft.cost.model import TracedCostModel
 from autopeft.journey import calibrating, explaining
 from autopeft.journey.answering import Answering
 from autopeft.journey.inputs import Inputs, load_inputs, target_profile
@@ -16,6 +16,7 @@ from autopeft.journey.posing import Poser
 from autopeft.request import Request
 
 if TYPE_CHECKING:
+    from autopeft.cost.model import TracedCostModel
     from autopeft.errors import AutopeftError
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.plan.answer import Answer, Explanation
@@ -46,11 +47,13 @@ class Consultant:
     """
 
     def __init__(self, workspace: str, measured: Callable[[Request], HardwareProfile]) -> None:
-        self.workspace = workspace
+        from autopeft.cost.model import TracedCostModel
+
         self._measured = measured
         corrections = calibrating.known(Path(workspace))
-        self._model = TracedCostModel(calibrations=corrections)
-        self._brief = TracedCostModel(brief=True, calibrations=corrections)
+        self._processes = contextlib.ExitStack()
+        self._model = self._processes.enter_context(TracedCostModel(calibrations=corrections))
+        self._brief = self._processes.enter_context(TracedCostModel(brief=True, calibrations=corrections))
         self._poser = Poser(Path(workspace), lambda: measured(Request(workspace=workspace)))
 
     def __enter__(self) -> Self:
@@ -65,8 +68,7 @@ class Consultant:
 
     def close(self) -> None:
         """End the tracing processes."""
-        self._model.close()
-        self._brief.close()
+        self._processes.close()
 
     def answer(self, question: Question, progress: Progress | None = None, *, batches: bool = True) -> Answer:
         """Answer one question; with `batches` also say which batch is the largest, and what would fit."""
