@@ -10,7 +10,8 @@
     ├── StorageError         a file or database cannot be written or read (disk full, permissions)
     ├── DoesNotFitError      nothing asked for fits the budget
     ├── TrialError           one trial failed (divergence, out of memory); the study goes on
-    └── ExportError          an adapter cannot be exported, or does not reproduce itself
+    ├── ExportError          an adapter cannot be exported, or does not reproduce itself
+    └── ServiceError         a service refuses a request, or cannot be reached
 
 A message states the law, the values and the way out, on one line:
 "`rank >= 1` must hold, but got rank=0."
@@ -76,6 +77,10 @@ class TrialError(AutopeftError):
 
 class ExportError(AutopeftError):
     """An adapter cannot be exported, or its copy does not reproduce it."""
+
+
+class ServiceError(AutopeftError):
+    """A service refuses a request (no token, a quota, too many at once), or cannot be reached."""
 
 
 def _shorten(names: list[str], most: int = 12) -> str:

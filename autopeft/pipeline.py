@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.journey.consulting import Consultant
+    from autopeft.journey.keeping import Kept
     from autopeft.journey.syncing import Synced
     from autopeft.methods.spec import MethodSpec
     from autopeft.plan.answer import Answer, Explanation
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from autopeft.plan.overview import ModelRow
     from autopeft.plan.plan import Plan, Verdict
     from autopeft.plan.question import Question
-    from autopeft.report.facts import StudyFacts
+    from autopeft.report.facts import DataFacts, StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
     from autopeft.space.candidate import Candidate
@@ -143,6 +144,7 @@ def known_profile(request: Request) -> HardwareProfile:
 def consult(workspace: str = ".autopeft") -> Consultant:
     """Return one who answers what needs no training, again and again; close it afterwards."""
     from autopeft.journey.consulting import Consultant
+    from autopeft.journey.keeping import Kept
 
     return Consultant(workspace, known_profile)
 
@@ -195,6 +197,15 @@ def described_rows(request: Request) -> dict[str, Any]:
     from autopeft.journey.posing import described_rows
 
     return described_rows(request)
+
+
+def inspect(request: Request) -> DataFacts:
+    """Read a request's data and say what is in it, without its rows."""
+    from autopeft.journey.conclusion import data_facts
+    from autopeft.workload.readers import read_dataset
+
+    dataset = read_dataset(str(request.data), task=request.task, columns=request.columns, seed=request.seed)
+    return data_facts(dataset)
 
 
 def plan(request: Request, progress: Progress | None = None) -> Plan:
@@ -251,6 +262,27 @@ def report(request: Request) -> StudyFacts:
     return write_conclusion(request, _tracking_uri_of_study(request))
 
 
+def studies(workspace: str = ".autopeft") -> tuple[Kept, ...]:
+    """List the studies of a workspace."""
+    from autopeft.journey.keeping import list_kept
+
+    return list_kept(workspace)
+
+
+def study(request: Request) -> Study:
+    """Return a study with its trials so far."""
+    from autopeft.journey.keeping import load
+
+    return load(request)
+
+
+def going_on(request: Request, spent: float) -> Request:
+    """Return a request that goes on where its study was cut off after so many seconds, or begins it."""
+    from autopeft.journey.keeping import going_on
+
+    return going_on(request, spent)
+
+
 def sync(request: Request) -> Synced:
     """Write to MLflow what it lacks of a study; a second time writes nothing."""
     from autopeft.journey.syncing import sync_study
@@ -292,9 +324,35 @@ def models() -> tuple[BaseModel, ...]:
     return list_models()
 
 
+def catalogued(name: str) -> str | None:
+    """Return the catalogue's own name of what is called so; None where it has nothing, or several."""
+    from autopeft.workload.catalogued import find_alike, find_exactly
+
+    found = find_exactly(name) or find_alike(name)
+    return None if found is None else found.name
+
+
+def unknown_model(name: str) -> AutopeftError:
+    """Return the error that says which models of the catalogue are called like that."""
+    from autopeft.errors import UnknownNameError
+    from autopeft.workload.catalogued import list_names
+
+    return UnknownNameError("model", name, list_names())
+
+
 def gpus(request: Request) -> tuple[HardwareProfile, ...]:
     """List the devices that can be planned for, those of the workspace among them."""
     return list_profiles(profile_folders(Path(request.workspace)))
+
+
+def gpu(name: str, workspace: str = ".autopeft") -> HardwareProfile:
+    """Return what is known of a device."""
+    return load_profile(name, profile_folders(Path(workspace)))
+
+
+def keep_profile(made: HardwareProfile, workspace: str = ".autopeft") -> None:
+    """Add a device to a workspace, or replace it."""
+    save_profile(made, Path(workspace) / "profiles" / f"{made.name}.yaml")
 
 
 def spaces() -> tuple[SpaceFacts, ...]:

@@ -46,10 +46,14 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("report", "export", "request", "pipeline"),
     ),
     "doctor": (),
+    "service": (
+        *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
+        *("report", "export", "request", "pipeline", "doctor", "journey"),
+    ),
     "adapters": ("methods",),
     "cli": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "tracking", "export", "request", "pipeline", "doctor"),
+        *("report", "tracking", "export", "request", "pipeline", "doctor", "service"),
     ),
     "__main__": ("cli",),
 }
@@ -84,6 +88,7 @@ MESSAGES = {
     "request",
     "doctor",
     "pipeline",
+    "service.settings",
 }
 
 ANYTHING = "*"
@@ -116,9 +121,13 @@ MACHINERY: dict[str, set[str]] = {
     # The journey is where machinery meets.
     "journey": {ANYTHING},
     "pipeline": {ANYTHING},
+    # Counted spaces are answers; what keeps a consultant names its type.
+    "service": {"space.counting", "journey.consulting"},
     # The lists, a search's display and shell completion.
     "cli": {
         *("workload.models", "space.counting", "methods.registry", "tracking.console"),
+        # What starts a service, and who may use it.
+        *("service.serving", "service.telemetry", "service.database", "service.tokens"),
     },
     "__main__": {"cli.app"},
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from autopeft.cost.money import Cost, Tariff
 from autopeft.cost.spread import MOST_DEVICES, Sharding, Spread
@@ -37,10 +37,18 @@ class Way(Message):
         return cls.build(name=name, method=method, quantization=quantization or "none")
 
 
+def _read_way(given: object) -> object:
+    return Way.read(given) if isinstance(given, str) else given
+
+
+NamedWay = Annotated[Way, BeforeValidator(_read_way, json_schema_input_type=str | Way)]
+
+
 class Demand(Message):
     """What shall be trained, and on what it may be.
 
     Attributes:
+        ways: how to train; each may be given by its name, such as "qlora".   gpus: devices by name.
         counts: numbers of devices that share one training; all that share use `sharding`.
         batch_size: rows that each device takes at once, fewer where they do not fit.
         loop: which training loop runs the step ("autopeft", "trainer", "trl", ...).
@@ -50,8 +58,8 @@ class Demand(Message):
     """
 
     models: tuple[str, ...] = Field(min_length=1)
-    ways: tuple[Way, ...] = Field(min_length=1)
-    gpus: tuple[str, ...] = Field(min_length=1)
+    ways: tuple[NamedWay, ...] = Field(default=tuple(map(Way.read, USUAL_METHODS)), min_length=1)
+    gpus: tuple[str, ...] = Field(default=USUAL_DEVICES, min_length=1)
     counts: tuple[int, ...] = Field(default=(1,), min_length=1)
     sharding: Sharding = "ddp"
     offload: bool = False
@@ -101,8 +109,8 @@ class Demand(Message):
             fields["examples"] = rows_of(tokens, fields.get("seq_len"))
         return cls.build(
             models=tuple(models),
-            ways=tuple(Way.read(name) for name in methods or USUAL_METHODS),
-            gpus=tuple(gpus or USUAL_DEVICES),
+            **({"ways": tuple(methods)} if methods else {}),
+            **({"gpus": tuple(gpus)} if gpus else {}),
             tariff={"price": price, "provider": provider, "grid_factor": grid_factor},
             **fields,
         )
