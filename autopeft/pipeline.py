@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.journey.consulting import Consultant
-    from autopeft.journey.keeping import Kept
     from autopeft.journey.syncing import Synced
     from autopeft.methods.spec import MethodSpec
     from autopeft.plan.answer import Answer, Explanation
@@ -144,7 +143,6 @@ def known_profile(request: Request) -> HardwareProfile:
 def consult(workspace: str = ".autopeft") -> Consultant:
     """Return one who answers what needs no training, again and again; close it afterwards."""
     from autopeft.journey.consulting import Consultant
-    from autopeft.journey.keeping import Kept
 
     return Consultant(workspace, known_profile)
 
@@ -260,27 +258,6 @@ def report(request: Request) -> StudyFacts:
     from autopeft.journey.concluding import write_conclusion
 
     return write_conclusion(request, _tracking_uri_of_study(request))
-
-
-def studies(workspace: str = ".autopeft") -> tuple[Kept, ...]:
-    """List the studies of a workspace."""
-    from autopeft.journey.keeping import list_kept
-
-    return list_kept(workspace)
-
-
-def study(request: Request) -> Study:
-    """Return a study with its trials so far."""
-    from autopeft.journey.keeping import load
-
-    return load(request)
-
-
-def going_on(request: Request, spent: float) -> Request:
-    """Return a request that goes on where its study was cut off after so many seconds, or begins it."""
-    from autopeft.journey.keeping import going_on
-
-    return going_on(request, spent)
 
 
 def sync(request: Request) -> Synced:

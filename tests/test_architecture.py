@@ -122,7 +122,7 @@ MACHINERY: dict[str, set[str]] = {
     "journey": {ANYTHING},
     "pipeline": {ANYTHING},
     # Counted spaces are answers; what keeps a consultant names its type.
-    "service": {"space.counting", "journey.consulting"},
+    "service": {"space.counting", "journey.consulting", "journey.keeping"},
     # The lists, a search's display and shell completion.
     "cli": {
         *("workload.models", "space.counting", "methods.registry", "tracking.console"),

@@ -13,7 +13,7 @@ from autopeft.cli.flags import takes_request
 if TYPE_CHECKING:
     from autopeft.request import Request
 
-_WHERE, _WHO, _HOW_MUCH = "Where it listens", "Who may", "How much"
+_WHERE, _WHERE_KEPT, _WHO, _HOW_MUCH = "Where it listens", "Where", "Who may", "How much"
 
 Host = Annotated[
     str,
@@ -51,9 +51,31 @@ Rate = Annotated[
         metavar="N", min=0, rich_help_panel=_HOW_MUCH, help="Requests a second of a user; 0: no limit."
     ),
 ]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        rich_help_panel=_WHERE_KEPT,
+        help="Database of jobs and tokens, which several services may share. Default: a file.",
+    ),
+]
+Slots = Annotated[
+    int,
+    typer.Option("--jobs", metavar="N", min=0, max=64, rich_help_panel=_HOW_MUCH, help="Jobs side by side."),
+]
+Quota = Annotated[
+    int, typer.Option(metavar="N", min=1, rich_help_panel=_HOW_MUCH, help="Jobs of a user that wait or run.")
+]
+Longest = Annotated[
+    str, typer.Option("--longest", metavar="TIME", rich_help_panel=_HOW_MUCH, help="Most time of a job.")
+]
+UploadSize = Annotated[
+    str, typer.Option("--upload", metavar="SIZE", rich_help_panel=_HOW_MUCH, help="Largest file of data.")
+]
 
 
-@takes_request("workspace")
+@takes_request("workspace", "address", "mlflow")
 def serve(
     request: Request,
     host: Host = "127.0.0.1",
@@ -65,6 +87,11 @@ def serve(
     hub: Hub = False,
     models: Models = None,
     rate: Rate = 50.0,
+    database: DatabaseUrl = None,
+    jobs: Slots = 1,
+    quota: Quota = 20,
+    longest: Longest = "24h",
+    upload: UploadSize = "256MiB",
 ) -> int:
     """Serve plans and searches to browsers and programs, until Ctrl-C.
 
@@ -92,6 +119,13 @@ def serve(
         hub=hub,
         models=tuple(models or ()),
         rate=rate,
+        database=database,
+        slots=jobs,
+        quota=quota,
+        longest_seconds=longest,
+        upload_bytes=upload,
+        address=request.address,
+        mlflow=request.mlflow,
     )
     log_to_stderr()
     run(settings, lambda url: print(f"autopeft serves {url} (Ctrl-C ends it)", file=sys.stdout, flush=True))

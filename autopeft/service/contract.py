@@ -121,6 +121,8 @@ def _complete(operation: dict[str, Any], method: str, path: str, schemas: dict[s
     statuses += [413, 415] if "requestBody" in operation else []
     statuses += [503]
     statuses += operation.pop("x-problems", [])
+    for status, words in operation.pop("x-also", {}).items():
+        responses[status] = {**next(iter(responses.values())), "description": words}
     for status in sorted(set(statuses)):
         responses.setdefault(str(status), _problem(status))
     if method == "get" and operation.get("tags") == ["catalogue"] and not path.endswith("/doctor"):

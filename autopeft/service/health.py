@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from autopeft.errors import AutopeftError
 from autopeft.message import Message
 from autopeft.service.access import Admin, Reader, office_of
+from autopeft.service.jobs import STATES
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
 
@@ -58,7 +59,11 @@ def readyz(request: Request) -> Response:
 def metrics(request: Request, who: Reader) -> Response:
     """Return the measurements in Prometheus' text format."""
     del who
-    return Response(office_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    office = office_of(request)
+    counts = office.jobs.counts()
+    for state in STATES:
+        office.metrics.jobs.labels(state).set(counts.get(state, 0))
+    return Response(office.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/api/v1/audit", response_model=list[Line])

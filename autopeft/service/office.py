@@ -9,8 +9,10 @@ from typing import Self
 from autopeft.files import make_folder
 from autopeft.service.database import Database
 from autopeft.service.desk import Desk
+from autopeft.service.jobs import Jobs
 from autopeft.service.limits import Buckets
 from autopeft.service.names import Names
+from autopeft.service.runner import Runner
 from autopeft.service.settings import Settings
 from autopeft.service.telemetry import Metrics
 from autopeft.service.tokens import Caller, Tokens
@@ -39,10 +41,13 @@ class Office:
         self.rate = Buckets(settings.rate, settings.burst)
         self.failures = Buckets(_FAILURES_A_SECOND, _FAILURES)
         self.desk = Desk(str(settings.workspace), self.metrics)
+        self.jobs = Jobs(self.database, quota=settings.quota, lease_seconds=settings.lease_seconds)
+        self.runner = Runner(self.jobs, self.uploads, settings, self.metrics)
         self.ready = True
 
     def __enter__(self) -> Self:
-        """Return the office."""
+        """Begin to take jobs, and return the office."""
+        self.runner.start()
         return self
 
     def __exit__(
@@ -50,6 +55,7 @@ class Office:
     ) -> None:
         """Close everything."""
         self.ready = False
+        self.runner.close()
         self.desk.close()
         self.database.close()
 

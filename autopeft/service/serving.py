@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -53,7 +54,20 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         )
         announce(settings.url)
         with listening:
-            uvicorn.Server(config).run(sockets=[listening])
+            _Server(config, office).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Tells those who follow a job, at the first signal to stop, that there is no more to come."""
+
+    def __init__(self, config: uvicorn.Config, office: Office) -> None:
+        super().__init__(config)
+        self._office = office
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take note of a signal."""
+        self._office.ready = False
+        super().handle_exit(sig, frame)
 
 
 def _listen(settings: Settings) -> socket.socket:

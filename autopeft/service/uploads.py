@@ -105,7 +105,7 @@ class Uploads:
             DataError: it cannot be learnt from.
         """
         try:
-            facts = _read(file, fields)
+            facts = _read(file, fields).model_copy(update={"source": file.name})
             with file.open("rb") as stream:
                 number = hashlib.file_digest(stream, "sha256").hexdigest()[:24]
             upload = Upload(id=number, name=file.name, bytes=file.stat().st_size, facts=facts)
