@@ -10,8 +10,9 @@
     ├── StorageError         a file or database cannot be written or read (disk full, permissions)
     ├── DoesNotFitError      nothing asked for fits the budget
     ├── TrialError           one trial failed (divergence, out of memory); the study goes on
-    └── ExportError          an adapter cannot be exported, or does not reproduce itself
-        └── BundleError          a bundle is not as it was exported
+    ├── ExportError          an adapter cannot be exported, or does not reproduce itself
+    │   └── BundleError          a bundle is not as it was exported
+    └── ServiceError         a service refuses a request, or cannot be reached
 
 A message states the law, the values and the way out, on one line:
 "`rank >= 1` must hold, but got rank=0."
@@ -81,6 +82,10 @@ class ExportError(AutopeftError):
 
 class BundleError(ExportError):
     """A bundle is not as it was exported: files are missing, changed or cut short."""
+
+
+class ServiceError(AutopeftError):
+    """A service refuses a request (no token, a quota, too many at once), or cannot be reached."""
 
 
 def _shorten(names: list[str], most: int = 12) -> str:

@@ -6,9 +6,7 @@ and add nothing.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.errors import InputError
 from autopeft.files import THIS_MACHINE
 from autopeft.handover import EXPERIMENT, export, tracking_uri, tracking_uri_of
-from autopeft.hardware.catalog import load_profile, profile_folders, save_profile
+from autopeft.hardware.catalog import list_profiles, load_profile, profile_folders, save_profile
 from autopeft.request import Request
 
 # A stage's machinery is imported by its function, so that an estimate does not wait for the search's.
@@ -24,28 +22,24 @@ if TYPE_CHECKING:
     from autopeft.cost.correction import Calibration
     from autopeft.errors import AutopeftError
     from autopeft.hardware.profile import HardwareProfile
-    from autopeft.journey.answering import Answering
-    from autopeft.journey.inputs import Inputs
+    from autopeft.journey.consulting import Consultant
     from autopeft.journey.syncing import Synced
     from autopeft.methods.spec import MethodSpec
     from autopeft.plan.answer import Answer, Explanation
     from autopeft.plan.capacity import Capacity, Demand
     from autopeft.plan.overview import ModelRow
     from autopeft.plan.plan import Plan, Verdict
-    from autopeft.plan.planner import Planner
     from autopeft.plan.question import Question
-    from autopeft.report.facts import StudyFacts
+    from autopeft.report.facts import DataFacts, StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
     from autopeft.space.candidate import Candidate
+    from autopeft.space.counting import SpaceFacts
     from autopeft.tracking.mlflow import MlflowObserver
+    from autopeft.workload.base_model import BaseModel
 
 Progress = Callable[[str, int, int], None]
 """Told of a stage's progress: what is done, how many are done, how many there are."""
-
-PLANNED = 4000
-MISSES = 3
-"""Near misses for which a plan finds out what would make them fit."""
 
 
 def run(request: Request, observers: Sequence[Observer] = (), progress: Progress | None = None) -> StudyFacts:
@@ -145,14 +139,17 @@ def known_profile(request: Request) -> HardwareProfile:
     return profile(request)
 
 
+def consult(workspace: str = ".autopeft") -> Consultant:
+    """Return one who answers what needs no training, again and again; close it afterwards."""
+    from autopeft.journey.consulting import Consultant
+
+    return Consultant(workspace, known_profile)
+
+
 def estimate(request: Request, candidate: Candidate) -> Verdict:
     """Predict what one configuration takes, and whether it fits."""
-    from autopeft.methods.registry import find_method, require_support
-
-    find_method(candidate.method)
-    with _planning(request) as (planner, inputs):
-        require_support(candidate, inputs.base, inputs.workload.task)
-        return planner.judge(candidate)
+    with consult(request.workspace) as consultant:
+        return consultant.judge(request, candidate)
 
 
 def answer(
@@ -163,10 +160,8 @@ def answer(
     batches: bool = True,
 ) -> Answer:
     """Answer one question; with `batches` also say which batch is the largest and what would make it fit."""
-    from autopeft.journey import explaining
-
-    with _answering(workspace, batches=batches, progress=progress) as answering:
-        return explaining.answer(question, answering)
+    with consult(workspace) as consultant:
+        return consultant.answer(question, progress, batches=batches)
 
 
 def answer_many(
@@ -177,8 +172,8 @@ def answer_many(
     on_done: Callable[[int], None] | None = None,
 ) -> Iterator[Answer]:
     """Answer questions in their order, as soon as they are ready; a row that is an error is answered so."""
-    with _answering(workspace, batches=batches) as answering:
-        yield from answering.stream(rows, on_done)
+    with consult(workspace) as consultant:
+        yield from consultant.answer_many(rows, batches=batches, on_done=on_done)
 
 
 def explain(
@@ -190,10 +185,8 @@ def explain(
     on_answer: Callable[[Answer], None] | None = None,
 ) -> Explanation:
     """Answer one question, tell `on_answer`, and say what each switch of it would save or cost."""
-    from autopeft.journey.explaining import explain
-
-    with _answering(workspace, batches=batches, progress=progress) as answering:
-        return explain(question, answering, on_answer)
+    with consult(workspace) as consultant:
+        return consultant.explain(question, progress, batches=batches, on_answer=on_answer)
 
 
 def described_rows(request: Request) -> dict[str, Any]:
@@ -203,36 +196,33 @@ def described_rows(request: Request) -> dict[str, Any]:
     return described_rows(request)
 
 
+def inspect(request: Request) -> DataFacts:
+    """Read a request's data and say what is in it, without its rows."""
+    from autopeft.journey.conclusion import data_facts
+    from autopeft.workload.readers import read_dataset
+
+    dataset = read_dataset(str(request.data), task=request.task, columns=request.columns, seed=request.seed)
+    return data_facts(dataset)
+
+
 def plan(request: Request, progress: Progress | None = None) -> Plan:
     """Hold every configuration of the space against the budget."""
-    from autopeft.journey.planning import plan_space
-
-    with _planning(request, brief=True) as (planner, inputs):
-        return plan_space(planner, inputs, PLANNED, progress or _ignore, misses=MISSES)
+    with consult(request.workspace) as consultant:
+        return consultant.plan(request, progress)
 
 
 def overview(
     request: Request, progress: Progress | None = None, *, all_models: bool = False
 ) -> tuple[ModelRow, ...]:
     """Say of usual models, or all of the catalogue, how they train within the budget, and how far."""
-    from autopeft.cost.model import TracedCostModel
-    from autopeft.journey.overviewing import judge_catalogue
-    from autopeft.journey.spending import require_one_device, require_rows
-
-    require_one_device(request)
-    require_rows(request)
-    with TracedCostModel(brief=True, calibrations=_calibrations(request)) as cost_model:
-        return judge_catalogue(
-            request, _target(request), cost_model, progress or _ignore, all_models=all_models
-        )
+    with consult(request.workspace) as consultant:
+        return consultant.overview(request, progress, all_models=all_models)
 
 
 def capacity(demand: Demand, progress: Progress | None = None, *, workspace: str = ".autopeft") -> Capacity:
     """Say which devices train the demanded models in which ways, how fast and at what cost."""
-    from autopeft.journey.provisioning import provision
-
-    with _answering(workspace, batches=True) as answering:
-        return provision(demand, answering, progress or _ignore)
+    with consult(workspace) as consultant:
+        return consultant.capacity(demand, progress)
 
 
 def capacity_page(made: Capacity, path: Path) -> Path:
@@ -296,6 +286,60 @@ def method(name: str) -> MethodSpec:
     return find_method(name)
 
 
+def models() -> tuple[BaseModel, ...]:
+    """List the base models known by name."""
+    from autopeft.workload.models import list_models
+
+    return list_models()
+
+
+def catalogued(name: str) -> str | None:
+    """Return the catalogue's own name of what is called so; None where it has nothing, or several."""
+    from autopeft.workload.catalogued import find_alike, find_exactly
+
+    found = find_exactly(name) or find_alike(name)
+    return None if found is None else found.name
+
+
+def unknown_model(name: str) -> AutopeftError:
+    """Return the error that says which models of the catalogue are called like that."""
+    from autopeft.errors import UnknownNameError
+    from autopeft.workload.catalogued import list_names
+
+    return UnknownNameError("model", name, list_names())
+
+
+def gpus(request: Request) -> tuple[HardwareProfile, ...]:
+    """List the devices that can be planned for, those of the workspace among them."""
+    return list_profiles(profile_folders(Path(request.workspace)))
+
+
+def gpu(name: str, workspace: str = ".autopeft") -> HardwareProfile:
+    """Return what is known of a device."""
+    return load_profile(name, profile_folders(Path(workspace)))
+
+
+def keep_profile(made: HardwareProfile, workspace: str = ".autopeft") -> None:
+    """Add a device to a workspace, or replace it."""
+    save_profile(made, Path(workspace) / "profiles" / f"{made.name}.yaml")
+
+
+def spaces() -> tuple[SpaceFacts, ...]:
+    """List the search spaces, counted."""
+    from autopeft.space.counting import count
+    from autopeft.space.reader import list_spaces
+
+    return tuple(count(space) for space in list_spaces())
+
+
+def space(name: str) -> SpaceFacts:
+    """Return what is known of a search space, by name or file."""
+    from autopeft.space.counting import count
+    from autopeft.space.reader import load_space
+
+    return count(load_space(name))
+
+
 def _tracker(request: Request) -> MlflowObserver:
     from autopeft.tracking.mlflow import MlflowObserver
 
@@ -317,57 +361,10 @@ def _search(request: Request, observers: Sequence[Observer], told: Progress, *, 
         return run_search(request, known_profile, cost_model, observers, told, concludes=concludes)
 
 
-@contextlib.contextmanager
-def _planning(request: Request, *, brief: bool = False) -> Iterator[tuple[Planner, Inputs]]:
-    """Load what a request names and hold its configurations against its device and budget."""
-    from autopeft.cost.model import TracedCostModel
-    from autopeft.journey.inputs import load_inputs
-    from autopeft.journey.spending import SpreadCostModel, require_rows, spread_of, usd_per_hour
-    from autopeft.plan.planner import Planner
-
-    require_rows(request)
-    spread = spread_of(request)
-    target = _target(request)
-    inputs = load_inputs(request, target)
-    with TracedCostModel(brief=brief, calibrations=_calibrations(request)) as cost_model:
-        planner = Planner(
-            base=inputs.base,
-            workload=inputs.workload,
-            profile=target,
-            budget=request.budget,
-            cost_model=cost_model if spread.alone else SpreadCostModel(cost_model, spread),
-            usd_per_hour=usd_per_hour(request, target),
-        )
-        yield planner, inputs
-
-
-@contextlib.contextmanager
-def _answering(workspace: str, *, batches: bool, progress: Progress | None = None) -> Iterator[Answering]:
-    from autopeft.cost.model import TracedCostModel
-    from autopeft.journey import calibrating
-    from autopeft.journey.answering import Answering
-    from autopeft.journey.posing import Poser
-
-    with TracedCostModel(calibrations=calibrating.known(Path(workspace))) as cost_model:
-        poser = Poser(Path(workspace), lambda: known_profile(Request(workspace=workspace)))
-        yield Answering(poser=poser, cost_model=cost_model, batches=batches, progress=progress or _ignore)
-
-
 def _calibrations(request: Request) -> dict[str, Calibration]:
     from autopeft.journey import calibrating
 
     return calibrating.known(Path(request.workspace))
-
-
-def _target(request: Request) -> HardwareProfile:
-    """Return the device to plan for: the one named, this machine's, or any GPU of the memory given."""
-    from autopeft.journey.inputs import target_profile
-
-    trains_here = request.data is not None or request.demo is not None
-    elsewhere = request.gpu is not None or (
-        request.budget.gpu_mem is not None and not trains_here and shutil.which("nvidia-smi") is None
-    )
-    return target_profile(request, None if elsewhere else known_profile(request))
 
 
 def _ignore(stage: str, done: int, total: int) -> None:

@@ -30,7 +30,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "plan": ("hardware", "workload", "space", "cost"),
     "search": ("hardware", "workload", "space", "train", "cost", "plan"),
     "report": ("hardware", "workload", "space", "train", "cost", "plan", "search"),
-    "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report"),
+    "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report", "export"),
     "export": ("hardware", "workload", "space", "methods", "train", "cost", "plan", "search", "request"),
     "request": ("workload", "cost", "plan"),
     "journey": (
@@ -50,10 +50,14 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("report", "export", "request", "handover", "pipeline"),
     ),
     "doctor": (),
+    "service": (
+        *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
+        *("report", "export", "request", "pipeline", "doctor", "journey"),
+    ),
     "adapters": ("methods",),
     "cli": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "tracking", "export", "request", "handover", "pipeline", "doctor"),
+        *("report", "tracking", "export", "request", "handover", "pipeline", "doctor", "service"),
     ),
     "__main__": ("cli",),
 }
@@ -90,6 +94,7 @@ MESSAGES = {
     "doctor",
     "handover",
     "pipeline",
+    "service.settings",
 }
 
 ANYTHING = "*"
@@ -121,16 +126,21 @@ MACHINERY: dict[str, set[str]] = {
         *("methods.registry", "methods.quantization.loading", "methods.starts"),
         *("train.stock", "train.trainer"),
     },
+    # A bundle is logged as a model by the code that loads it.
+    "tracking": {"export.served_model", "export.opening"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.
     "journey": {ANYTHING},
     "handover": {ANYTHING},
     "pipeline": {ANYTHING},
+    # Counted spaces are answers; what keeps a consultant names its type.
+    "service": {"space.counting", "journey.consulting", "journey.keeping"},
     # The lists, a search's display and shell completion.
     "cli": {
-        *("hardware.catalog", "workload.models", "space.reader", "space.counting", "methods.registry"),
-        "tracking.console",
+        *("workload.models", "space.counting", "methods.registry", "tracking.console"),
+        # What starts a service, and who may use it.
+        *("service.serving", "service.telemetry", "service.database", "service.tokens"),
     },
     "__main__": {"cli.app"},
 }

@@ -28,8 +28,10 @@ from autopeft.cli import (
     report,
     run,
     search,
+    serve,
     spaces,
     sync,
+    token,
     ui,
     verify,
 )
@@ -46,6 +48,7 @@ app = typer.Typer(
 )
 
 _JOURNEY, _STAGES, _LISTS, _CARE = "The whole journey", "Each stage alone", "What there is", "Care"
+_SERVICE = "For a team"
 _COMMANDS = {
     _JOURNEY: (run.run,),
     _STAGES: (
@@ -61,6 +64,7 @@ _COMMANDS = {
         report.report,
     ),
     _LISTS: (lists.models, methods.methods, lists.gpus, spaces.spaces),
+    _SERVICE: (serve.serve, token.token),
     _CARE: (doctor.doctor, sync.sync, ui.ui),
 }
 for _panel, _commands in _COMMANDS.items():

@@ -164,40 +164,26 @@ def _demand(
     tokens: str | None,
     gpu: str | None,
     gpus: str | None,
-    utilisation: float | None,
     **rest: object,
 ) -> Demand:
-    from autopeft.plan.capacity import USUAL_DEVICES, USUAL_METHODS, Demand, Way
+    from autopeft.plan.capacity import Demand
 
-    fields: dict[str, object] = {
-        "batch_size": request.batch_size,
-        "epochs": request.epochs,
-        "examples": request.examples,
-        "sharding": request.sharding,
-        "utilisation": utilisation,
-        "seq_len": request.seq_len,
-        **rest,
-    }
-    if tokens is not None:
-        from autopeft.plan.capacity import rows_of
-
-        if request.examples is not None:
-            raise InputError(
-                "--tokens and --examples both say how much is trained on; leave out one of them."
-            )
-        fields["examples"] = rows_of(parse_count(tokens), request.seq_len)
-    return Demand.build(
+    return Demand.of(
         models=_parts(models, "MODELS"),
-        ways=tuple(Way.read(name) for name in (_parts(methods, "--methods") if methods else USUAL_METHODS)),
-        gpus=_parts(gpu, "--gpu") if gpu else USUAL_DEVICES,
-        counts=tuple(parse_count(part) for part in _parts(gpus, "--gpus")) if gpus else (1,),
+        methods=_parts(methods, "--methods") if methods else None,
+        gpus=_parts(gpu, "--gpu") if gpu else None,
+        counts=tuple(parse_count(part) for part in _parts(gpus, "--gpus")) if gpus else None,
+        tokens=None if tokens is None else parse_count(tokens),
+        batch_size=request.batch_size,
+        epochs=request.epochs,
+        examples=request.examples,
+        sharding=request.sharding,
         offload=request.offload,
-        tariff={
-            "price": request.price,
-            "provider": request.provider,
-            "grid_factor": request.grid_factor,
-        },
-        **{name: value for name, value in fields.items() if value is not None},
+        seq_len=request.seq_len,
+        price=request.price,
+        provider=request.provider,
+        grid_factor=request.grid_factor,
+        **rest,
     )
 
 

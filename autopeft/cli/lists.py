@@ -13,21 +13,18 @@ if TYPE_CHECKING:
 
 def models(as_json: Json = False) -> int:
     """List the base models known by name."""
+    from autopeft import pipeline
     from autopeft.cli import screen, tables
-    from autopeft.workload.models import list_models
 
-    screen.show(list_models(), tables.models, as_json=as_json)
+    screen.show(pipeline.models(), tables.models, as_json=as_json)
     return Exit.DONE
 
 
 @takes_request("workspace")
 def gpus(request: Request, as_json: Json = False) -> int:
     """List the devices that can be planned for."""
-    from pathlib import Path
-
+    from autopeft import pipeline
     from autopeft.cli import screen, tables
-    from autopeft.hardware.catalog import list_profiles, profile_folders
 
-    known = list_profiles(profile_folders(Path(request.workspace)))
-    screen.show(known, tables.devices, as_json=as_json)
+    screen.show(pipeline.gpus(request), tables.devices, as_json=as_json)
     return Exit.DONE

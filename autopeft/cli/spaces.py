@@ -27,14 +27,13 @@ Name = Annotated[
 
 def spaces(name: Name = None, as_json: Json = False) -> int:
     """List the search spaces, or tell all about one."""
+    from autopeft import pipeline
     from autopeft.cli import screen
-    from autopeft.space.counting import count
-    from autopeft.space.reader import list_spaces, load_space
 
     if name is not None:
-        screen.show(count(load_space(name)), about, as_json=as_json)
+        screen.show(pipeline.space(name), about, as_json=as_json)
     else:
-        screen.show([count(space) for space in list_spaces()], listed, as_json=as_json)
+        screen.show(pipeline.spaces(), listed, as_json=as_json)
     return Exit.DONE
 
 

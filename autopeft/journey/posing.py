@@ -35,6 +35,7 @@ ASSUMED_LENGTH = 512
 ASSUMED_WITH_IMAGE = 2048
 _NO_LIMIT = 2**50
 _LONGEST_ROW = 2**20
+_MOST_KNOWN = 1000
 T = TypeVar("T")
 
 
@@ -172,6 +173,8 @@ def loop_of(question: Question) -> Loop:
 def _once(known: dict[str, T | AutopeftError], name: str, find: Callable[[str], T]) -> T:
     """Look something up once; what failed fails again without another try."""
     if name not in known:
+        if len(known) >= _MOST_KNOWN:  # what is asked for years must not fill the memory
+            known.clear()
         try:
             known[name] = find(name)
         except AutopeftError as error:

@@ -9,10 +9,10 @@ from pydantic import BeforeValidator, Field
 from autopeft.message import Message
 from autopeft.units import parse_bytes, parse_seconds, parse_share, parse_usd
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
-Usd = Annotated[float, BeforeValidator(parse_usd)]
-Share = Annotated[float, BeforeValidator(parse_share)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=str | float)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=str | float)]
+Usd = Annotated[float, BeforeValidator(parse_usd, json_schema_input_type=str | float)]
+Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=str | float)]
 
 Preference = Literal["quality", "small", "fast"]
 """Which of several equally good configurations to take."""

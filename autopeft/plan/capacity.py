@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from autopeft.cost.money import Cost, Tariff
 from autopeft.cost.spread import MOST_DEVICES, Sharding, Spread
@@ -36,10 +37,18 @@ class Way(Message):
         return cls.build(name=name, method=method, quantization=quantization or "none")
 
 
+def _read_way(given: object) -> object:
+    return Way.read(given) if isinstance(given, str) else given
+
+
+NamedWay = Annotated[Way, BeforeValidator(_read_way, json_schema_input_type=str | Way)]
+
+
 class Demand(Message):
     """What shall be trained, and on what it may be.
 
     Attributes:
+        ways: how to train; each may be given by its name, such as "qlora".   gpus: devices by name.
         counts: numbers of devices that share one training; all that share use `sharding`.
         batch_size: rows that each device takes at once, fewer where they do not fit.
         loop: which training loop runs the step ("autopeft", "trainer", "trl", ...).
@@ -49,8 +58,8 @@ class Demand(Message):
     """
 
     models: tuple[str, ...] = Field(min_length=1)
-    ways: tuple[Way, ...] = Field(min_length=1)
-    gpus: tuple[str, ...] = Field(min_length=1)
+    ways: tuple[NamedWay, ...] = Field(default=tuple(map(Way.read, USUAL_METHODS)), min_length=1)
+    gpus: tuple[str, ...] = Field(default=USUAL_DEVICES, min_length=1)
     counts: tuple[int, ...] = Field(default=(1,), min_length=1)
     sharding: Sharding = "ddp"
     offload: bool = False
@@ -65,6 +74,46 @@ class Demand(Message):
     tariff: Tariff = Tariff()
     runs_per_week: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     utilisation: float = Field(default=0.8, gt=0, le=1)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        models: Sequence[str],
+        methods: Sequence[str] | None = None,
+        gpus: Sequence[str] | None = None,
+        tokens: int | None = None,
+        price: float | None = None,
+        provider: str | None = None,
+        grid_factor: float | None = None,
+        **rest: Any,
+    ) -> Self:
+        """Make a demand as people write it: ways by name, usual methods and devices, tokens for examples.
+
+        Args:
+            models: by name.   methods: such as "lora" and "dora+nf4"; None takes the usual ones.
+            gpus: by name; None takes usual ones.
+            tokens: instead of `examples`.
+            price, provider, grid_factor: see `Tariff`.
+            rest: other fields; None takes the default.
+
+        Raises:
+            InputError: a field is unknown, invalid or said twice.
+        """
+        fields = {name: value for name, value in rest.items() if value is not None}
+        if tokens is not None:
+            if "examples" in fields:
+                raise InputError(
+                    "--tokens and --examples both say how much is trained on; leave out one of them."
+                )
+            fields["examples"] = rows_of(tokens, fields.get("seq_len"))
+        return cls.build(
+            models=tuple(models),
+            **({"ways": tuple(methods)} if methods else {}),
+            **({"gpus": tuple(gpus)} if gpus else {}),
+            tariff={"price": price, "provider": provider, "grid_factor": grid_factor},
+            **fields,
+        )
 
     @model_validator(mode="after")
     def _countable(self) -> Self:

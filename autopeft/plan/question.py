@@ -109,6 +109,10 @@ def _one_of(field: str, known: Iterable[str]) -> Callable[[object], str]:
     return read
 
 
+def _word(field: str, known: Any) -> BeforeValidator:
+    return BeforeValidator(_one_of(field, get_args(known)), json_schema_input_type=str)
+
+
 def _read_targets(given: object) -> str | tuple[str, ...]:
     if isinstance(given, str):
         parts = [_role(part) for part in _text(given).split(",") if part.strip()]
@@ -225,7 +229,7 @@ def _read_number(given: object) -> float:
     return float(given)
 
 
-Positive = Annotated[float, BeforeValidator(_read_number), Field(gt=0)]
+Positive = Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float), Field(gt=0)]
 Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, BeforeValidator(_spelled)]
 
@@ -270,35 +274,51 @@ class Question(Message):
     model: Text
     method: Name = "lora"
     rank: int | None = Field(default=None, ge=1, le=2**16)
-    targets: Annotated[str | tuple[str, ...], BeforeValidator(_read_targets)] | None = None
-    layers: Annotated[str | tuple[int, ...], BeforeValidator(_read_layers)] = "all"
+    targets: (
+        Annotated[
+            str | tuple[str, ...], BeforeValidator(_read_targets, json_schema_input_type=str | list[str])
+        ]
+        | None
+    ) = None
+    layers: Annotated[
+        str | tuple[int, ...], BeforeValidator(_read_layers, json_schema_input_type=str | int | list[int])
+    ] = "all"
     quantization: Name = "none"
     batch_size: int = Field(default=1, ge=1, le=2**20)
     seq_len: int | None = Field(default=None, ge=1, le=2**24)
     grad_accum: int = Field(default=1, ge=1, le=2**20)
     gradient_checkpointing: bool = False
     optimizer: Name | None = None
-    precision: Annotated[Precision, BeforeValidator(_one_of("precision", get_args(Precision)))] | None = None
-    attention: Annotated[Attention, BeforeValidator(_one_of("attention", get_args(Attention)))] = "sdpa"
-    loss: Annotated[Loss, BeforeValidator(_one_of("loss", get_args(Loss)))] | None = None
+    precision: Annotated[Precision, _word("precision", Precision)] | None = None
+    attention: Annotated[Attention, _word("attention", Attention)] = "sdpa"
+    loss: Annotated[Loss, _word("loss", Loss)] | None = None
     loop: Name = "autopeft"
     packing: bool = False
     gpu: Text | None = None
-    gpu_mem: Annotated[int, BeforeValidator(_read_memory)] | None = None
+    gpu_mem: (
+        Annotated[int, BeforeValidator(_read_memory, json_schema_input_type=str | int | float)] | None
+    ) = None
     knobs: dict[str, JsonValue] = {}
     details: dict[str, Scalar] = {}
-    lengths: Annotated[Lengths, BeforeValidator(_read_lengths)] | None = None
+    lengths: (
+        Annotated[
+            Lengths, BeforeValidator(_read_lengths, json_schema_input_type=list[int] | dict[str, JsonValue])
+        ]
+        | None
+    ) = None
     padding: bool | None = None
     versions: dict[str, str] | None = None
-    task: Annotated[Task, BeforeValidator(_one_of("task", get_args(Task)))] | None = None
+    task: Annotated[Task, _word("task", Task)] | None = None
     examples: int | None = Field(default=None, ge=1, le=2**40)
     epochs: Positive | None = None
     gpus: int = Field(default=1, ge=1, le=MOST_DEVICES)
-    sharding: Annotated[Sharding, BeforeValidator(_one_of("sharding", get_args(Sharding)))] | None = None
+    sharding: Annotated[Sharding, _word("sharding", Sharding)] | None = None
     offload: bool = False
     price: Positive | None = None
     provider: Name | None = None
-    grid_factor: Annotated[float, BeforeValidator(_read_number)] | None = Field(default=None, ge=0)
+    grid_factor: Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float)] | None = Field(
+        default=None, ge=0
+    )
 
     @classmethod
     def build(cls, **fields: Any) -> Self:

@@ -79,7 +79,7 @@ def _fall_with(own: Sequence[psutil.Process], over: threading.Event) -> None:
     while not over.wait(LOOK_SECONDS):
         if not all(_lives(one) for one in own):
             if not over.wait(NOTICED_SECONDS):
-                print(f"autopeft: {RAY_DIED}", file=sys.stderr, flush=True)  # noqa: T201 (nobody else can)
+                os.write(2, f"autopeft: {RAY_DIED}\n".encode())
                 os._exit(2)
             return
 

@@ -22,7 +22,7 @@ MODEL = "SmolLM2-135M"
 
 @pytest.fixture(autouse=True)
 def linear_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autopeft.cost.model.TracedCostModel", lambda calibrations: LinearCost())
+    monkeypatch.setattr("autopeft.cost.model.TracedCostModel", lambda **_: LinearCost())
 
 
 def test_what_fits_is_a_table_and_status_0(autopeft: Callable[..., object]) -> None:

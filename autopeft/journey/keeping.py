@@ -1,0 +1,124 @@
+"""Keeping: what a workspace has of a study, and how to go on with one that was cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autopeft.errors import InputError
+from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
+from autopeft.message import Message
+from autopeft.report.facts import StudyFacts
+from autopeft.request import Request
+from autopeft.search.study import Study
+
+
+class Kept(Message):
+    """A study of a workspace, and which of its files there are."""
+
+    name: str
+    report: bool
+    bundle: bool
+
+
+def list_kept(workspace: str) -> tuple[Kept, ...]:
+    """Return the studies of a workspace, by name."""
+    folders = sorted(Path(workspace).glob("studies/*"))
+    found = (StudyFolder(path) for path in folders if path.is_dir())
+    return tuple(_kept(folder) for folder in found if folder.begun)
+
+
+def kept(request: Request) -> Kept:
+    """Return what there is of a study.
+
+    Raises:
+        UnknownNameError: there is no such study.
+    """
+    return _kept(existing_study(request.workspace, request.study))
+
+
+def load(request: Request) -> Study:
+    """Return a study with its trials so far.
+
+    Raises:
+        UnknownNameError: there is no such study.
+    """
+    store = open_store(existing_study(request.workspace, request.study), request.storage)
+    try:
+        return store.load()
+    finally:
+        store.close()
+
+
+def facts(request: Request) -> StudyFacts:
+    """Return the facts of a concluded study.
+
+    Raises:
+        InputError: it is not concluded.
+    """
+    folder = existing_study(request.workspace, request.study)
+    if not folder.facts.exists():
+        raise InputError(f"the study {folder.path.name!r} is not concluded: autopeft report concludes it.")
+    return StudyFacts.read(folder.facts)
+
+
+def report_file(request: Request) -> Path:
+    """Return the report page of a study.
+
+    Raises:
+        InputError: it was not written.
+    """
+    folder = existing_study(request.workspace, request.study)
+    if not folder.report.is_file():
+        raise InputError(f"the study {folder.path.name!r} has no report: autopeft report writes it.")
+    return folder.report
+
+
+def bundle_folder(request: Request) -> Path:
+    """Return the exported adapter of a study.
+
+    Raises:
+        InputError: nothing was exported.
+    """
+    folder = existing_study(request.workspace, request.study)
+    if not (folder.bundle / "autopeft.json").is_file():
+        raise InputError(f"the study {folder.path.name!r} has no bundle: autopeft export writes it.")
+    return folder.bundle
+
+
+def going_on(request: Request, spent: float) -> Request:
+    """Return a request that goes on where its study was cut off, or begins it.
+
+    Args:
+        request: what was asked at first, with the name of the study.
+        spent: seconds of its time that are used up.
+    """
+    folder = study_folder(request.workspace, request.study or "")
+    budget = request.budget
+    if budget.time is not None and spent:
+        budget = budget.model_copy(update={"time": max(1.0, budget.time - spent)})
+    if not folder.begun:
+        return request.model_copy(update={"budget": budget})
+    store = open_store(folder, request.storage)
+    try:
+        begun = store.exists()
+    finally:
+        store.close()
+    if not begun:  # it was cut off before anything was written
+        folder.store.unlink(missing_ok=True)
+        return request.model_copy(update={"budget": budget})
+    return Request(
+        study=request.study,
+        workspace=request.workspace,
+        resume=True,
+        budget=budget,
+        address=request.address,
+        mlflow=request.mlflow,
+    )
+
+
+def _kept(folder: StudyFolder) -> Kept:
+    return Kept(
+        name=folder.path.name,
+        report=folder.report.is_file(),
+        bundle=(folder.bundle / "autopeft.json").is_file(),
+    )

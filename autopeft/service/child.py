@@ -1,0 +1,61 @@
+"""The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
+
+Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+from autopeft import pipeline
+from autopeft.errors import AutopeftError, DoesNotFitError
+from autopeft.journey.keeping import going_on
+from autopeft.request import Request
+from autopeft.service.watching import EventObserver
+
+END_SECONDS = 30.0
+
+
+def main() -> int:
+    """Do one job; arguments: run or search, a file with the request, the file of events, seconds spent."""
+    kind, file, events, spent = sys.argv[1:]
+    threading.Thread(target=_end_with_the_service, daemon=True, name="lifeline").start()
+    for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    observer = EventObserver(Path(events))
+    try:
+        request = going_on(Request.read(Path(file)), float(spent))
+        if kind == "run":
+            pipeline.run(request, [observer], observer.progress)
+        else:
+            pipeline.search(request, [observer], observer.progress)
+    except KeyboardInterrupt:
+        return 130
+    except AutopeftError as error:
+        sys.stderr.write(f"\n{' '.join(str(error).split())}\n")
+        return 1 if isinstance(error, DoesNotFitError) else 2
+    except OSError as error:
+        sys.stderr.write(f"\n{error.filename or 'the system'}: {error.strerror}\n")
+        return 2
+    return 0
+
+
+def _end_with_the_service() -> None:
+    """Wait until the service closes stdin, which its death does, too; then end as Ctrl-C would."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(END_SECONDS)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

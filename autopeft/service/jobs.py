@@ -1,0 +1,315 @@
+"""Jobs: what is to be trained, in a queue that several service processes share.
+
+A job is claimed with a lease that its process renews; one whose lease ran out is claimed by another, which
+goes on where its study was cut off. Every step is one transaction, so that no crash loses or doubles a job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sql
+
+from autopeft.message import Message
+from autopeft.request import Request
+from autopeft.service.database import EVENTS, JOBS, Database
+from autopeft.service.problems import RefusedError
+from autopeft.service.tokens import Caller
+
+Kind = Literal["run", "search"]
+State = Literal["queued", "running", "done", "failed", "stopped"]
+STATES: tuple[State, ...] = get_args(State)
+MOST_ATTEMPTS = 10
+"""A job that took so many service processes down with it is not begun again."""
+MOST_EVENTS = 20_000
+
+
+class Job(Message):
+    """A run or search that was submitted.
+
+    Attributes:
+        id: also the name of its study.   user: who submitted it.
+        request: what was asked; data by the ids of files.
+        reason: why it failed or was stopped.
+        seconds: time it may take.   spent: what it has taken, over all attempts.
+        stopping: whether it was told to stop and has not stopped yet.
+        attempts: how often a service process has begun or resumed it.
+        submitted, started, ended: seconds since 1970.
+    """
+
+    id: str
+    user: str
+    kind: Kind
+    state: State
+    reason: str = ""
+    request: dict[str, Any]
+    seconds: float
+    spent: float = 0.0
+    stopping: bool = False
+    attempts: int = 0
+    submitted: float
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def wish(self) -> Request:
+        """The request as the pipeline takes it."""
+        return Request.model_validate(self.request)
+
+
+class Jobs:
+    """The queue."""
+
+    def __init__(self, database: Database, *, quota: int, lease_seconds: float) -> None:
+        self._database, self._quota, self._lease = database, quota, lease_seconds
+
+    def submit(
+        self, who: Caller, kind: Kind, wish: Request, *, seconds: float, key: str | None = None
+    ) -> tuple[Job, bool]:
+        """Put a job into the queue; return it, and whether it is new.
+
+        Args:
+            key: the same key with the same request returns the job that it made the first time.
+
+        Raises:
+            RefusedError: the user has too many jobs, or the key was used for another request.
+        """
+        number = f"{int(time.time() * 1000):012x}{secrets.token_hex(4)}"
+        asked = wish.model_dump_json(exclude_unset=True, exclude={"workspace"})
+        digest = hashlib.sha256(f"{kind} {asked}".encode()).hexdigest()
+        with self._database.writing() as connection:
+            self._alone(connection, who.user)
+            if key is not None:
+                mine = sql.select(JOBS).where(JOBS.c.user == who.user, JOBS.c.key == key)
+                before = connection.execute(mine).mappings().first()
+                if before is not None:
+                    if before["key_digest"] != digest:
+                        raise RefusedError(
+                            HTTPStatus.CONFLICT,
+                            "conflict",
+                            "this Idempotency-Key was used for another request: take a new one.",
+                        )
+                    return _job(before), False
+            waiting = sql.select(sql.func.count()).where(
+                JOBS.c.user == who.user, JOBS.c.state.in_(("queued", "running"))
+            )
+            if connection.execute(waiting).scalar_one() >= self._quota:
+                raise RefusedError(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "quota",
+                    f"a user may have {self._quota} jobs that wait or run: stop one, or wait for one to end.",
+                    Retry_After="60",
+                )
+            now = self._database.now(connection)
+            row = {
+                "id": number,
+                "user": who.user,
+                "kind": kind,
+                "study": number,
+                "request": asked,
+                "state": "queued",
+                "reason": "",
+                "seconds": seconds,
+                "spent": 0.0,
+                "stopping": False,
+                "attempts": 0,
+                "submitted": now,
+                "queued": now,
+                "key": key,
+                "key_digest": digest,
+                "started": None,
+                "ended": None,
+            }
+            connection.execute(JOBS.insert().values(row))
+        return _job(row), True
+
+    def find(self, who: Caller, number: str) -> Job:
+        """Return a job of a user; an administrator's are all.
+
+        Raises:
+            RefusedError: the user has no such job.
+        """
+        wanted = sql.select(JOBS).where(JOBS.c.id == number[:26])
+        with self._database.reading() as connection:
+            row = connection.execute(wanted).mappings().first()
+        if row is None or not (row["user"] == who.user or who.may("admin")):
+            raise RefusedError(HTTPStatus.NOT_FOUND, "not-found", f"you have no job {number[:80]!r}.")
+        return _job(row)
+
+    def of(
+        self, who: Caller, *, state: State | None = None, limit: int = 50, before: str | None = None
+    ) -> tuple[Job, ...]:
+        """Return jobs of a user, the latest first; an administrator's are all."""
+        wanted = sql.select(JOBS).order_by(JOBS.c.id.desc()).limit(limit)
+        if not who.may("admin"):
+            wanted = wanted.where(JOBS.c.user == who.user)
+        if state is not None:
+            wanted = wanted.where(JOBS.c.state == state)
+        if before is not None:
+            wanted = wanted.where(JOBS.c.id < before)
+        with self._database.reading() as connection:
+            return tuple(_job(row) for row in connection.execute(wanted).mappings())
+
+    def stop(self, who: Caller, number: str) -> Job:
+        """Stop a job: at once where it waits, else as soon as its process has ended its training.
+
+        Raises:
+            RefusedError: there is no such job, or it has ended.
+        """
+        self.find(who, number)
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            mine = JOBS.update().where(JOBS.c.id == number)
+            waiting = mine.where(JOBS.c.state == "queued").values(
+                state="stopped", reason="stopped before it began", ended=now
+            )
+            running = mine.where(JOBS.c.state == "running").values(stopping=True)
+            changed = connection.execute(waiting).rowcount or connection.execute(running).rowcount
+        if not changed:
+            raise RefusedError(HTTPStatus.CONFLICT, "conflict", f"the job {number} has ended already.")
+        return self.find(who, number)
+
+    def resume(self, who: Caller, number: str, *, seconds: float, trials: int | None = None) -> Job:
+        """Put a job that has ended back into the queue, with so many seconds more and this limit of trials.
+
+        Raises:
+            RefusedError: there is no such job, or it has not ended.
+        """
+        job = self.find(who, number)
+        limits = {"time": job.spent + seconds, "trials": trials}
+        budget = job.wish.budget.model_copy(update=limits)
+        wish = job.wish.model_copy(update={"budget": budget})
+        with self._database.writing() as connection:
+            ended = ("done", "failed", "stopped")
+            change = JOBS.update().where(JOBS.c.id == number, JOBS.c.state.in_(ended))
+            now = self._database.now(connection)
+            row = {"state": "queued", "reason": "", "stopping": False, "attempts": 0, "queued": now}
+            row |= {"ended": None, "seconds": job.spent + seconds}
+            row |= {"request": wish.model_dump_json(exclude_unset=True)}
+            changed = connection.execute(change.values(row)).rowcount
+        if not changed:
+            raise RefusedError(HTTPStatus.CONFLICT, "conflict", f"the job {number} has not ended yet.")
+        return self.find(who, number)
+
+    def claim(self, owner: str) -> Job | None:
+        """Take the job whose turn it is: of the user with the fewest running, then of who waited longest.
+
+        Jobs whose process is silent come first: they were begun before.
+        """
+        with self._database.reading() as connection:
+            if not self._claimable(connection, self._database.now(connection)):
+                return None
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            for row in self._claimable(connection, now):
+                change = JOBS.update().where(
+                    JOBS.c.id == row["id"], JOBS.c.state == row["state"], JOBS.c.attempts == row["attempts"]
+                )
+                if row["attempts"] >= MOST_ATTEMPTS:
+                    reason = f"given up: {MOST_ATTEMPTS} service processes died while it ran"
+                    connection.execute(change.values(state="failed", reason=reason, ended=now, lease=None))
+                    continue
+                values = {
+                    "state": "running",
+                    "owner": owner,
+                    "lease": now + self._lease,
+                    "attempts": row["attempts"] + 1,
+                    "started": row["started"] or now,
+                }
+                if connection.execute(change.values(values)).rowcount:
+                    return _job(dict(row) | values)
+        return None
+
+    def renew(self, number: str, owner: str, spent: float) -> Literal["go", "stop", "lost"]:
+        """Renew the lease of a running job, and learn whether to go on.
+
+        Args:
+            spent: seconds it has taken, over all attempts.
+        """
+        with self._database.writing() as connection:
+            lease = self._database.now(connection) + self._lease
+            mine = JOBS.c.id == number, JOBS.c.owner == owner, JOBS.c.state == "running"
+            if not connection.execute(JOBS.update().where(*mine).values(lease=lease, spent=spent)).rowcount:
+                return "lost"
+            stopping = connection.execute(sql.select(JOBS.c.stopping).where(*mine)).scalar_one()
+        return "stop" if stopping else "go"
+
+    def finish(self, number: str, owner: str, state: State, reason: str, spent: float) -> bool:
+        """Write how a job ended, or with state "queued" that it waits again; say whether it was ours."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            mine = JOBS.c.id == number, JOBS.c.owner == owner, JOBS.c.state == "running"
+            values: dict[str, Any] = {"state": state, "reason": reason, "spent": spent, "lease": None}
+            values |= {"owner": None, "stopping": False}
+            values |= {"ended": None, "attempts": 0} if state == "queued" else {"ended": now}
+            return bool(connection.execute(JOBS.update().where(*mine).values(values)).rowcount)
+
+    def note(self, number: str, events: Sequence[str]) -> None:
+        """Add events, each a JSON text, to those of a job."""
+        with self._database.writing() as connection:
+            last = sql.select(sql.func.max(EVENTS.c.number)).where(EVENTS.c.job == number)
+            first = (connection.execute(last).scalar_one() or 0) + 1
+            rows = [
+                {"job": number, "number": place, "event": event}
+                for place, event in enumerate(events, first)
+                if place <= MOST_EVENTS
+            ]
+            if rows:
+                connection.execute(EVENTS.insert(), rows)
+
+    def events(self, number: str, after: int, limit: int = 500) -> list[tuple[int, str]]:
+        """Return the events of a job after one of them, each with its number."""
+        wanted = sql.select(EVENTS.c.number, EVENTS.c.event).where(
+            EVENTS.c.job == number, EVENTS.c.number > after
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted.order_by(EVENTS.c.number).limit(limit)).all()
+        return [(row.number, row.event) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs there are in each state."""
+        wanted = sql.select(JOBS.c.state, sql.func.count()).group_by(JOBS.c.state)
+        with self._database.reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(wanted).all()}
+
+    def _claimable(self, connection: sql.Connection, now: float) -> list[dict[str, Any]]:
+        """Return the rows that may be claimed, in their order."""
+        alive = sql.and_(JOBS.c.state == "running", JOBS.c.lease >= now)
+        left = sql.and_(JOBS.c.state == "running", JOBS.c.lease < now)
+        wanted = sql.select(JOBS).where(sql.or_(JOBS.c.state == "queued", left))
+        rows = [dict(row) for row in connection.execute(wanted).mappings()]
+        if not rows:
+            return []
+        by_user = sql.select(JOBS.c.user, sql.func.count()).where(alive).group_by(JOBS.c.user)
+        running = {row[0]: row[1] for row in connection.execute(by_user).all()}
+        latest = sql.select(JOBS.c.user, sql.func.max(JOBS.c.started)).group_by(JOBS.c.user)
+        served = {user: at or 0.0 for user, at in connection.execute(latest).all()}
+        return sorted(
+            rows,
+            key=lambda row: (
+                row["state"] == "queued",
+                running.get(row["user"], 0),
+                served.get(row["user"], 0.0),
+                row["queued"],
+                row["id"],
+            ),
+        )
+
+    def _alone(self, connection: sql.Connection, user: str) -> None:
+        """Let one submission of a user wait for another, where the database lets them run side by side."""
+        if not self._database.is_sqlite:
+            key = int.from_bytes(
+                hashlib.sha256(f"autopeft jobs {user}".encode()).digest()[:8], "big", signed=True
+            )
+            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(key)))
+
+
+def _job(row: Any) -> Job:
+    names = [name for name in Job.model_fields if name != "request"]
+    return Job.model_validate({name: row[name] for name in names} | {"request": json.loads(row["request"])})

@@ -1,0 +1,99 @@
+"""Names: what a client may name. Nothing outside the workspace, and nothing from the network unasked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+
+from autopeft import pipeline
+from autopeft.errors import InputError
+from autopeft.plan.capacity import Demand
+from autopeft.plan.question import Question
+from autopeft.service.problems import RefusedError
+from autopeft.service.settings import Settings
+from autopeft.space.candidate import Candidate
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FILE = (".yaml", ".yml", ".json", ".bin", ".pt", ".pth", ".pkl", ".safetensors")
+
+
+class Names:
+    """Checks names, and brings them to the form in which they are safe to look up."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._hub = settings.hub
+        self._folders = tuple(place.resolve() for place in settings.models)
+
+    def model(self, name: str) -> str:
+        """Return the catalogue's name of a model, a directory that may be named, or a hub id where allowed.
+
+        Raises:
+            RefusedError: it is a path or hub id that the service was not told to take.
+            UnknownNameError: the catalogue has nothing like it.
+        """
+        listed = pipeline.catalogued(name)
+        if listed is not None:
+            return listed
+        place = Path(name)
+        if any(place.is_absolute() and place.resolve().is_relative_to(each) for each in self._folders):
+            return str(place.resolve())
+        if self._hub and _HUB_ID.fullmatch(name) and ".." not in name and not Path(name).exists():
+            return name
+        if "/" in name or "\\" in name or name.startswith(".") or Path(name).exists():
+            raise RefusedError(
+                HTTPStatus.FORBIDDEN,
+                "forbidden",
+                f"the model {name[:200]!r} is in no catalogue: paths and hub ids are taken only where the "
+                "service was started with --models DIR or --hub.",
+            )
+        raise pipeline.unknown_model(name)
+
+    def device(self, name: str | None) -> str | None:
+        """Return a device's name, which must be no path."""
+        return None if name is None else _no_file("gpu", name)
+
+    def space(self, name: str) -> str:
+        """Return a search space's name, which must be no path."""
+        return _no_file("space", name)
+
+    def question(self, asked: Question) -> Question:
+        """Return a question whose names are safe."""
+        self.knobs(asked.knobs)
+        self.device(asked.gpu)
+        return asked.model_copy(update={"model": self.model(asked.model)})
+
+    def demand(self, made: Demand) -> Demand:
+        """Return a demand whose names are safe."""
+        for gpu in made.gpus:
+            self.device(gpu)
+        return made.model_copy(update={"models": tuple(self.model(name) for name in made.models)})
+
+    def candidate(self, given: Candidate) -> Candidate:
+        """Return a candidate whose knobs name no file."""
+        self.knobs(given.knobs)
+        return given
+
+    def knobs(self, knobs: Mapping[str, object]) -> None:
+        """Check that no knob names a file: some methods would load it."""
+        for name, value in knobs.items():
+            for text in _texts(value):
+                if "/" in text or "\\" in text or ".." in text or text.lower().endswith(_FILE):
+                    raise InputError(f"the knob {name!r} must name no file here, but got {text[:200]!r}.")
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for part in pair for text in _texts(part)]
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in _texts(part)]
+    return []
+
+
+def _no_file(what: str, name: str) -> str:
+    if "/" in name or "\\" in name or name.lower().endswith(_FILE):
+        raise InputError(f"{what} must be a name of a list here, no file, but got {name[:200]!r}.")
+    return name

@@ -1,0 +1,30 @@
+"""Reads one data file and writes what is in it, as JSON; run as a process of its own by `uploads`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+
+from autopeft import pipeline
+from autopeft.errors import AutopeftError
+from autopeft.request import Request
+
+
+def main() -> int:
+    """Read a file; arguments: bytes and seconds to take at most, the file, `task` and `columns` as JSON."""
+    most_bytes, most_seconds, file, fields = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_AS, (int(most_bytes), int(most_bytes)))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(most_seconds), int(most_seconds)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        facts = pipeline.inspect(Request.build(data=file, **json.loads(fields)))
+    except AutopeftError as error:
+        sys.stderr.write(f"{' '.join(str(error).split())}\n")
+        return 2
+    sys.stdout.write(facts.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

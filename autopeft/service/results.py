@@ -1,0 +1,135 @@
+"""Routes of what a search has found: studies, their facts, report pages, adapters."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, Response, StreamingResponse
+
+from autopeft.errors import InputError
+from autopeft.journey import keeping
+from autopeft.journey.keeping import Kept
+from autopeft.report.facts import StudyFacts
+from autopeft.request import Request as Wish
+from autopeft.search.study import Study
+from autopeft.service.access import Reader, office_of
+from autopeft.service.problems import RefusedError
+from autopeft.service.replies import reply
+
+if TYPE_CHECKING:
+    from autopeft.service.tokens import Caller
+
+router = APIRouter(prefix="/api/v1", tags=["results"])
+StudyName = Annotated[str, InPath(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+REPORT_CSP = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""A report page is one file with its scripts inside: it runs as a stranger, without the reader's cookie."""
+_CHUNK = 1 << 20
+Found = TypeVar("Found")
+
+
+@router.get("/studies", response_model=list[Kept])
+def studies(request: Request, who: Reader) -> Response:
+    """List your studies, and whether they have a report and a bundle; an administrator's are all."""
+    office = office_of(request)
+    found = keeping.list_kept(str(office.settings.workspace))
+    if not who.may("admin"):
+        mine = {job.id for job in office.jobs.of(who, limit=10_000)}
+        found = tuple(each for each in found if each.name in mine)
+    return reply(found)
+
+
+@router.get("/studies/{name}", response_model=Study)
+def study(request: Request, who: Reader, name: StudyName) -> Response:
+    """Return a study with its trials so far."""
+    return reply(keeping.load(_wish(request, who, name)))
+
+
+@router.get("/studies/{name}/facts", response_model=StudyFacts)
+def facts(request: Request, who: Reader, name: StudyName) -> Response:
+    """Return everything that the report of a study shows."""
+    return reply(_or_missing(lambda: keeping.facts(_wish(request, who, name))))
+
+
+@router.get(
+    "/studies/{name}/report",
+    response_class=FileResponse,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def report(request: Request, who: Reader, name: StudyName) -> Response:
+    """Return the report page of a study."""
+    page = _or_missing(lambda: keeping.report_file(_wish(request, who, name)))
+    return FileResponse(page, media_type="text/html", headers={"content-security-policy": REPORT_CSP})
+
+
+@router.get(
+    "/studies/{name}/bundle",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def bundle(request: Request, who: Reader, name: StudyName) -> Response:
+    """Download the adapter of a study: a zip of the directory that transformers and peft load."""
+    folder = _or_missing(lambda: keeping.bundle_folder(_wish(request, who, name)))
+    headers = {"content-disposition": f'attachment; filename="{name}.zip"'}
+    return StreamingResponse(_zipped(folder), media_type="application/zip", headers=headers)
+
+
+def _wish(request: Request, who: Caller, name: str) -> Wish:
+    """Return the request that names a study, of its user only.
+
+    Raises:
+        RefusedError: it is another's, or there is none.
+    """
+    office = office_of(request)
+    if not who.may("admin"):
+        office.jobs.find(who, name)
+    wish = Wish.build(workspace=str(Path(office.settings.workspace).resolve()), study=name)
+    _or_missing(lambda: keeping.kept(wish))
+    return wish
+
+
+def _or_missing(find: Callable[[], Found]) -> Found:
+    """Return what is found; what is not there is no mistake of the request."""
+    try:
+        return find()
+    except InputError as error:
+        raise RefusedError(HTTPStatus.NOT_FOUND, "not-found", str(error)) from None
+
+
+class _Sink:
+    """What a zip is written to; hands over what came since the last time."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        return
+
+    def take(self) -> bytes:
+        taken, self._parts = b"".join(self._parts), []
+        return taken
+
+
+def _zipped(folder: Path) -> Iterator[bytes]:
+    """Zip the files of a folder piece by piece; weights do not shrink, so nothing is compressed."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+            name = f"{folder.parent.name}/{file.relative_to(folder)}"
+            with file.open("rb") as stream, archive.open(zipfile.ZipInfo.from_file(file, name), "w") as entry:
+                while part := stream.read(_CHUNK):
+                    entry.write(part)
+                    yield sink.take()
+    yield sink.take()

@@ -1,0 +1,80 @@
+"""Serving: one process that listens until it is told to stop, and then lets what runs come to its end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from autopeft.errors import InputError
+from autopeft.service.app import make_service
+from autopeft.service.office import Office
+from autopeft.service.settings import is_loopback
+
+if TYPE_CHECKING:
+    from autopeft.service.settings import Settings
+
+GRACE_SECONDS = 10
+"""Requests under way get so long when the service is told to stop."""
+
+
+def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Listen and answer until SIGTERM or Ctrl-C.
+
+    Args:
+        announce: told the address once the service listens.
+
+    Raises:
+        InputError: the address cannot be listened on; or others can reach it and nobody has a token.
+        StorageError: the workspace or the database cannot be used.
+    """
+    with Office(settings) as office:
+        if not is_loopback(settings.host) and not office.tokens.list():
+            raise InputError(
+                f"{settings.host} can be reached by others, so requests need tokens, and there is none: "
+                "make one first with autopeft token create NAME."
+            )
+        listening = _listen(settings)
+        settings = settings.model_copy(update={"port": listening.getsockname()[1]})
+        config = uvicorn.Config(
+            make_service(office),
+            host=settings.host,
+            port=settings.port,
+            ssl_certfile=str(settings.cert) if settings.cert else None,
+            ssl_keyfile=str(settings.key) if settings.key else None,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        announce(settings.url)
+        with listening:
+            _Server(config, office).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Tells those who follow a job, at the first signal to stop, that there is no more to come."""
+
+    def __init__(self, config: uvicorn.Config, office: Office) -> None:
+        super().__init__(config)
+        self._office = office
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take note of a signal."""
+        self._office.ready = False
+        super().handle_exit(sig, frame)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as error:
+        raise InputError(
+            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}; give another --port."
+        ) from None

@@ -1,0 +1,189 @@
+"""Uploads: data files of users, kept in the workspace, read first by a process that may not take much."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from pathlib import Path
+
+from autopeft.errors import DataError, StorageError, UnknownNameError
+from autopeft.files import make_folder, write_atomically
+from autopeft.message import Message
+from autopeft.report.facts import DataFacts
+from autopeft.service.problems import RefusedError
+from autopeft.service.replies import too_large
+from autopeft.service.settings import Settings
+from autopeft.service.tokens import Caller
+from autopeft.units import GIB, format_bytes
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".conll", ".iob2")
+READING_BYTES, READING_SECONDS = 4 * GIB, 120
+"""What the process may take that reads a file for the first time: more is a bomb, or too much to train on."""
+_ID = re.compile(r"[0-9a-f]{24}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
+_LEFT_FREE = GIB
+
+
+class Upload(Message):
+    """A data file of a user.
+
+    Attributes:
+        id: names it in requests, as `data` or `test_data`.   name: as it was called.   bytes: its size.
+        facts: what was read in it.
+    """
+
+    id: str
+    name: str
+    bytes: int
+    facts: DataFacts
+
+
+class Uploads:
+    """The data files of all users, each in a folder of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._root = Path(settings.workspace).resolve() / "uploads"
+        self._most, self._kept = settings.upload_bytes, settings.kept_bytes
+
+    async def take(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
+        """Write a file as it comes, and return where it is until it was read.
+
+        Raises:
+            DataError: its name cannot be that of a data file.
+            RefusedError: it is too large, or with the others of its user is.
+            StorageError: there is no room.
+        """
+        if not _NAME.fullmatch(name) or Path(name).suffix.lower() not in SUFFIXES:
+            raise DataError(
+                f"a data file's name must be letters, digits, spaces and . _ -, and end in one of "
+                f"{', '.join(SUFFIXES)}, but got {name[:200]!r}."
+            )
+        home = make_folder(self._home(who))
+        before = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
+        if shutil.disk_usage(home).free < _LEFT_FREE:
+            raise StorageError(f"there is less than {format_bytes(_LEFT_FREE)} of disk left for uploads.")
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
+        size = 0
+        try:
+            with (draft / name).open("wb") as stream:
+                async for part in parts:
+                    size += len(part)
+                    self._check(size, before)
+                    stream.write(part)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return draft / name
+
+    def _check(self, size: int, before: int) -> None:
+        if size > self._most:
+            raise too_large(self._most)
+        if before + size > self._kept:
+            raise RefusedError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "quota",
+                f"the files of a user may have {format_bytes(self._kept)} in all: delete some.",
+            )
+
+    def keep(self, who: Caller, file: Path, fields: dict[str, object]) -> Upload:
+        """Read a file that was taken, in a process of its own, and keep it; else delete it.
+
+        Args:
+            fields: `task` and `columns`, where they are not to be guessed.
+
+        Raises:
+            DataError: it cannot be learnt from.
+        """
+        try:
+            facts = _read(file, fields).model_copy(update={"source": file.name})
+            with file.open("rb") as stream:
+                number = hashlib.file_digest(stream, "sha256").hexdigest()[:24]
+            upload = Upload(id=number, name=file.name, bytes=file.stat().st_size, facts=facts)
+            write_atomically(file.parent / ".upload.json", upload.model_dump_json())
+            home = self._home(who) / number
+            shutil.rmtree(home, ignore_errors=True)
+            file.parent.rename(home)
+        finally:
+            if file.parent.name.startswith(".draft-"):
+                shutil.rmtree(file.parent, ignore_errors=True)
+        return upload
+
+    def list(self, who: Caller) -> tuple[Upload, ...]:
+        """Return a user's files, by name."""
+        found = [
+            Upload.read(file)
+            for file in self._home(who).glob("*/.upload.json")
+            if _ID.fullmatch(file.parent.name)
+        ]
+        return tuple(sorted(found, key=lambda each: (each.name, each.id)))
+
+    def find(self, who: Caller, number: str) -> Upload:
+        """Return one of a user's files.
+
+        Raises:
+            RefusedError: the user has none of that id.
+        """
+        file = self._home(who) / number / ".upload.json"
+        if not _ID.fullmatch(number) or not file.is_file():
+            raise RefusedError(HTTPStatus.NOT_FOUND, "not-found", f"you have no data {number[:80]!r}.")
+        return Upload.read(file)
+
+    def path(self, who: Caller, number: str) -> Path:
+        """Return where one of a user's files lies.
+
+        Raises:
+            UnknownNameError: the user has none of that id.
+        """
+        if not _ID.fullmatch(number) or not (self._home(who) / number).is_dir():
+            known = [each.id for each in self.list(who)]
+            raise UnknownNameError(
+                "data", number[:80], known, "POST /api/v1/data takes a file and returns its id."
+            )
+        return self._home(who) / number / self.find(who, number).name
+
+    def delete(self, who: Caller, number: str) -> None:
+        """Delete one of a user's files."""
+        self.find(who, number)
+        shutil.rmtree(self._home(who) / number)
+
+    def _home(self, who: Caller) -> Path:
+        return self._root / hashlib.sha256(who.user.encode()).hexdigest()[:16]
+
+
+def _read(file: Path, fields: dict[str, object]) -> DataFacts:
+    """Have a file read by a process whose memory and time are limited."""
+    limits = [str(READING_BYTES), str(READING_SECONDS)]
+    command = [sys.executable, "-m", "autopeft.service.reading", *limits, str(file), json.dumps(fields)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=READING_SECONDS,
+            check=False,
+            cwd=file.parent,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(
+            f"{file.name} takes more than {READING_SECONDS} s to read, so it was refused."
+        ) from None
+    if done.returncode == 0:
+        return DataFacts.model_validate_json(done.stdout)
+    if done.returncode == 2:
+        words = done.stderr.decode(errors="replace").replace(str(file), file.name).strip()
+        raise DataError(words.splitlines()[-1] if words else f"{file.name} cannot be read.")
+    raise DataError(
+        f"{file.name} cannot be read within {format_bytes(READING_BYTES)} of memory: it is damaged, "
+        "or unpacks to far more than it holds."
+    )

@@ -1,0 +1,41 @@
+"""Wishes: the fields of a request that a client may give, and those that only the service decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopeft.errors import InputError
+from autopeft.request import Request
+
+if TYPE_CHECKING:
+    from autopeft.service.office import Office
+    from autopeft.service.tokens import Caller
+
+NEVER = ("workspace", "study", "resume", "address", "storage", "mlflow")
+"""Where things lie and run is the service's business."""
+NOT_TO_PLAN = (*NEVER, "searcher")
+NOT_TO_SEARCH = (*NEVER, "gpu", "gpus", "sharding", "offload", "examples", "grid_factor")
+
+
+def request_of(
+    fields: dict[str, Any], office: Office, who: Caller, without: tuple[str, ...] = NOT_TO_PLAN
+) -> Request:
+    """Return the request that a body's fields ask for, with safe names and the data of its user.
+
+    Raises:
+        InputError: a field is unknown, invalid, or not for clients to give.
+    """
+    for name in without:
+        if fields.get(name) is not None:
+            raise InputError(f"{name} is not for a client of a service to give: leave it out.")
+    given = {name: value for name, value in fields.items() if value is not None and name not in without}
+    for name in ("data", "test_data"):
+        if isinstance(given.get(name), str):
+            given[name] = str(office.uploads.path(who, given[name]))
+    wish = Request.build(**given, workspace=str(Path(office.settings.workspace).resolve()))
+    office.names.device(wish.gpu)
+    office.names.space(wish.space)
+    if wish.model is None:
+        return wish
+    return wish.model_copy(update={"model": office.names.model(wish.model)})

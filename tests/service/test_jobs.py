@@ -1,0 +1,204 @@
+"""The queue: nothing lost, nothing doubled, fair, and to each user only what is theirs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autopeft.request import Request
+from autopeft.service.database import Database
+from autopeft.service.jobs import Job, Jobs
+from autopeft.service.problems import RefusedError
+from autopeft.service.tokens import Caller
+from tests.search.postgres import running_server, why_not
+
+ANN, BOB = (Caller(user=name, scope="submit") for name in ("ann", "bob"))
+ROOT = Caller(user="root", scope="admin")
+WISH = Request(model="gpt2", data="0" * 24)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    if why_not():
+        pytest.skip(why_not())
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'service.db'}"
+    url = request.getfixturevalue("server")
+    database = Database(url)
+    with database.writing() as connection:
+        for table in ("service_events", "service_jobs", "service_tokens", "service_audit"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    database.close()
+    return url
+
+
+@pytest.fixture
+def queue(place: str) -> Iterator[Jobs]:
+    database = Database(place)
+    yield Jobs(database, quota=5, lease_seconds=0.5)
+    database.close()
+
+
+def submit(queue: Jobs, who: Caller = ANN, **rest: object) -> Job:
+    return queue.submit(who, "run", WISH, seconds=60, **rest)[0]
+
+
+def test_a_job_is_claimed_by_one_process_only(place, queue) -> None:
+    made = {submit(queue, who).id for who in (ANN, BOB) for _ in range(4)}
+    taken: list[str] = []
+
+    def take(owner: str) -> None:
+        database = Database(place)
+        other = Jobs(database, quota=5, lease_seconds=60)
+        while (job := other.claim(owner)) is not None:
+            taken.append(job.id)
+        database.close()
+
+    threads = [threading.Thread(target=take, args=(f"process {number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(made)
+
+
+def test_a_job_of_a_silent_process_is_taken_over_and_the_silent_one_finds_out(queue) -> None:
+    job = submit(queue)
+    assert queue.claim("first").id == job.id
+    assert queue.claim("second") is None
+    time.sleep(0.7)
+    again = queue.claim("second")
+    assert (again.id, again.attempts) == (job.id, 2)
+    assert queue.renew(job.id, "first", 1.0) == "lost"
+    assert queue.finish(job.id, "first", "done", "", 1.0) is False
+    assert queue.finish(job.id, "second", "done", "", 2.0) is True
+    assert queue.find(ANN, job.id).state == "done"
+
+
+def test_a_lease_that_is_renewed_is_not_taken(queue) -> None:
+    job = submit(queue)
+    queue.claim("first")
+    for spent in (0.3, 0.6, 0.9):
+        time.sleep(0.3)
+        assert queue.renew(job.id, "first", spent) == "go"
+        assert queue.claim("second") is None
+    assert queue.find(ANN, job.id).spent == 0.9
+
+
+def test_users_take_turns_whoever_submitted_first(place) -> None:
+    database = Database(place)
+    queue = Jobs(database, quota=5, lease_seconds=60)
+    for who in (ANN, ANN, ANN, BOB, BOB):
+        submit(queue, who)
+    users = []
+    while (job := queue.claim("process")) is not None:
+        users.append(job.user)
+        time.sleep(0.01)
+    database.close()
+    assert users == ["ann", "bob", "ann", "bob", "ann"]
+
+
+def test_a_user_may_have_so_many_jobs_and_no_more(queue) -> None:
+    for _ in range(5):
+        submit(queue)
+    with pytest.raises(RefusedError, match="5 jobs") as refused:
+        submit(queue)
+    assert refused.value.status == 429
+    assert submit(queue, BOB).user == "bob"
+
+
+def test_a_request_with_the_same_key_is_made_once(queue) -> None:
+    first, new = queue.submit(ANN, "run", WISH, seconds=60, key="k1")
+    again, newer = queue.submit(ANN, "run", WISH, seconds=60, key="k1")
+    assert (first.id, new, newer) == (again.id, True, False)
+    with pytest.raises(RefusedError, match="Idempotency-Key"):
+        queue.submit(ANN, "search", WISH, seconds=60, key="k1")
+    assert queue.submit(BOB, "run", WISH, seconds=60, key="k1")[0].id != first.id
+
+
+def test_the_same_key_from_many_at_once_makes_one_job(place, queue) -> None:
+    made: list[str] = []
+
+    def send() -> None:
+        database = Database(place)
+        made.append(
+            Jobs(database, quota=5, lease_seconds=60).submit(ANN, "run", WISH, seconds=60, key="k")[0].id
+        )
+        database.close()
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 6
+    assert len(set(made)) == 1
+
+
+def test_two_users_cannot_see_stop_or_resume_each_others_jobs(queue) -> None:
+    job = submit(queue, ANN)
+    for attempt in (
+        lambda: queue.find(BOB, job.id),
+        lambda: queue.stop(BOB, job.id),
+        lambda: queue.resume(BOB, job.id, seconds=60),
+    ):
+        with pytest.raises(RefusedError) as refused:
+            attempt()
+        assert refused.value.status == 404
+    assert queue.of(BOB) == ()
+    assert [each.id for each in queue.of(ANN)] == [each.id for each in queue.of(ROOT)] == [job.id]
+    assert queue.find(ANN, job.id).state == "queued"
+
+
+def test_a_waiting_job_stops_at_once_and_a_running_one_is_told(queue) -> None:
+    waiting, running = submit(queue), submit(queue)
+    queue.claim("process")
+    (state,) = {each.state for each in queue.of(ANN) if each.id == waiting.id}
+    first, second = (waiting, running) if state == "running" else (running, waiting)
+    assert queue.stop(ANN, second.id).state == "stopped"
+    assert queue.stop(ANN, first.id).stopping is True
+    assert queue.renew(first.id, "process", 1.0) == "stop"
+    queue.finish(first.id, "process", "stopped", "by its user", 1.0)
+    with pytest.raises(RefusedError, match="ended already"):
+        queue.stop(ANN, first.id)
+
+
+def test_a_job_that_ended_goes_on_with_more_time(queue) -> None:
+    job = submit(queue)
+    with pytest.raises(RefusedError, match="not ended"):
+        queue.resume(ANN, job.id, seconds=60)
+    queue.claim("process")
+    queue.finish(job.id, "process", "failed", "out of disk", 40.0)
+    again = queue.resume(ANN, job.id, seconds=30)
+    assert (again.state, again.reason, again.seconds, again.spent) == ("queued", "", 70.0, 40.0)
+    assert again.wish.budget.time == 70.0
+
+
+def test_a_job_that_takes_process_after_process_down_is_given_up(place) -> None:
+    database = Database(place)
+    queue = Jobs(database, quota=5, lease_seconds=0.0)
+    job = submit(queue)
+    while queue.claim("process") is not None:
+        time.sleep(0.002)
+    database.close()
+    assert job.id
+    assert queue.find(ANN, job.id).state == "failed"
+    assert "given up" in queue.find(ANN, job.id).reason
+
+
+def test_events_are_kept_in_their_order_and_read_from_any_of_them(queue) -> None:
+    job = submit(queue)
+    queue.note(job.id, ['{"event": "a"}', '{"event": "b"}'])
+    queue.note(job.id, ['{"event": "c"}'])
+    assert [event for _, event in queue.events(job.id, 0)] == [f'{{"event": "{each}"}}' for each in "abc"]
+    assert queue.events(job.id, 2) == [(3, '{"event": "c"}')]

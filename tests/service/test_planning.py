@@ -1,0 +1,64 @@
+"""What needs no training, over HTTP: the same answers as the command line's."""
+
+from __future__ import annotations
+
+import autopeft as ap
+from tests.service.conftest import QUESTION
+
+
+def test_an_estimate_is_the_librarys_answer(service) -> None:
+    reply = service.post("/api/v1/estimate", json=QUESTION)
+    assert reply.status_code == 200
+    assert ap.Answer.model_validate_json(reply.content) == ap.Answer.model_validate(
+        ap.answer(ap.Question.build(**QUESTION)).model_dump()
+    )
+
+
+def test_what_does_not_fit_says_what_would(service) -> None:
+    answer = service.post("/api/v1/estimate", json=QUESTION | {"seq_len": 4096}).json()
+    assert answer["fits"] is False
+    assert "checkpointing" in answer["way_out"]
+
+
+def test_many_questions_are_answered_in_their_order_and_a_bad_one_stops_none(service) -> None:
+    rows = [QUESTION | {"method": "qlora"}, {"modell": "x"}, QUESTION | {"gpu": "l40z"}, QUESTION]
+    answers = service.post("/api/v1/estimates", json={"questions": rows, "batches": False}).json()["answers"]
+    assert [one["status"] for one in answers] == ["ok", "error", "error", "ok"]
+    assert "modell" in answers[1]["reason"]
+    assert "l40s" in answers[2]["reason"]
+    assert answers[0]["memory"]["parts"]["weights"] < answers[3]["memory"]["parts"]["weights"]
+
+
+def test_an_answer_is_computed_once(service) -> None:
+    first, second = (service.post("/api/v1/estimate", json=QUESTION) for _ in range(2))
+    assert first.content == second.content
+    counted = service.get("/metrics").text
+    assert 'autopeft_answers_total{source="memory"} 1.0' in counted
+    assert 'autopeft_answers_total{source="computed"} 1.0' in counted
+
+
+def test_a_capacity_plan_has_a_cell_for_each_model_way_and_device(service) -> None:
+    demand = {
+        "models": [QUESTION["model"]],
+        "ways": ["lora", "qlora"],
+        "gpus": ["l4", "l40s"],
+        "seq_len": 512,
+    }
+    made = ap.Capacity.model_validate_json(service.post("/api/v1/capacity", json=demand).content)
+    assert [(cell.way, cell.gpu) for cell in made.cells] == [
+        (way, gpu) for way in ("lora", "qlora") for gpu in ("l4", "l40s")
+    ]
+
+
+def test_a_verdict_is_the_librarys(service) -> None:
+    body = {"model": QUESTION["model"], "gpu": "l40s", "seq_len": 512, "candidate": {"method": "lora"}}
+    verdict = service.post("/api/v1/verdict", json=body).json()
+    here = ap.estimate(QUESTION["model"], ap.Candidate(method="lora"), gpu="l40s", seq_len=512)
+    assert verdict["verdict"] == here.verdict
+    assert verdict["estimate"]["memory"]["device_peak_bytes"] == here.estimate.memory.device_peak_bytes
+
+
+def test_an_overview_holds_usual_models_against_a_budget(service) -> None:
+    rows = service.post("/api/v1/overview", json={"budget": {"gpu_mem": "16GB"}}).json()
+    fitting = [row for row in rows if any(each["verdict"]["verdict"] == "fits" for each in row["options"])]
+    assert len(rows) > len(fitting) > 10

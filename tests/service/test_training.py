@@ -1,0 +1,256 @@
+"""Data files and jobs over HTTP, with a queue that nobody works on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+ROWS = b"text,label\n" + b"".join(b"a good film %d,good\na bad film %d,bad\n" % (n, n) for n in range(40))
+JOB = {"model": "all-MiniLM-L6-v2", "budget": {"time": "10min", "trials": 2}, "epochs": 1}
+
+
+@pytest.fixture
+def service(open_service: Callable[..., TestClient]) -> TestClient:
+    """A service that takes jobs and runs none."""
+    return open_service(tokens=True, rate=0, slots=0, quota=3, upload_bytes=100_000, kept_bytes=150_000)
+
+
+@pytest.fixture
+def headers(service) -> Callable[..., dict[str, str]]:
+    def make(user: str, scope: str = "submit") -> dict[str, str]:
+        return {"authorization": f"Bearer {service.office.tokens.create(user, scope)[1]}"}
+
+    return make
+
+
+@pytest.fixture
+def ann(headers) -> dict[str, str]:
+    return headers("ann")
+
+
+@pytest.fixture
+def bob(headers) -> dict[str, str]:
+    return headers("bob")
+
+
+def upload(service: TestClient, who: dict[str, str], content: bytes = ROWS, name: str = "rows.csv") -> str:
+    reply = service.post(f"/api/v1/data?name={name}", content=content, headers=who)
+    assert reply.status_code == 201, reply.text
+    return reply.json()["id"]
+
+
+def left(tmp_path: Path) -> list[str]:
+    return sorted(file.name for file in (tmp_path / "ws" / "uploads").rglob("*") if file.is_file())
+
+
+def test_a_file_is_read_and_kept_and_the_same_file_once(service, ann, tmp_path) -> None:
+    reply = service.post("/api/v1/data?name=rows.csv", content=ROWS, headers=ann).json()
+    assert reply["facts"]["rows"] == {"train": 64, "validation": 8, "test": 8}
+    assert reply["facts"]["labels"] == ["bad", "good"]
+    assert str(tmp_path) not in json.dumps(reply)
+    assert upload(service, ann) == reply["id"]
+    assert [each["id"] for each in service.get("/api/v1/data", headers=ann).json()] == [reply["id"]]
+    assert service.delete(f"/api/v1/data/{reply['id']}", headers=ann).status_code == 204
+    assert left(tmp_path) == []
+
+
+def test_columns_can_be_said(service, ann) -> None:
+    rows = ROWS.replace(b"text,label", b"review,mood")
+    columns = json.dumps({"text": "review", "label": "mood"})
+    place = f"/api/v1/data?name=rows.csv&columns={columns}"
+    assert service.post(place, content=rows, headers=ann).json()["facts"]["columns"]["text"] == "review"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rows.pkl",
+        "rows.pt",
+        "rows.zip",
+        "rows",
+        "../rows.csv",
+        "a/b.csv",
+        "..%2F..%2Frows.csv",
+        ".csv",
+        "x\\y.csv",
+    ],
+)
+def test_only_names_of_data_files_are_taken(service, ann, name, tmp_path) -> None:
+    reply = service.post("/api/v1/data", params={"name": name}, content=ROWS, headers=ann)
+    assert reply.status_code == 422
+    assert "rows.csv" not in [file.name for file in tmp_path.rglob("*")]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (open, ("/tmp/autopeft-was-here", "w"))
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.jsonl"])
+def test_a_pickle_is_never_loaded(service, ann, name, tmp_path) -> None:
+    reply = service.post(f"/api/v1/data?name={name}", content=pickle.dumps(Evil()), headers=ann)
+    assert reply.status_code == 422
+    assert left(tmp_path) == []
+    assert not Path("/tmp/autopeft-was-here").exists()
+
+
+def test_a_compressed_body_is_not_unpacked(service, ann) -> None:
+    packed = gzip.compress(b"0" * 10**6)
+    headers = ann | {"content-encoding": "gzip"}
+    assert service.post("/api/v1/data?name=rows.csv", content=packed, headers=headers).status_code == 415
+
+
+def test_a_table_that_unpacks_to_far_more_than_it_holds_is_refused(service, ann, tmp_path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    cell = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000_000, pa.int32()), ["bomb " * 2000])
+    bomb = tmp_path / "bomb.parquet"
+    parquet.write_table(pa.table({"text": cell, "label": cell}), bomb, compression="zstd")
+    assert bomb.stat().st_size < 100_000 < 2_000_000 * 10_000
+    reply = service.post("/api/v1/data?name=bomb.parquet", content=bomb.read_bytes(), headers=ann)
+    assert reply.status_code == 422
+    assert left(tmp_path) == []
+
+
+def test_a_file_that_is_too_large_is_refused_whether_it_says_so_or_not(service, ann, tmp_path) -> None:
+    large = ROWS * 100
+    assert service.post("/api/v1/data?name=rows.csv", content=large, headers=ann).status_code == 413
+    assert service.post("/api/v1/data?name=rows.csv", content=iter([large]), headers=ann).status_code == 413
+    assert left(tmp_path) == []
+
+
+def test_the_files_of_a_user_are_limited_together(service, ann, bob) -> None:
+    line = b"%s %d,x\n%s %d,y\n"
+    padded = [
+        b"text,label\n" + b"".join(line % (b"w" * 500, n + k * 99, b"v" * 500, n) for n in range(80))
+        for k in (0, 1)
+    ]
+    upload(service, ann, padded[0])
+    reply = service.post("/api/v1/data?name=more.csv", content=padded[1], headers=ann)
+    assert reply.status_code == 429
+    upload(service, bob, padded[1])
+
+
+def test_nobody_sees_uses_or_deletes_anothers_file(service, ann, bob) -> None:
+    number = upload(service, ann)
+    assert service.get("/api/v1/data", headers=bob).json() == []
+    assert service.get(f"/api/v1/data/{number}", headers=bob).status_code == 404
+    assert service.delete(f"/api/v1/data/{number}", headers=bob).status_code == 404
+    assert service.post("/api/v1/jobs", json=JOB | {"data": number}, headers=bob).status_code == 422
+    assert service.post("/api/v1/jobs", json=JOB | {"data": number}, headers=ann).status_code == 201
+
+
+@pytest.mark.parametrize("data", ["/etc/passwd", "../../rows.csv", "rows.csv", "org/dataset", ""])
+def test_data_are_named_by_their_id_only(service, ann, data) -> None:
+    for field in ("data", "test_data"):
+        reply = service.post("/api/v1/jobs", json=JOB | {"demo": None, field: data}, headers=ann)
+        assert reply.status_code == 422, reply.text
+
+
+def test_a_job_is_shown_as_it_was_asked_without_the_services_places(service, ann, tmp_path) -> None:
+    number = upload(service, ann)
+    reply = service.post("/api/v1/jobs", json=JOB | {"data": number}, headers=ann)
+    job = reply.json()
+    assert reply.headers["location"] == f"/api/v1/jobs/{job['id']}"
+    assert (job["state"], job["user"], job["kind"], job["seconds"]) == ("queued", "ann", "run", 600.0)
+    assert job["request"]["data"] == number
+    assert str(tmp_path) not in reply.text
+    assert service.get(f"/api/v1/jobs/{job['id']}", headers=ann).json() == job
+
+
+def test_the_same_key_gives_the_same_job(service, ann) -> None:
+    number = upload(service, ann)
+    sent = {"json": JOB | {"data": number}, "headers": ann | {"idempotency-key": "once"}}
+    first, again = (service.post("/api/v1/jobs", **sent) for _ in range(2))
+    assert [first.status_code, again.status_code] == [201, 200]
+    assert first.json() == again.json()
+    other = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=sent["headers"])
+    assert other.status_code == 409
+
+
+def test_a_user_has_a_quota(service, ann) -> None:
+    replies = [service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann) for _ in range(4)]
+    assert [reply.status_code for reply in replies] == [201, 201, 201, 429]
+    assert replies[-1].json()["type"].endswith(":quota")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "data"),
+        ({"demo": "classification", "model": "gpt2"}, "demo"),
+        ({"demo": "classification", "budget": {"time": "100h"}}, "budget.time"),
+        ({"demo": "classification", "kind": "delete"}, "kind"),
+        ({"demo": "classification", "storage": "sqlite:///x"}, "storage"),
+        ({"demo": "classification", "space": "../x.yaml"}, "space"),
+    ],
+)
+def test_what_cannot_be_run_is_said_at_once(service, ann, body, words) -> None:
+    reply = service.post("/api/v1/jobs", json=body, headers=ann)
+    assert reply.status_code == 422
+    assert words in reply.json()["detail"]
+
+
+def test_a_reader_submits_stops_and_uploads_nothing(service, headers, ann) -> None:
+    reader = headers("ann", "read")
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann).json()["id"]
+    assert service.get(f"/api/v1/jobs/{job}", headers=reader).status_code == 200
+    assert service.post("/api/v1/jobs", json={"demo": "classification"}, headers=reader).status_code == 403
+    assert service.post(f"/api/v1/jobs/{job}/stop", headers=reader).status_code == 403
+    assert service.post("/api/v1/data?name=rows.csv", content=ROWS, headers=reader).status_code == 403
+
+
+def test_jobs_are_listed_in_pages_the_latest_first(service, ann, bob, headers) -> None:
+    sent = {"json": {"demo": "classification"}, "headers": ann}
+    made = [service.post("/api/v1/jobs", **sent).json()["id"] for _ in range(3)]
+    page = service.get("/api/v1/jobs?limit=2", headers=ann).json()
+    rest = service.get(page["next"], headers=ann).json()
+    assert [job["id"] for job in [*page["items"], *rest["items"]]] == made[::-1]
+    assert rest["next"] is None
+    assert service.get("/api/v1/jobs", headers=bob).json()["items"] == []
+    assert len(service.get("/api/v1/jobs", headers=headers("root", "admin")).json()["items"]) == 3
+
+
+def test_another_user_can_neither_follow_stop_resume_nor_read_a_job(service, ann, bob) -> None:
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann).json()["id"]
+    assert service.get(f"/api/v1/jobs/{job}", headers=bob).status_code == 404
+    assert service.get(f"/api/v1/jobs/{job}/events", headers=bob).status_code == 404
+    assert service.post(f"/api/v1/jobs/{job}/stop", headers=bob).status_code == 404
+    assert service.post(f"/api/v1/jobs/{job}/resume", json={"time": "1min"}, headers=bob).status_code == 404
+    for what in ("", "/facts", "/report", "/bundle"):
+        assert service.get(f"/api/v1/studies/{job}{what}", headers=bob).status_code == 404
+
+
+def test_a_stopped_job_says_so_to_who_follows_it_and_can_go_on(service, ann) -> None:
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann).json()["id"]
+    assert service.post(f"/api/v1/jobs/{job}/stop", headers=ann).json()["state"] == "stopped"
+    followed = service.get(f"/api/v1/jobs/{job}/events", headers=ann)
+    assert followed.headers["content-type"].startswith("text/event-stream")
+    (last,) = [json.loads(line[6:]) for line in followed.text.splitlines() if line.startswith("data: ")]
+    assert (last["event"], last["state"]) == ("state", "stopped")
+    assert service.post(f"/api/v1/jobs/{job}/stop", headers=ann).status_code == 409
+    again = service.post(f"/api/v1/jobs/{job}/resume", json={"time": "10min"}, headers=ann)
+    assert again.json()["state"] == "queued"
+
+
+def test_events_go_on_after_the_last_that_was_seen(service, ann) -> None:
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann).json()["id"]
+    service.office.jobs.note(job, [json.dumps({"event": "progress", "done": each}) for each in range(4)])
+    service.post(f"/api/v1/jobs/{job}/stop", headers=ann)
+    text = service.get(f"/api/v1/jobs/{job}/events", headers=ann | {"last-event-id": "2"}).text
+    assert [line for line in text.splitlines() if line.startswith("id: ")] == ["id: 3", "id: 4"]
+
+
+def test_what_is_done_stands_in_the_audit_log(service, ann, headers) -> None:
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann).json()["id"]
+    service.post(f"/api/v1/jobs/{job}/stop", headers=ann)
+    lines = service.get("/api/v1/audit", headers=headers("root", "admin")).json()
+    assert [(line["user"], line["action"]) for line in lines] == [("ann", "stop"), ("ann", "submit")]
+    assert {line["what"] for line in lines} == {job}
