@@ -30,9 +30,9 @@ _FROM_HOPPER = ("H100", "H200", "GH200", "H20", "H800", "B100", "B200", "GB200",
 _RETAINED_SHARE = 1.3
 _LEAST_RETAINED, _MOST_RETAINED = 0.3, 2.0
 _ALWAYS_MAPPED_BYTES = 32 * MIB
-# What no tensor explains: the tokenizer, kernels of shapes that no tiny model has. Processes of models of
-# a few MiB held up to 48 MiB more than what was predicted (experiments/014-memory-limit).
-_UNEXPLAINED_BYTES = 48 * MIB
+# What no tensor explains: the tokenizer, kernels of shapes that no tiny model has. Processes that train
+# models of a few MiB held 20 to 48 MiB more than what was predicted (experiments/014-memory-limit).
+_UNEXPLAINED_BYTES, _MOST_UNEXPLAINED_BYTES = 20 * MIB, 48 * MIB
 # Where long rows make tensors that are mapped, shorter rows make some that just are not, and the heap keeps
 # a few of these.
 _KEPT_OF_SHORTER_ROWS = 3
@@ -194,7 +194,8 @@ def estimate_memory(
     parts, allocated = peak.parts, peak.allocated_bytes
     if tape.target == "cpu":
         reserved = allocated
-        device = profile.context_bytes + reserved + int(_RETAINED_SHARE * peak.heap_bytes)
+        device = profile.context_bytes + _UNEXPLAINED_BYTES + reserved
+        device += int(_RETAINED_SHARE * peak.heap_bytes)
         below, above = _cpu_band(peak, varied=len(set(tape.lengths)) > 1)
     else:
         hopper = any(name in profile.device_name for name in _FROM_HOPPER)
@@ -229,7 +230,9 @@ def _cpu_band(peak: Peak, *, varied: bool) -> tuple[int, int]:
     """
     spread = 0.05 * peak.allocated_bytes
     below = (_RETAINED_SHARE - _LEAST_RETAINED) * peak.heap_bytes + 0.1 * peak.parts.weights
-    above = (_MOST_RETAINED - _RETAINED_SHARE) * peak.heap_bytes + _UNEXPLAINED_BYTES
+    below += _UNEXPLAINED_BYTES
+    above = (_MOST_RETAINED - _RETAINED_SHARE) * peak.heap_bytes
+    above += _MOST_UNEXPLAINED_BYTES - _UNEXPLAINED_BYTES
     if varied and peak.mapped:
         above += _KEPT_OF_SHORTER_ROWS * _ALWAYS_MAPPED_BYTES
     return int(below + spread), int(above + spread)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from autopeft.files import write_atomically
 from autopeft.plan.capacity import Capacity, Cell
-from autopeft.report.html import environment, inside, script_of
+from autopeft.report.html import environment, inside, packed_plotly, script_of
 from autopeft.units import SECONDS_AN_HOUR, format_bytes, format_count, format_seconds, format_usd
 
 
@@ -40,9 +40,6 @@ def write_page(made: Capacity, path: Path) -> Path:
 
 def render(made: Capacity) -> str:
     """Return the page as text."""
-    import markupsafe
-    import plotly.offline
-
     from autopeft.report.capacity_charts import charts_of
 
     sections: list[dict[str, Any]] = [
@@ -65,7 +62,7 @@ def render(made: Capacity) -> str:
             prices=prices(made),
             style=inside("report.css"),
             script=inside("report.js"),
-            plotly=markupsafe.Markup(plotly.offline.get_plotlyjs()),  # noqa: S704 - a library
+            plotly=packed_plotly(),
         )
     )
 
