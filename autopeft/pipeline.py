@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from autopeft.plan.plan import Plan, Verdict
     from autopeft.plan.planner import Planner
     from autopeft.plan.question import Question
+    from autopeft.plan.serving import Serving
     from autopeft.report.facts import StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
@@ -194,6 +195,14 @@ def explain(
 
     with _answering(workspace, batches=batches, progress=progress) as answering:
         return explain(question, answering, on_answer)
+
+
+def serve(question: Question, *, workspace: str = ".autopeft") -> Serving:
+    """Say what a server of a configuration holds: merged, and with adapters beside the base."""
+    from autopeft.journey.hosting import host
+    from autopeft.journey.posing import Poser
+
+    return host(question, Poser(Path(workspace), lambda: known_profile(Request(workspace=workspace))))
 
 
 def described_rows(request: Request) -> dict[str, Any]:
