@@ -32,6 +32,7 @@ from autopeft.workload.dataset import Task
 
 if TYPE_CHECKING:
     from autopeft.export.bundle import Bundle, Form, Verified
+    from autopeft.report.comparison import Comparison
     from autopeft.report.facts import StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
@@ -144,6 +145,13 @@ def verify(bundle: Bundle | str | Path) -> Verified:
     return handover.verify(Path(bundle) if isinstance(bundle, str | Path) else Path(bundle.path))
 
 
+def compare(
+    one: Study | Bundle | str, other: Study | Bundle | str, *, workspace: str = ".autopeft"
+) -> Comparison:
+    """Hold two studies or bundles side by side, row by row where they were scored on the same rows."""
+    return handover.compare(_place(one), _place(other), workspace=workspace)
+
+
 def report(study: Study | str) -> StudyFacts:
     """Write a study's report page; `.places["report"]` names it."""
     return pipeline.report(_of_study(study))
@@ -164,6 +172,15 @@ def run(
 
 def _request(**fields: Any) -> Request:
     return Request.build(**{name: value for name, value in fields.items() if value is not None})
+
+
+def _place(result: Study | Bundle | str) -> str:
+    """Name a study, or a bundle's directory."""
+    if isinstance(result, str):
+        return result
+    from autopeft.export.bundle import Bundle
+
+    return result.path if isinstance(result, Bundle) else result.name
 
 
 def _of_study(study: Study | str) -> Request:

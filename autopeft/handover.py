@@ -13,6 +13,7 @@ from autopeft.request import Request
 if TYPE_CHECKING:
     from autopeft.export.bundle import Bundle, Export, Verified
     from autopeft.export.recipes.subject import Format, Recipe
+    from autopeft.report.comparison import Comparison
     from autopeft.space.candidate import Candidate
 
 EXPERIMENT = "autopeft"
@@ -64,6 +65,13 @@ def candidates(source: str) -> list[Candidate]:
     from autopeft.journey.reciting import candidates_in
 
     return candidates_in(source)
+
+
+def compare(one: str, other: str, *, workspace: str = ".autopeft") -> Comparison:
+    """Hold two studies or bundles side by side, row by row where they were scored on the same rows."""
+    from autopeft.journey.comparing import compare
+
+    return compare(one, other, workspace)
 
 
 def tracking_uri(request: Request) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from autopeft.plan.overview import ModelRow
     from autopeft.plan.plan import Plan, Verdict
     from autopeft.plan.question import Question
+    from autopeft.plan.serving import Serving
     from autopeft.report.facts import DataFacts, StudyFacts
     from autopeft.search.observer import Observer
     from autopeft.search.study import Study
@@ -187,6 +188,14 @@ def explain(
     """Answer one question, tell `on_answer`, and say what each switch of it would save or cost."""
     with consult(workspace) as consultant:
         return consultant.explain(question, progress, batches=batches, on_answer=on_answer)
+
+
+def serve(question: Question, *, workspace: str = ".autopeft") -> Serving:
+    """Say what a server of a configuration holds: merged, and with adapters beside the base."""
+    from autopeft.journey.hosting import host
+    from autopeft.journey.posing import Poser
+
+    return host(question, Poser(Path(workspace), lambda: known_profile(Request(workspace=workspace))))
 
 
 def described_rows(request: Request) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from autopeft import __version__
 from autopeft.cli import (
     calibrate,
     capacity,
+    compare,
     doctor,
     estimate,
     export,
@@ -62,6 +63,7 @@ _COMMANDS = {
         verify.verify,
         recipe.recipe,
         report.report,
+        compare.compare,
     ),
     _LISTS: (lists.models, methods.methods, lists.gpus, spaces.spaces),
     _SERVICE: (serve.serve, token.token),

@@ -50,6 +50,14 @@ MaxBatch = Annotated[
     bool,
     typer.Option("--max-batch/--no-max-batch", rich_help_panel=_MANY, help="Look for the largest batch too."),
 ]
+Serve = Annotated[
+    bool,
+    typer.Option(
+        "--serve",
+        rich_help_panel=_MANY,
+        help="What a server would hold: keys and values of --batch-size sequences, adapters, merged or not.",
+    ),
+]
 Method = Annotated[
     str | None,
     typer.Option(
@@ -144,6 +152,7 @@ def estimate(
     model: ModelName = None,
     source: From = None,
     explain: Explain = False,
+    serve: Serve = False,
     max_batch: MaxBatch = True,
     method: Method = None,
     rank: Rank = None,
@@ -205,12 +214,16 @@ def estimate(
     }
     given = {name: value for name, value in fields.items() if value is not None and value != {}}
     if source is not None:
-        if model is not None or explain or request.data:
-            raise InputError("--from brings its own models: leave out MODEL, --data and --explain.")
+        if model is not None or explain or serve or request.data:
+            raise InputError("--from brings its own models: leave out MODEL, --data, --explain and --serve.")
         return _many(source, given, request, batches=max_batch)
+    if serve and (explain or request.data):
+        raise InputError("--serve answers alone: leave out --explain and --data.")
     named = model or request.model
     if named is None:
         raise InputError("Missing argument 'MODEL': name a model (`autopeft models`), or give --from FILE.")
+    if serve:
+        return _served({"model": named, **given}, request, as_json=as_json)
     if request.data:
         from autopeft import pipeline
 
@@ -245,6 +258,21 @@ def _one(given: dict[str, Any], request: Request, *, explain: bool, batches: boo
     else:
         show(answer)
     return _exit(shown[0])
+
+
+def _served(given: dict[str, Any], request: Request, *, as_json: bool) -> int:
+    from autopeft import pipeline
+    from autopeft.cli import screen, serving
+    from autopeft.plan.question import Question
+
+    with screen.clean_stdout(when=as_json):
+        found = pipeline.serve(Question.build(**given), workspace=request.workspace)
+    screen.show(found, serving.shown, as_json=as_json)
+    if found.limit_bytes is None:
+        return Exit.DONE
+    rooms = [each for each in (found.merged, found.unmerged) if each is not None]
+    fits = any(each.sequences >= found.sequences and each.adapters != 0 for each in rooms)
+    return Exit.DONE if fits else Exit.DOES_NOT_FIT
 
 
 def _many(source: str, given: dict[str, Any], request: Request, *, batches: bool) -> int:

@@ -6,14 +6,7 @@ from pathlib import Path
 
 from autopeft.export.bundle import Bundle
 from autopeft.methods.registry import METHODS
-
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` may be: `MaxLoRARanks` of vllm/config/lora.py."""
-
-
-def slot_rank(rank: int) -> int | None:
-    """Return the smallest rank of a slot that vLLM has room in for an adapter; None where it has none."""
-    return next((each for each in VLLM_RANKS if each >= rank), None)
+from autopeft.plan.serving import slot_rank
 
 
 def serving_lines(bundle: Bundle) -> list[str]:

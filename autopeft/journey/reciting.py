@@ -116,6 +116,7 @@ def subject_of(
         InputError: a knob, or a place, is not the method's or the model's.
         UnsupportedError: the method does not work on this model or task.
     """
+    from autopeft.methods.backbone import dropouts, whole_config
     from autopeft.methods.heads import default_task
 
     find_method(candidate.method)
@@ -135,6 +136,7 @@ def subject_of(
         candidate=full,
         adapter=fields,
         chosen=chosen,
+        dropouts=dropouts(whole_config(base), candidate.training.dropout),
         chat=_has_template(base),
         scale=dataset.scale if dataset is not None and TASKS[learnt].outputs == "number" else Scale(),
         rows=len(dataset.train) if dataset else 0,

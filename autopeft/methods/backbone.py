@@ -150,11 +150,17 @@ def whole_config(base: BaseModel) -> PretrainedConfig:
         raise InputError(f"the configuration of {base.name} makes no model: {error}") from None
 
 
+def dropouts(config: PretrainedConfig, rate: float) -> dict[str, float]:
+    """Return the fields of a configuration that drop something, with the rate that each shall have."""
+    wanted = (
+        (field, value) for fields, value in ((_DROPOUT_FIELDS, rate), (_LAYER_DROPS, 0.0)) for field in fields
+    )
+    return {field: value for field, value in wanted if isinstance(getattr(config, field, None), float)}
+
+
 def _set_dropout(config: PretrainedConfig, rate: float) -> None:
-    for fields, value in ((_DROPOUT_FIELDS, rate), (_LAYER_DROPS, 0.0)):
-        for field in fields:
-            if isinstance(getattr(config, field, None), float):
-                setattr(config, field, value)
+    for field, value in dropouts(config, rate).items():
+        setattr(config, field, value)
 
 
 def _build(

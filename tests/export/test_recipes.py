@@ -136,7 +136,7 @@ def test_the_script_reproduces_the_score_within_noise(
         "regression": (encoder_with_weights, ratings),
         "sft": (decoder_with_weights, turns),
     }[kind]
-    training = Training(learning_rate=1e-2, batch_size=8, epochs=12, max_length=32)
+    training = Training(learning_rate=3e-3, batch_size=8, epochs=12, max_length=32)
     candidate = Candidate(method="lora", rank=8, targets="all-linear", training=training)
     run = Trainer(base, dataset, candidate, seed=0)
     run.advance(10**9)

@@ -249,6 +249,7 @@ def _base(subject: Subject) -> tuple[str, str]:
     if training.attention != "sdpa":
         kernel = {"eager": "eager", "flash": "flash_attention_2"}[training.attention]
         loading += f', attn_implementation="{kernel}"'
+    loading += "".join(f", {name}={rate}" for name, rate in subject.dropouts.items())
     if subject.outputs == 1:
         loading += ', problem_type="regression"'
     if bits is None:

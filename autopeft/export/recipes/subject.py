@@ -26,6 +26,7 @@ class Subject(Message):
         candidate: complete.
         adapter: peft's configuration, without what is None; empty where no adapter is added.
         chosen: its fields that differ from peft's defaults.
+        dropouts: fields of the base's configuration that drop something, with their rates.
         chat: whether rows are rendered by the tokenizer's chat template.
         scale: of the numbers to predict.
         rows: how many train; 0 where nobody knows.
@@ -41,6 +42,7 @@ class Subject(Message):
     candidate: Candidate
     adapter: dict[str, JsonValue] = {}
     chosen: tuple[str, ...] = ()
+    dropouts: dict[str, float] = {}
     chat: bool = False
     scale: Scale = Scale()
     rows: int = 0

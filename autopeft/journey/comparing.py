@@ -1,0 +1,151 @@
+"""Comparing: two studies or bundles, row by row where they were scored on the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autopeft.errors import InputError
+from autopeft.export.bundle import EVALUATION, MANIFEST, Bundle, Evaluated
+from autopeft.export.opening import open_bundle
+from autopeft.journey.concluding import Finished
+from autopeft.journey.pairing import lead
+from autopeft.methods.registry import complete
+from autopeft.report.comparison import Comparison, Side
+from autopeft.report.intervals import separate_difference
+from autopeft.request import Request
+from autopeft.search.study import Trial
+from autopeft.space.candidate import Candidate
+from autopeft.workload.tasks import Metric
+
+_PAIRED = {
+    "proportion": "the same rows, paired: Bonett and Price's interval, McNemar's exact test",
+    "mean": "the same rows, paired: Student's t on the differences",
+    "bootstrap": "the same rows, drawn again together 1,000 times",
+}
+_APART = "other rows, so not paired: Newcombe's interval from the two intervals, wider than a paired one"
+
+
+def compare(one: str, other: str, workspace: str) -> Comparison:
+    """Hold two results side by side.
+
+    Args:
+        one, other: a directory that holds a bundle, or the name of a study.
+
+    Raises:
+        InputError: there is no such thing, or they have different metrics.
+        BundleError: a bundle is not as it was exported.
+    """
+    (left, first), (right, second) = (_side(each, workspace) for each in (one, other))
+    if first.metric != second.metric:
+        raise InputError(
+            f"two results must have the same metric, but got {first.metric.name} ({one}) and "
+            f"{second.metric.name} ({other})."
+        )
+    metric = first.metric
+    if first.rows != second.rows or len(first.facts) != len(second.facts):
+        found = separate_difference(
+            (first.score, first.low, first.high), (second.score, second.low, second.high)
+        )
+        return _compared(metric, left, right, found, paired=False)
+    mine, its = np.array(first.facts), np.array(second.facts)
+    made = _compared(metric, left, right, lead(metric, mine, its), paired=True)
+    if metric.interval != "proportion":
+        return made
+    from scipy.stats import binomtest
+
+    only_one = int(((mine[:, 0] > 0) & (its[:, 0] <= 0)).sum())
+    only_other = int(((its[:, 0] > 0) & (mine[:, 0] <= 0)).sum())
+    apart = only_one + only_other
+    p_value = float(binomtest(only_one, apart, 0.5).pvalue) if apart else 1.0
+    return made.model_copy(update={"p_value": p_value, "only_one": only_one, "only_other": only_other})
+
+
+def _compared(
+    metric: Metric, one: Side, other: Side, found: tuple[float, float, float], *, paired: bool
+) -> Comparison:
+    difference, low, high = found
+    sign = 1 if metric.direction == "maximize" else -1
+    if low <= 0 <= high:
+        verdict = f"No difference beyond noise: {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}."
+    else:
+        better = one if sign * difference > 0 else other
+        verdict = (
+            f"{better.place} is better, by {abs(difference):.4f} in {metric.name} (95 % interval of the "
+            f"difference {low:+.4f} to {high:+.4f})."
+        )
+    return Comparison(
+        metric=metric,
+        one=one,
+        other=other,
+        paired=paired,
+        test=_PAIRED[metric.interval] if paired else _APART,
+        difference=difference,
+        low=low,
+        high=high,
+        verdict=verdict,
+    )
+
+
+def _side(name: str, workspace: str) -> tuple[Side, Evaluated]:
+    """Return one result with what each of its test rows contributed."""
+    if (Path(name) / MANIFEST).exists():
+        return _of_bundle(open_bundle(Path(name)))
+    done = Finished(Request(study=name, workspace=workspace))
+    best = done.trial(None)
+    earned = done.scores().of(best.number)
+    if earned is None:
+        earned = done.evaluated(best, done.trained(best, done.inputs()))
+    return _of_study(name, best, earned, done), earned
+
+
+def _of_bundle(bundle: Bundle) -> tuple[Side, Evaluated]:
+    file = Path(bundle.path) / EVALUATION
+    if not file.exists():
+        raise InputError(f"{bundle.path} does not hold what its test rows contributed: export it anew.")
+    earned, last = Evaluated.read(file), bundle.measured.reports[-1] if bundle.measured.reports else None
+    predicted = bundle.predicted
+    side = _made(bundle.path, bundle.candidate, earned).model_copy(
+        update={
+            "model": bundle.model,
+            "data": bundle.data,
+            "trainable_params": predicted.trainable_params if predicted else None,
+            "adapter_bytes": sum(each.stat().st_size for each in Path(bundle.path).glob("*.safetensors")),
+            "peak_bytes": bundle.measured.peak_bytes if last else None,
+            "train_seconds": last.seconds if last else None,
+        }
+    )
+    return side, earned
+
+
+def _of_study(name: str, best: Trial, earned: Evaluated, done: Finished) -> Side:
+    result, predicted = best.result, best.predicted
+    last = result.reports[-1] if result and result.reports else None
+    return _made(name, best.candidate, earned).model_copy(
+        update={
+            "model": done.plan.model,
+            "data": done.request.data or done.request.demo or "",
+            "trainable_params": predicted.trainable_params if predicted else None,
+            "adapter_bytes": predicted.adapter_file_bytes if predicted else None,
+            "peak_bytes": result.peak_bytes if result and last else None,
+            "train_seconds": last.seconds if last else None,
+        }
+    )
+
+
+def _made(place: str, candidate: Candidate, earned: Evaluated) -> Side:
+    full = complete(candidate)
+    fields = full.model_dump(mode="json", exclude={"training", "knobs"})
+    whole = {**fields, **full.knobs, **full.training.model_dump(mode="json")}
+    return Side(
+        place=place,
+        label=candidate.label,
+        model="",
+        data="",
+        rows=len(earned.facts),
+        score=earned.score,
+        low=earned.low,
+        high=earned.high,
+        fields={name: str(value) for name, value in whole.items()},
+    )
