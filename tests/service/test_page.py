@@ -86,7 +86,7 @@ def test_longer_rows_take_more_until_it_no_longer_fits_and_the_way_out_is_said(p
 
 def test_a_model_is_found_as_it_is_typed(page) -> None:
     page.fill("#model", "qwen2.5-7")
-    sync_api.expect(page.locator("#models option").first).to_have_attribute("value", "Qwen2.5-7B")
+    sync_api.expect(page.locator('#models option[value="Qwen2.5-7B"]')).to_be_attached()
     page.fill("#model", "no-such-model")
     sync_api.expect(page.locator("#fits-status")).to_contain_text("unknown model")
 
