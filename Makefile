@@ -4,6 +4,7 @@
 #   make demo-sft    the same for a causal language model
 #   make test        lint, types and tests          make test-slow   the long tests too
 #   make format      fix what can be fixed          make lock        renew requirements/lock.txt
+#   make fuzz        the service against its OpenAPI document, FUZZ_EXAMPLES of each operation
 #   make patterns    trace again what ships
 #   make venv        only install                   make clean       remove .venv and caches
 #
@@ -11,7 +12,7 @@
 # Another build of torch: make demo TORCH_INDEX_ARGS="--index-url URL"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-sft test test-slow lint format types pytest patterns venv lock clean
+.PHONY: help demo demo-sft test test-slow fuzz lint format types pytest patterns venv lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
@@ -19,6 +20,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 TORCH ?= torch==2.13.0
 TORCH_INDEX_ARGS ?=
 PYTEST_ARGS ?=
+FUZZ_EXAMPLES ?= 300
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -78,6 +80,9 @@ lock: $(STAMP)
 	@{ sed -n '/^#/p' requirements/lock.txt; echo; \
 		$(BIN)/python -m pip freeze --all | grep -v -i -E '^($(UNLOCKED))==|^-e |^#' | sed 's/+[a-z0-9.]*$$//'; \
 	} > .venv/lock.txt && mv .venv/lock.txt requirements/lock.txt && touch $(STAMP)
+
+fuzz: $(STAMP)
+	AUTOPEFT_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) --timeout 7200 tests/service/test_contract.py
 
 patterns: $(STAMP)
 	$(BIN)/python -m autopeft.journey.shipping

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         search,
         verify,
     )
+    from autopeft.client import Client
     from autopeft.cost.estimate import CostEstimate
     from autopeft.errors import AutopeftError
     from autopeft.export.bundle import Bundle
@@ -56,6 +57,7 @@ __all__ = [
     "Bundle",
     "Candidate",
     "Capacity",
+    "Client",
     "CostEstimate",
     "Dataset",
     "Demand",
@@ -92,6 +94,7 @@ _HOMES = {
     "Bundle": "autopeft.export.bundle",
     "Candidate": "autopeft.space.candidate",
     "Capacity": "autopeft.plan.capacity",
+    "Client": "autopeft.client",
     "CostEstimate": "autopeft.cost.estimate",
     "Dataset": "autopeft.workload.dataset",
     "Demand": "autopeft.plan.capacity",

@@ -97,10 +97,13 @@ class Request(Message):
     @model_validator(mode="before")
     @classmethod
     def _demo_defaults(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or fields.get("demo") not in DEMOS or fields.get("resume"):
+        demo = fields.get("demo") if isinstance(fields, dict) else None
+        if not isinstance(demo, str) or demo not in DEMOS or fields.get("resume"):
             return fields
-        usual = DEMOS[fields["demo"]]
+        usual = DEMOS[demo]
         budget = fields.get("budget") or {}
+        if not isinstance(budget, dict | Budget):
+            return fields
         given = budget if isinstance(budget, dict) else dict(budget)
         limits = usual["budget"] | {name: value for name, value in given.items() if value is not None}
         return usual | fields | {"budget": limits}

@@ -49,6 +49,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "export", "request", "handover", "pipeline"),
     ),
+    "client": (*("hardware", "workload", "space", "methods", "plan", "search", "report", "export", "api"),),
     "doctor": (),
     "service": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
@@ -136,6 +137,8 @@ MACHINERY: dict[str, set[str]] = {
     "journey": {ANYTHING},
     "handover": {ANYTHING},
     "pipeline": {ANYTHING},
+    # Counted spaces are answers, and a client takes the library's options.
+    "client": {"space.counting", "api"},
     # Counted spaces are answers; what keeps a consultant names its type.
     "service": {"space.counting", "journey.consulting", "journey.keeping"},
     # The lists, a search's display and shell completion.

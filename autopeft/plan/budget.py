@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -9,10 +10,22 @@ from pydantic import BeforeValidator, Field
 from autopeft.message import Message
 from autopeft.units import parse_bytes, parse_seconds, parse_share, parse_usd
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=str | float)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=str | float)]
-Usd = Annotated[float, BeforeValidator(parse_usd, json_schema_input_type=str | float)]
-Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=str | float)]
+
+def _amount(parse: Callable[[str | float], float]) -> BeforeValidator:
+    """Read an amount by `parse`, and nothing but a text or a number."""
+
+    def read(given: object) -> float:
+        if isinstance(given, bool) or not isinstance(given, str | int | float):
+            raise ValueError(f"it must be a text with a unit, or a number, but got {given!r}")  # noqa: TRY004
+        return parse(given)
+
+    return BeforeValidator(read, json_schema_input_type=str | float)
+
+
+Bytes = Annotated[int, _amount(parse_bytes)]
+Seconds = Annotated[float, _amount(parse_seconds)]
+Usd = Annotated[float, _amount(parse_usd)]
+Share = Annotated[float, _amount(parse_share)]
 
 Preference = Literal["quality", "small", "fast"]
 """Which of several equally good configurations to take."""

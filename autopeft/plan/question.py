@@ -340,7 +340,7 @@ class Question(Message):
         if isinstance(way, str):
             asked["method"], packed = read_way(way)
             other = asked.setdefault("quantization", packed) if packed else None
-            if packed and isinstance(other, str) and _spelled(other) != packed:
+            if packed and isinstance(other, str) and other.strip().lower().replace("_", "-") != packed:
                 raise InputError(
                     f"method {way!r} has its base in {packed}, but quantization is "
                     f"{asked['quantization']!r}; leave one out."

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
 from autopeft.service.problems import RefusedError
 from autopeft.service.tokens import Caller, Scope
@@ -41,12 +42,26 @@ def caller(request: Request) -> Caller:
     return found
 
 
+async def enter(request: Request, text: str) -> Caller:
+    """Return who has a token that was typed in.
+
+    Raises:
+        RefusedError: it is no good one, or too many bad ones came from there.
+    """
+    client = request.client.host if request.client else "unknown"
+    return await run_in_threadpool(_known, office_of(request), text, client)
+
+
 def _identified(request: Request, office: Office, client: str) -> Caller:
     text = _token_of(request)
     if text is None:
         if office.settings.needs_tokens:
             raise _unauthorized("a token is needed: Authorization: Bearer TOKEN (`autopeft token create`).")
         return LOCAL
+    return _known(office, text, client)
+
+
+def _known(office: Office, text: str, client: str) -> Caller:
     if office.failures.empty(client):
         raise _too_often(30.0)
     found = office.tokens.find(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
@@ -104,7 +104,7 @@ def gpu(request: Request, who: Reader, name: Named) -> Response:
 async def put_gpu(request: Request, who: Admin, name: Named) -> Response:
     """Add a device to the workspace, or replace it: its profile, as `autopeft profile` measures one."""
     office = office_of(request)
-    profile = cast("HardwareProfile", await read_message(request, HardwareProfile.build))
+    profile = await read_message(request, HardwareProfile)
     if profile.name != name:
         raise InputError(
             f"the profile's name must be that of its address, {name!r}, but is {profile.name!r}."

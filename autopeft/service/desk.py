@@ -29,13 +29,15 @@ _MOST_WAITING = 400
 class Desk:
     """Answers of one service process.
 
-    What takes a consultant runs in `threads` at most; the same question asked twice at once is computed once.
+    What takes a consultant runs in `threads` at most, and estimates without a search for batches, which are
+    quick, in as many of their own; the same question asked twice at once is computed once.
     """
 
     def __init__(self, workspace: str, metrics: Metrics, threads: int = 2) -> None:
         self._workspace, self._metrics = workspace, metrics
         self._consultant = pipeline.consult(workspace)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="desk")
+        self._quick = ThreadPoolExecutor(threads, thread_name_prefix="desk quick")
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
         self._coming: dict[str, asyncio.Future[bytes]] = {}
@@ -74,7 +76,9 @@ class Desk:
             waiting |= dict(zip(missing, self._expect(list(missing)), strict=True))
             asked = list(missing.values())
             await self._compute(
-                list(missing), lambda consultant: list(consultant.answer_many(asked, batches=batches))
+                list(missing),
+                lambda consultant: list(consultant.answer_many(asked, batches=batches)),
+                quick=not batches,
             )
         found = {name: await asyncio.shield(each) for name, each in waiting.items()} | known
         return [found[name] for name in names]
@@ -89,7 +93,8 @@ class Desk:
     def close(self) -> None:
         """End what is being computed."""
         self._consultant.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._quick):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _expect(self, names: Sequence[str]) -> list[asyncio.Future[bytes]]:
         if len(self._coming) + len(names) > _MOST_WAITING:
@@ -104,14 +109,20 @@ class Desk:
         self._coming |= dict(zip(names, made, strict=True))
         return made
 
-    async def _compute(self, names: Sequence[str], compute: Callable[[Consultant], Sequence[Any]]) -> None:
+    async def _compute(
+        self,
+        names: Sequence[str],
+        compute: Callable[[Consultant], Sequence[Any]],
+        *,
+        quick: bool = False,
+    ) -> None:
         """Compute what is expected; its failure is everybody's who waits for it."""
         consultant = self._consultant
 
         def work() -> list[bytes]:
             return [to_json(each, inf_nan_mode="null") for each in compute(consultant)]
 
-        job = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        job = asyncio.get_running_loop().run_in_executor(self._quick if quick else self._threads, work)
         job.add_done_callback(lambda done: self._settle(names, done))
         self._metrics.answers.labels("computed").inc(len(names))
         await asyncio.wait([job])

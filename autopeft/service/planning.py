@@ -19,7 +19,7 @@ from autopeft.plan.question import Question
 from autopeft.request import Request as Wish
 from autopeft.service.access import Reader, office_of
 from autopeft.service.contract import takes
-from autopeft.service.replies import read_json, read_message, reply
+from autopeft.service.replies import read_json, read_message, reply, strictly
 from autopeft.service.wishes import NOT_TO_PLAN, request_of
 from autopeft.space.candidate import Candidate
 
@@ -53,7 +53,7 @@ async def estimate(request: Request, who: Reader) -> Response:
     """Say what one configuration takes, whether it fits, and what would make it fit."""
     del who
     office = office_of(request)
-    question = office.names.question(await read_message(request, Question.build))
+    question = office.names.question(Question.build(**await read_json(request)))
     key = f"estimate {question.model_dump_json()} {sorted(question.model_fields_set)}"
     return reply(_told(await office.desk.ask(key, lambda consultant: consultant.answer(question))))
 
@@ -63,7 +63,7 @@ async def estimates(request: Request, who: Reader) -> Response:
     """Answer many questions together; one that cannot be answered does not stop the others."""
     del who
     office = office_of(request)
-    asked = await read_message(request, Questions.build)
+    asked = await read_message(request, Questions)
     rows = [_question(office, fields) for fields in asked.questions]
     answers = await office.desk.answers(rows, batches=asked.batches)
     return reply(b'{"answers":[' + b",".join(answers) + b"]}")
@@ -74,7 +74,7 @@ async def explain(request: Request, who: Reader) -> Response:
     """Answer one question, and say what each switch of it would save or cost."""
     del who
     office = office_of(request)
-    question = office.names.question(await read_message(request, Question.build))
+    question = office.names.question(Question.build(**await read_json(request)))
     key = f"explain {question.model_dump_json()} {sorted(question.model_fields_set)}"
     return reply(await office.desk.ask(key, lambda consultant: consultant.explain(question)))
 
@@ -93,7 +93,7 @@ async def verdict(request: Request, who: Reader) -> Response:
     given = fields.pop("candidate", None)
     if not isinstance(given, dict):
         raise InputError("candidate must be an object: the fields of one configuration.")
-    candidate = office.names.candidate(Candidate.build(**given))
+    candidate = office.names.candidate(strictly(Candidate, given))
     wish = request_of(fields, office, who)
     key = f"verdict {wish.model_dump_json()} {candidate.model_dump_json()}"
     return reply(await office.desk.ask(key, lambda consultant: consultant.judge(wish, candidate)))
@@ -140,7 +140,7 @@ async def capacity(request: Request, who: Reader) -> Response:
     """Say which devices train the demanded models in which ways, how fast and at what cost."""
     del who
     office = office_of(request)
-    demand = office.names.demand(await read_message(request, Demand.build))
+    demand = office.names.demand(await read_message(request, Demand))
     cells = len(demand.models) * len(demand.ways) * len(demand.gpus) * len(demand.counts)
     if cells > MOST_CELLS:
         raise InputError(f"a demand may have {MOST_CELLS:,} cells at most here, but has {cells:,}.")

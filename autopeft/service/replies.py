@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
 from autopeft.errors import InputError
-from autopeft.message import Message
+from autopeft.message import Message, explain
 from autopeft.service.problems import RefusedError
 from autopeft.service.settings import JSON_BYTES
 
 Item = TypeVar("Item")
+Made = TypeVar("Made", bound=Message)
 PAGE, LARGEST_PAGE = 100, 1000
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -130,13 +131,26 @@ async def read_json(request: Request) -> dict[str, Any]:
     return content
 
 
-async def read_message(request: Request, build: Callable[..., Item]) -> Item:
-    """Read a body's fields into a message.
+async def read_message(request: Request, message: type[Made]) -> Made:
+    """Read a body into a message.
 
     Raises:
         InputError: a field is unknown or invalid.
     """
-    return build(**{str(name): value for name, value in (await read_json(request)).items()})
+    return strictly(message, await read_json(request))
+
+
+def strictly(message: type[Made], fields: dict[str, Any]) -> Made:
+    """Make a message of fields, none of which is taken for another type than it has; null is left out.
+
+    Raises:
+        InputError: a field is unknown or invalid.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return message.model_validate_json(json.dumps(given), strict=True)
+    except ValidationError as error:
+        raise InputError(explain(error, message.__name__)) from None
 
 
 def _no_number(text: str) -> float:

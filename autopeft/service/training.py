@@ -194,7 +194,7 @@ def stop(request: Request, who: Submitter, number: JobId) -> Response:
 async def resume(request: Request, who: Submitter, number: JobId) -> Response:
     """Let a job of yours that has ended go on, for so much longer."""
     office = office_of(request)
-    more = await read_message(request, More.build)
+    more = await read_message(request, More)
     if more.time > office.settings.longest_seconds:
         raise InputError(f"a job may take {format_seconds(office.settings.longest_seconds)} here at once.")
     job = await run_in_threadpool(

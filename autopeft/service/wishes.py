@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.errors import InputError
 from autopeft.request import Request
+from autopeft.service.replies import strictly
 
 if TYPE_CHECKING:
     from autopeft.service.office import Office
@@ -31,9 +32,10 @@ def request_of(
             raise InputError(f"{name} is not for a client of a service to give: leave it out.")
     given = {name: value for name, value in fields.items() if value is not None and name not in without}
     for name in ("data", "test_data"):
-        if isinstance(given.get(name), str):
+        if isinstance(given.get(name), str):  # what is none is refused below
             given[name] = str(office.uploads.path(who, given[name]))
-    wish = Request.build(**given, workspace=str(Path(office.settings.workspace).resolve()))
+    given["workspace"] = str(Path(office.settings.workspace).resolve())
+    wish = strictly(Request, given)
     office.names.device(wish.gpu)
     office.names.space(wish.space)
     if wish.model is None:

@@ -123,3 +123,18 @@ def test_the_document_knows_every_problem(service) -> None:
             problems = [r for status, r in operation["responses"].items() if status[0] in "45"]
             assert all(list(one["content"]) == ["application/problem+json"] for one in problems)
             assert problems
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/estimate", {"model": "gpt2", "method": "qlora", "quantization": "nf\x01"}),
+        ("/api/v1/plan", {"model": "gpt2", "gpu": "l4", "demo": {}}),
+        ("/api/v1/jobs", {"demo": "classification", "budget": 5}),
+        ("/api/v1/jobs", {"demo": "classification", "budget": {"time": ["1min"]}}),
+        ("/api/v1/jobs", {"demo": "classification", "budget": {"time": True}}),
+        ("/api/v1/jobs", {"demo": "classification", "seed": "7"}),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_a_mistake_and_no_bug(service, path, body) -> None:
+    assert service.post(path, json=body).status_code == 422

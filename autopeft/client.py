@@ -1,0 +1,388 @@
+"""Client: the verbs of the Python face, answered by a service somewhere else.
+
+    import autopeft as ap
+
+    client = ap.Client("https://peft.example.org", token="autopeft_...")
+    answer = client.answer(ap.Question.build(model="Llama-3.1-8B", method="qlora", gpu="l4"))
+    study = client.search(model="all-MiniLM-L6-v2", data="train.csv", budget=ap.Budget(time="30min"))
+    bundle = client.export(study)
+
+What the service refuses is raised as the error that the same mistake raises here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+import pydantic
+
+from autopeft.errors import (
+    AutopeftError,
+    ConfigError,
+    DataError,
+    DoesNotFitError,
+    InputError,
+    ServiceError,
+    StorageError,
+    UnsupportedError,
+)
+from autopeft.export.bundle import Bundle
+from autopeft.hardware.profile import HardwareProfile
+from autopeft.message import Message
+from autopeft.methods.spec import MethodSpec
+from autopeft.plan.answer import Answer, Explanation
+from autopeft.plan.budget import Budget
+from autopeft.plan.capacity import Capacity, Demand
+from autopeft.plan.overview import ModelRow
+from autopeft.plan.plan import Plan, Verdict
+from autopeft.plan.question import Question
+from autopeft.report.facts import StudyFacts
+from autopeft.search.study import Study
+from autopeft.space.candidate import Candidate
+from autopeft.space.counting import SpaceFacts
+from autopeft.workload.base_model import BaseModel
+
+if TYPE_CHECKING:
+    from autopeft.api import Options
+
+Read = TypeVar("Read")
+Event = Callable[[dict[str, Any]], None]
+_ERRORS: dict[str, type[AutopeftError]] = {
+    "unknown-name": InputError,
+    "input": InputError,
+    "config": ConfigError,
+    "data": DataError,
+    "unsupported": UnsupportedError,
+    "does-not-fit": DoesNotFitError,
+    "storage": StorageError,
+}
+_TOGETHER = 64
+_ENDED = ("done", "failed", "stopped")
+
+
+class Client:
+    """A service, asked as the library is.
+
+    Args:
+        url: where it is.   token: who asks; None takes `AUTOPEFT_TOKEN`, and nothing where that is not set.
+        seconds: how long to wait for an answer.
+        context: of TLS, for certificates of your own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        seconds: float = 600.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InputError(f"a service's address must begin with http:// or https://, but got {url!r}.")
+        self._url = url.rstrip("/")
+        self._token = token or os.environ.get("AUTOPEFT_TOKEN")
+        self._seconds = seconds
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), _NoRedirects()
+        )
+
+    def estimate(
+        self, model: str, candidate: Candidate, *, budget: Budget | None = None, **options: Unpack[Options]
+    ) -> Verdict:
+        """Predict what one configuration takes: `Fits` or `Rejected`, with the estimate and its band."""
+        body = _fields(model=model, budget=budget, **options) | {"candidate": _plain(candidate)}
+        return self._ask("POST", "verdict", pydantic.TypeAdapter(Verdict), body)
+
+    def answer(self, question: Question, *, batches: bool = True) -> Answer:
+        """Say what one configuration takes and whether it fits; `batches` looks for the largest batch too."""
+        if batches:
+            return self._ask("POST", "estimate", pydantic.TypeAdapter(Answer), _plain(question))
+        (answer,) = self.answer_many([question], batches=False)
+        if answer.status != "ok":
+            raise (UnsupportedError if answer.status == "unsupported" else InputError)(str(answer.reason))
+        return answer
+
+    def answer_many(
+        self, questions: Iterable[Question | AutopeftError], *, batches: bool = True
+    ) -> Iterator[Answer]:
+        """Answer questions in their order; none of them stops the others."""
+        rows = list(questions)
+        for first in range(0, len(rows), _TOGETHER):
+            some = rows[first : first + _TOGETHER]
+            asked = [_plain(row) for row in some if isinstance(row, Question)]
+            found = iter(self._answers(asked, batches=batches) if asked else ())
+            for row in some:
+                yield next(found) if isinstance(row, Question) else Answer(status="error", reason=str(row))
+
+    def explain(self, question: Question) -> Explanation:
+        """Answer one question, and say what each switch of it would save or cost."""
+        return self._ask("POST", "explain", pydantic.TypeAdapter(Explanation), _plain(question))
+
+    def capacity(self, demand: Demand) -> Capacity:
+        """Say which devices train the demanded models in which ways, how fast and at what cost."""
+        return self._ask("POST", "capacity", pydantic.TypeAdapter(Capacity), _plain(demand))
+
+    def plan(
+        self,
+        model: str | None = None,
+        *,
+        data: str | None = None,
+        budget: Budget | None = None,
+        **options: Unpack[Options],
+    ) -> Plan:
+        """Hold every configuration of a search space against a budget."""
+        body = _fields(model=model, budget=budget, **options) | self._files(data, options)
+        return self._ask("POST", "plan", pydantic.TypeAdapter(Plan), body)
+
+    def overview(
+        self, *, budget: Budget | None = None, all_models: bool = False, **options: Unpack[Options]
+    ) -> tuple[ModelRow, ...]:
+        """Say of usual models, or all of the catalogue, how they train within a budget, and how far."""
+        body = _fields(budget=budget, **options) | {"all_models": all_models}
+        return self._ask("POST", "overview", pydantic.TypeAdapter(tuple[ModelRow, ...]), body)
+
+    def models(self) -> tuple[BaseModel, ...]:
+        """List the base models known by name."""
+        return tuple(self._pages("models", BaseModel))
+
+    def methods(self) -> tuple[MethodSpec, ...]:
+        """List the methods."""
+        return tuple(self._pages("methods", MethodSpec))
+
+    def gpus(self) -> tuple[HardwareProfile, ...]:
+        """List the devices that can be planned for."""
+        return tuple(self._pages("gpus", HardwareProfile))
+
+    def spaces(self) -> tuple[SpaceFacts, ...]:
+        """List the search spaces."""
+        return tuple(self._pages("spaces", SpaceFacts))
+
+    def search(
+        self,
+        model: str | None = None,
+        *,
+        data: str | None = None,
+        budget: Budget | None = None,
+        on_event: Event | None = None,
+        **options: Unpack[Options],
+    ) -> Study:
+        """Search for the best configuration within a budget, where the service trains; wait for its end.
+
+        Args:
+            data: a file of rows here, which is sent.
+            on_event: told what happens, see the service's events.
+        """
+        job = self._train("search", model, data, budget, on_event, options)
+        return self.study(job)
+
+    def run(
+        self,
+        model: str | None = None,
+        *,
+        data: str | None = None,
+        budget: Budget | None = None,
+        on_event: Event | None = None,
+        **options: Unpack[Options],
+    ) -> StudyFacts:
+        """Go the whole way where the service trains: plan, search, export, report; wait for its end."""
+        job = self._train("run", model, data, budget, on_event, options)
+        return self._ask("GET", f"studies/{job}/facts", pydantic.TypeAdapter(StudyFacts))
+
+    def submit(
+        self,
+        kind: str = "run",
+        model: str | None = None,
+        *,
+        data: str | None = None,
+        budget: Budget | None = None,
+        **options: Unpack[Options],
+    ) -> str:
+        """Submit a run or a search and return its id, which is its study's name; do not wait."""
+        body = _fields(model=model, budget=budget, **options) | self._files(data, options) | {"kind": kind}
+        key = {"idempotency-key": uuid.uuid4().hex}
+        return str(json.loads(self._call("POST", "jobs", _json(body), key))["id"])
+
+    def stop(self, job: str) -> None:
+        """Stop a job; what it has trained to the end is kept."""
+        self._call("POST", f"jobs/{job}/stop", b"")
+
+    def wait(self, job: str, on_event: Event | None = None) -> None:
+        """Follow a job to its end, also over interruptions of the connection.
+
+        Raises:
+            ServiceError: it failed, or was stopped.
+        """
+        last = 0
+        while True:
+            for number, event in self._events(job, last):
+                last = number or last
+                if on_event is not None:
+                    on_event(event)
+            told = json.loads(self._call("GET", f"jobs/{job}"))
+            if told["state"] in _ENDED:
+                if told["state"] != "done":
+                    raise ServiceError(f"the job {job} {told['state']}: {told['reason']}")
+                return
+            time.sleep(1.0)
+
+    def study(self, name: str) -> Study:
+        """Return a study with its trials so far."""
+        return self._ask("GET", f"studies/{name}", pydantic.TypeAdapter(Study))
+
+    def export(self, study: Study | str, *, out: str | None = None, force: bool = False) -> Bundle:
+        """Download a study's adapter as a directory that transformers and peft load.
+
+        Raises:
+            InputError: the directory exists, and `force` was not said.
+        """
+        name = study if isinstance(study, str) else study.name
+        place = Path(out or name)
+        if place.exists() and not force:
+            raise InputError(f"{place} exists already: name another directory, or say force=True.")
+        with zipfile.ZipFile(io.BytesIO(self._call("GET", f"studies/{name}/bundle"))) as archive:
+            for entry in archive.infolist():
+                inner = Path(*Path(entry.filename).parts[1:])
+                if inner.is_absolute() or ".." in inner.parts:
+                    raise ServiceError(
+                        f"the bundle of {name} holds a file outside of it: {entry.filename!r}."
+                    )
+                target = place / inner
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(entry))
+        return Bundle.read(place / "autopeft.json").model_copy(update={"path": str(place)})
+
+    def report(self, study: Study | str, *, out: str | None = None) -> Path:
+        """Download a study's report page, and return where it is."""
+        name = study if isinstance(study, str) else study.name
+        place = Path(out or f"{name}.html")
+        place.write_bytes(self._call("GET", f"studies/{name}/report"))
+        return place
+
+    def _train(
+        self,
+        kind: str,
+        model: str | None,
+        data: str | None,
+        budget: Budget | None,
+        on_event: Event | None,
+        options: Options,
+    ) -> str:
+        job = self.submit(kind, model, data=data, budget=budget, **options)
+        self.wait(job, on_event)
+        return job
+
+    def _files(self, data: str | None, options: Options) -> dict[str, Any]:
+        """Send the files that a request names, and return their ids."""
+        named = {"data": data, "test_data": options.get("test_data")}
+        return {
+            role: self._upload(Path(place), options) for role, place in named.items() if place is not None
+        }
+
+    def _upload(self, file: Path, options: Options) -> str:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+        said: dict[str, str] = {"name": file.name}
+        if "task" in options:
+            said["task"] = options["task"]
+        if "columns" in options:
+            said["columns"] = json.dumps(options["columns"])
+        answer = self._call("POST", f"data?{urllib.parse.urlencode(said)}", content)
+        return str(json.loads(answer)["id"])
+
+    def _answers(self, asked: Sequence[dict[str, Any]], *, batches: bool) -> list[Answer]:
+        body = _json({"questions": asked, "batches": batches})
+        answers = json.loads(self._call("POST", "estimates", body))["answers"]
+        return [Answer.model_validate(each) for each in answers]
+
+    def _pages(self, kind: str, item: type[Message]) -> Iterator[Any]:
+        place: str | None = f"{kind}?limit=1000"
+        while place is not None:
+            page = json.loads(self._call("GET", place))
+            yield from (item.model_validate(each) for each in page["items"])
+            place = page["next"] and page["next"].removeprefix("/api/v1/")
+
+    def _ask(
+        self, method: str, path: str, read: pydantic.TypeAdapter[Read], body: dict[str, Any] | None = None
+    ) -> Read:
+        return read.validate_json(self._call(method, path, None if body is None else _json(body)))
+
+    def _events(self, job: str, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Follow a job's events until the service or the connection ends them."""
+        number = 0
+        try:
+            with self._open("GET", f"jobs/{job}/events", None, {"last-event-id": str(after)}) as stream:
+                for line in stream:
+                    name, _, value = line.decode().rstrip("\n").partition(": ")
+                    if name == "id":
+                        number = int(value)
+                    elif name == "data":
+                        yield number, json.loads(value)
+        except (OSError, urllib.error.URLError):
+            return
+
+    def _call(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> bytes:
+        try:
+            with self._open(method, path, body, headers or {}) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            raise _error(error.read(), error.code) from None
+        except (OSError, urllib.error.URLError) as error:
+            reason = getattr(error, "reason", error)
+            raise ServiceError(f"{self._url} cannot be reached: {reason}.") from None
+
+    def _open(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
+        kind = "application/octet-stream" if path.startswith("data?") else "application/json"
+        sent = {"accept": "*/*", **({"content-type": kind} if body else {}), **headers}
+        if self._token:
+            sent["authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(  # noqa: S310 - only http and https get past __init__
+            f"{self._url}/api/v1/{path}", data=body, headers=sent, method=method
+        )
+        return self._opener.open(request, timeout=self._seconds)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows nothing: the token is for one service, and not for where that might point to."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Return no other request."""
+        return
+
+
+def _error(content: bytes, status: int) -> AutopeftError:
+    try:
+        problem = json.loads(content)
+        kind, detail = str(problem["type"]).rpartition(":")[2], str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ServiceError(f"the service answered {status} without saying why.")
+    return _ERRORS.get(kind, ServiceError)(detail)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    return message.model_dump(mode="json", exclude_unset=True)
+
+
+def _fields(*, budget: Budget | None = None, **options: Any) -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if value is not None and name != "test_data"}
+    return given if budget is None else given | {"budget": _plain(budget)}
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode()

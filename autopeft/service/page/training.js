@@ -1,0 +1,167 @@
+// Searches: start one, watch it, take its report and adapter.
+import { call, count, drawn, element, quoted, seconds } from "./service.js";
+
+const get = (id) => document.getElementById(id);
+const ENDED = ["done", "failed", "stopped"];
+let stream = null;
+let shown = null;
+
+export function startTraining() {
+  get("job").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
+  get("live-stop").addEventListener("click", () => act("stop", {}));
+  get("live-resume").addEventListener("click", () => act("resume", { time: "10min" }));
+  setInterval(() => { if (shown && shown.began !== null) schedule(); }, 1000);
+  list();
+}
+
+async function submit() {
+  const button = get("job").querySelector("button[type=submit]");
+  button.disabled = true;
+  get("job-problem").textContent = "";
+  try {
+    const budget = { time: get("time").value, ...(get("trials").value ? { trials: Number(get("trials").value) } : {}) };
+    const body = { kind: "run", budget, ...(get("rows").value ? { train_rows: Number(get("rows").value) } : {}) };
+    if (new FormData(get("job")).get("source") === "demo") body.demo = "classification";
+    else {
+      body.data = await upload();
+      body.model = get("job-model").value.trim() || get("model").value.trim();
+    }
+    const job = await call("POST", "jobs", body, { headers: { "idempotency-key": crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` } });
+    await list();
+    follow(job);
+    get("live-title").focus();
+  } catch (error) { get("job-problem").textContent = error.message; }
+  button.disabled = false;
+}
+
+async function upload() {
+  const file = get("file").files[0];
+  if (!file) throw new Error("choose a file first, or take the demo.");
+  get("file-facts").textContent = "Reading ...";
+  try {
+    const made = await call("POST", `data?name=${encodeURIComponent(file.name)}`, file);
+    const rows = Object.entries(made.facts.rows).map(([name, number]) => `${count(number)} ${name}`).join(", ");
+    get("file-facts").textContent = `${made.facts.task}: ${rows} rows.`;
+    return made.id;
+  } catch (error) { get("file-facts").textContent = ""; throw error; }
+}
+
+async function list() {
+  const page = await call("GET", "jobs?limit=20");
+  get("jobs").tBodies[0].replaceChildren(...page.items.map((job) => {
+    const open = element("button", { type: "button" }, job.id.slice(0, 12));
+    open.addEventListener("click", () => { follow(job); get("live-title").focus(); });
+    const what = job.request.demo ? `demo ${job.request.demo}` : job.request.model;
+    return element("tr", {}, element("th", { scope: "row" }, open), element("td", {}, what || ""), element("td", {}, job.state), element("td", { class: "number" }, seconds(job.spent)));
+  }));
+}
+
+async function act(what, body) {
+  if (!shown) return;
+  try {
+    const job = await call("POST", `jobs/${shown.job.id}/${what}`, what === "stop" ? undefined : body);
+    if (what === "resume") follow(job);
+  } catch (error) { get("live-state").textContent = error.message; }
+}
+
+function follow(job) {
+  stream?.close();
+  shown = { job, trials: new Map(), metric: null, time: job.seconds, began: null, what: "" };
+  get("live").hidden = false;
+  get("live").dataset.job = job.id;
+  get("live-title").textContent = `Search ${job.id.slice(0, 12)}`;
+  command(job);
+  paint();
+  stream = new EventSource(`api/v1/jobs/${job.id}/events`);
+  stream.onmessage = (message) => { take(JSON.parse(message.data)); schedule(); };
+}
+
+let due = 0;
+function schedule() { if (!due) due = requestAnimationFrame(() => { due = 0; paint(); }); }
+
+function take(event) {
+  const trial = (number) => {
+    if (!shown.trials.has(number)) shown.trials.set(number, { number, label: "", state: "", rows: 0, score: null, curve: [], trainable: null });
+    return shown.trials.get(number);
+  };
+  if (event.event === "state") {
+    Object.assign(shown.job, event);
+    shown.began = event.state === "running" ? performance.now() : null;
+    if (ENDED.includes(event.state)) stream.close();
+    list();
+  } else if (event.event === "progress") shown.what = event.total > 1 ? `${event.what} ${event.done}/${event.total}` : event.what;
+  else if (event.event === "study") { shown.metric = event.metric; shown.what = `${event.fits} configurations fit, ${event.rejected} do not`; }
+  else if (event.event === "trial-started") Object.assign(trial(event.number), { label: event.label, state: "running", trainable: event.trainable });
+  else if (event.event === "trial-reported") {
+    const one = trial(event.number);
+    if (!one.curve.some(([rows]) => rows === event.rows)) one.curve.push([event.rows, event.score]);
+    Object.assign(one, { rows: event.rows, score: event.score });
+  } else if (event.event === "trial-paused") trial(event.number).state = "set aside";
+  else if (event.event === "trial-finished") Object.assign(trial(event.number), { label: event.label, state: event.state, score: event.score ?? trial(event.number).score, trainable: event.trainable ?? trial(event.number).trainable });
+}
+
+function paint() {
+  const { job } = shown;
+  const ended = ENDED.includes(job.state);
+  const words = { queued: "Waiting for its turn.", running: job.stopping ? "Stopping." : `Running: ${shown.what}.`, done: "Done.", failed: `Failed: ${job.reason}.`, stopped: `Stopped: ${job.reason}.` };
+  if (get("live-state").textContent !== words[job.state]) get("live-state").textContent = words[job.state];
+  get("live").dataset.state = job.state;
+  const spent = job.spent + (shown.began === null ? 0 : (performance.now() - shown.began) / 1000);
+  get("live-time").value = Math.min(1, spent / job.seconds);
+  get("live-left").textContent = `${seconds(spent)} spent${ended ? "" : `, ${seconds(Math.max(0, job.seconds - spent))} left`}`;
+  get("live-stop").hidden = ended;
+  get("live-resume").hidden = !ended;
+  const done = job.state === "done";
+  for (const what of ["report", "bundle"]) {
+    get(`live-${what}`).hidden = !done;
+    get(`live-${what}`).href = `api/v1/studies/${job.id}/${what}`;
+  }
+  get("metric").textContent = shown.metric ? shown.metric.name : "Score";
+  const sign = shown.metric && shown.metric.direction === "minimize" ? -1 : 1;
+  const trials = [...shown.trials.values()];
+  const scored = trials.filter((trial) => trial.score !== null);
+  const best = scored.filter((trial) => trial.state === "complete").sort((one, other) => sign * (other.score - one.score))[0];
+  get("trials-table").tBodies[0].replaceChildren(...trials.sort((one, other) => one.number - other.number).map((trial) => element("tr", {},
+    element("td", { class: "number" }, String(trial.number)), element("th", { scope: "row" }, trial.label),
+    element("td", {}, trial === best ? `${trial.state}, best so far` : trial.state),
+    element("td", { class: "number" }, count(trial.rows)), element("td", { class: "number" }, trial.score === null ? "" : trial.score.toFixed(4)))));
+  chart(get("curves"), trials.filter((trial) => trial.curve.length).map((trial) => ({ points: trial.curve, best: trial === best, line: true })));
+  const complete = scored.filter((trial) => trial.state === "complete" && trial.trainable);
+  let top = -Infinity;
+  const front = [...complete].sort((one, other) => one.trainable - other.trainable).filter((trial) => sign * trial.score > top && ((top = sign * trial.score), true));
+  chart(get("front"), [{ points: front.map((trial) => [trial.trainable, trial.score]), line: true, best: true }, ...complete.map((trial) => ({ points: [[trial.trainable, trial.score]], best: front.includes(trial) }))]);
+}
+
+function chart(svg, series) {
+  const points = series.flatMap((one) => one.points);
+  const lines = [drawn("line", { x1: 45, x2: 390, y1: 190, y2: 190, class: "axis" }), drawn("line", { x1: 45, x2: 45, y1: 10, y2: 190, class: "axis" })];
+  svg.replaceChildren(...lines);
+  if (!points.length) { svg.append(drawn("text", { x: 150, y: 105 }, "nothing yet")); return; }
+  const ends = (place) => [Math.min(...points.map((point) => point[place])), Math.max(...points.map((point) => point[place]))];
+  const [left, right] = ends(0);
+  const [low, high] = ends(1);
+  const x = (value) => 50 + (330 * (value - left)) / (right - left || 1);
+  const y = (value) => 185 - (165 * (value - low)) / (high - low || 1);
+  for (const one of series) {
+    const kind = one.best ? " best" : "";
+    if (one.line && one.points.length > 1) svg.append(drawn("polyline", { points: one.points.map(([a, b]) => `${x(a)},${y(b)}`).join(" "), class: `line${kind}` }));
+    for (const [a, b] of one.points) svg.append(drawn("circle", { cx: x(a), cy: y(b), r: 3, class: `dot${kind}` }));
+  }
+  svg.append(drawn("text", { x: 4, y: y(high) + 4 }, high.toFixed(3)), drawn("text", { x: 4, y: y(low) + 4 }, low === high ? "" : low.toFixed(3)));
+  svg.append(drawn("text", { x: 50, y: 206 }, count(left)), drawn("text", { x: 390, y: 206, "text-anchor": "end" }, left === right ? "" : count(right)));
+}
+
+function command(job) {
+  const asked = job.request;
+  const words = ["autopeft", job.kind];
+  if (asked.demo) words.push("--demo", ...(asked.demo === "classification" ? [] : [asked.demo]));
+  else words.push("--model", asked.model, "--data", get("file").files[0]?.name ?? "DATA");
+  const flags = { "train-rows": asked.train_rows, epochs: asked.epochs, "seq-len": asked.seq_len, "batch-size": asked.batch_size, space: asked.space, seed: asked.seed };
+  for (const [name, value] of Object.entries(flags)) if (value != null) words.push(`--${name}`, String(value));
+  const budget = asked.budget || {};
+  if (budget.gpu_mem) words.push("--gpu-mem", `${budget.gpu_mem / 1e9}GB`);
+  if (budget.time) words.push("--time", `${budget.time}s`);
+  if (budget.trials) words.push("--trials", String(budget.trials));
+  get("job-command").textContent = words.map(quoted).join(" ");
+  get("recipe").textContent = JSON.stringify(asked, null, 2);
+}

@@ -1,0 +1,203 @@
+"""Faults: the service killed with jobs running, its database restarted, no job lost and none doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import autopeft as ap
+from autopeft.journey.keeping import load
+from tests.search.postgres import running_server, why_not
+from tests.service.live import Service, running, wait_for, write_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+JOB: dict[str, Any] = {
+    "budget": {"time": "20min", "trials": 1, "gpu_mem": "8GB"},
+    "kind": "search",
+    "seq_len": 24,
+    "epochs": 2,
+}
+LASTS = 1500
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This machine's profile, measured once, so that jobs need not."""
+    place = tmp_path_factory.mktemp("profile")
+    ap.profile(workspace=str(place))
+    return place / "profiles"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, profile: Path) -> Path:
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "profiles").symlink_to(profile)
+    return tmp_path / "ws"
+
+
+@pytest.fixture
+def rows(tmp_path: Path, sentiment) -> Path:
+    return write_rows(sentiment, tmp_path / "rows.csv")
+
+
+@pytest.fixture
+def models(encoder_with_weights, monkeypatch) -> str:
+    monkeypatch.setenv("no_proxy", "*")
+    return str(encoder_with_weights.path)
+
+
+def submit(service: Service, model: str, rows: Path, count: int) -> list[str]:
+    client = ap.Client(service.url)
+    number = json.loads(client._call("POST", "data?name=rows.csv", rows.read_bytes()))["id"]
+    body = json.dumps(JOB | {"model": model, "data": number}).encode()
+    return [json.loads(client._call("POST", "jobs", body))["id"] for _ in range(count)]
+
+
+def jobs(service: Service) -> dict[str, dict[str, Any]]:
+    with urllib.request.urlopen(f"{service.url}/api/v1/jobs?limit=100", timeout=60) as answer:
+        return {job["id"]: job for job in json.loads(answer.read())["items"]}
+
+
+def states(service: Service) -> list[str]:
+    return [job["state"] for job in jobs(service).values()]
+
+
+def children(workspace: Path) -> list[psutil.Process]:
+    """Return the processes of jobs of a workspace, whoever started them."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if "autopeft.service.child" in line and str(workspace) in line:
+            found.append(process)
+    return found
+
+
+def test_a_service_killed_with_five_jobs_running_goes_on_with_each_of_them_once(
+    workspace, rows, models
+) -> None:
+    flags = ("--models", models, "--jobs", "5")
+    killed = Service(workspace, *flags)
+    made = submit(killed, models, rows, 5)
+    wait_for(lambda: states(killed) == ["running"] * 5 and len(children(workspace)) == 5, 120)
+    killed.kill()
+    wait_for(lambda: not children(workspace), 120)
+    with running(workspace, *flags) as service:
+        wait_for(lambda: set(states(service)) == {"done"}, LASTS)
+        after = jobs(service)
+    assert sorted(after) == sorted(made)
+    assert [job["attempts"] for job in after.values()] == [2] * 5
+    for name in made:
+        study = load(ap.Request(workspace=str(workspace), study=name))
+        assert [trial.number for trial in study.trials] == list(range(len(study.trials)))
+        assert study.best is not None
+
+
+def test_a_service_that_is_told_to_stop_puts_its_job_back_and_its_next_start_goes_on(
+    workspace, rows, models
+) -> None:
+    flags = ("--models", models)
+    with running(workspace, *flags) as service:
+        (job,) = submit(service, models, rows, 1)
+        wait_for(lambda: states(service) == ["running"] and children(workspace), 120)
+        assert service.close() == 0
+    assert children(workspace) == []
+    with running(workspace, *flags, "--jobs", "0") as service:
+        assert states(service) == ["queued"]
+    with running(workspace, *flags) as service:
+        wait_for(lambda: jobs(service)[job]["state"] == "done", LASTS)
+
+
+def test_a_job_that_is_stopped_leaves_nothing_running(workspace, rows, models) -> None:
+    with running(workspace, "--models", models) as service:
+        (job,) = submit(service, models, rows, 1)
+        wait_for((workspace / "studies" / job / "study.db").exists, 300)
+        family = [each for child in children(workspace) for each in (child, *child.children(recursive=True))]
+        assert family
+        ap.Client(service.url).stop(job)
+        wait_for(lambda: jobs(service)[job]["state"] == "stopped", 180)
+        wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in family), 60)
+
+
+def test_a_database_that_restarts_loses_no_job_and_doubles_none(workspace, rows, models) -> None:
+    if why_not():
+        pytest.skip(why_not())
+    with running_server() as url:
+        database = ("--database", url)
+        with running(workspace, "--models", models, *database) as service:
+            (job,) = submit(service, models, rows, 1)
+            wait_for(lambda: jobs(service)[job]["state"] == "running" and children(workspace), 120)
+            server = _server_at(url)
+            command, place = server.cmdline(), server.cwd()
+            who = server.uids().real
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+            time.sleep(3)
+            again = subprocess.Popen(command, cwd=place, user=who if os.geteuid() == 0 else None)
+            try:
+                wait_for(lambda: _answers(service), 60)
+                wait_for(lambda: jobs(service)[job]["state"] == "done", LASTS)
+                assert jobs(service)[job]["attempts"] == 1
+                study = load(ap.Request(workspace=str(workspace), study=job))
+                assert [trial.number for trial in study.trials] == list(range(len(study.trials)))
+            finally:
+                service.close()
+                again.send_signal(signal.SIGINT)
+                again.wait(60)
+
+
+def test_two_services_share_one_queue(workspace, rows, models) -> None:
+    if why_not():
+        pytest.skip(why_not())
+    with running_server() as url:
+        flags = ("--models", models, "--database", url)
+        with running(workspace, *flags) as one, running(workspace, *flags) as other:
+            made = submit(one, models, rows, 2)
+            wait_for(lambda: states(other) == ["running"] * 2, 120)
+            assert len(children(workspace)) == 2
+            wait_for(lambda: set(states(other)) == {"done"}, LASTS)
+            assert sorted(jobs(one)) == sorted(made)
+            assert [job["attempts"] for job in jobs(one).values()] == [1, 1]
+
+
+def test_a_full_disk_ends_a_job_with_the_reason_and_the_service_goes_on(workspace, rows, models) -> None:
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000));"
+        "from autopeft.service.child import main; sys.exit(main())"
+    )
+    request = ap.Request.build(
+        model=models, data=str(rows), workspace=str(workspace), study="full", budget=JOB["budget"], seq_len=24
+    )
+    request.keep(workspace / "request.json")
+    command = [sys.executable, "-c", limited, "search", str(workspace / "request.json"), "events", "0"]
+    done = subprocess.run(
+        command, cwd=workspace, capture_output=True, text=True, stdin=subprocess.PIPE, check=False
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr.splitlines()[-1]
+
+
+def _server_at(url: str) -> psutil.Process:
+    port = url.rpartition(":")[2].partition("/")[0]
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if line and Path(line[0]).name == "postgres" and port in line:
+            return process
+    raise AssertionError(f"no server at {url}")
+
+
+def _answers(service: Service) -> bool:
+    try:
+        with urllib.request.urlopen(f"{service.url}/readyz", timeout=10) as answer:
+            return answer.status == 200
+    except OSError:
+        return False

@@ -1,0 +1,170 @@
+"""The page in a real browser: it plans as sliders move, searches, and hands over report and adapter."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.live import Service, running, write_rows
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here"),
+]
+PLANNED = "#fits-table[data-explained]"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, encoder_with_weights) -> Iterator[Service]:
+    place = tmp_path_factory.mktemp("page")
+    with running(place / "ws", "--models", str(Path(encoder_with_weights.path).parent)) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, service) -> Iterator[object]:
+    context = browser.new_context(viewport={"width": 1280, "height": 1200}, accept_downloads=True)
+    page = context.new_page()
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(service.url)
+    page.wait_for_selector(PLANNED, timeout=180_000)
+    yield page
+    assert page.said == []
+    context.close()
+
+
+def way(page, name: str) -> object:
+    return page.locator(f"#fits-table tr[data-way={name}]")
+
+
+def slide(page, name: str, value: int) -> None:
+    """Move a slider by its keys, as without a mouse, and wait for what then fits."""
+    table = page.locator("#fits-table")
+    before = table.get_attribute("data-shown")
+    slider = page.locator(f"#{name}")
+    slider.focus()
+    now = int(slider.input_value())
+    for _ in range(abs(value - now)):
+        slider.press("ArrowRight" if value > now else "ArrowLeft")
+    sync_api.expect(table).not_to_have_attribute("data-shown", before or "")
+    page.wait_for_timeout(200)
+
+
+def faults(page) -> list[str]:
+    """Return what axe finds that is serious or critical."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [f"{each['impact']}: {each['id']}" for each in found if each["impact"] in ("serious", "critical")]
+
+
+def test_longer_rows_take_more_until_it_no_longer_fits_and_the_way_out_is_said(page) -> None:
+    slide(page, "length", 2)
+    assert way(page, "qlora").get_attribute("data-fits") == "true"
+    slide(page, "length", 14)
+    sync_api.expect(way(page, "lora")).to_have_attribute("data-fits", "false")
+    sync_api.expect(way(page, "lora")).to_contain_text("above the limit of 22 GiB")
+    slide(page, "length", 7)
+    sync_api.expect(way(page, "lora")).to_contain_text("Would fit with", timeout=60_000)
+
+
+def test_a_model_is_found_as_it_is_typed(page) -> None:
+    page.fill("#model", "qwen2.5-7")
+    sync_api.expect(page.locator('#models option[value="Qwen2.5-7B"]')).to_be_attached()
+    page.fill("#model", "no-such-model")
+    sync_api.expect(page.locator("#fits-status")).to_contain_text("unknown model")
+
+
+def test_the_command_shown_gives_the_same_answer(page) -> None:
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from autopeft.cli.app import app
+
+    words = shlex.split(page.inner_text("#command"))
+    assert words[0] == "autopeft"
+    done = CliRunner().invoke(app, [*words[1:], "--json"])
+    assert done.exit_code in (0, 1), done.output
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_keeps_anybody_out_and_nothing_is_cut_off(browser, service, scheme, width) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(service.url)
+    page.wait_for_selector(PLANNED, timeout=180_000)
+    assert faults(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+def test_a_search_is_started_watched_and_its_adapter_taken_home(
+    page, sentiment, encoder_with_weights, tmp_path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    page.check("input[value=file]")
+    page.set_input_files("#file", write_rows(sentiment, tmp_path / "rows.csv"))
+    page.fill("#job-model", str(encoder_with_weights.path))
+    page.fill("#trials", "1")
+    page.fill("#time", "5min")
+    page.click("#job button[type=submit]")
+    page.wait_for_selector("#live[data-state=running]", timeout=120_000)
+    page.wait_for_selector("#live[data-state=done]", timeout=900_000)
+    sync_api.expect(page.locator("#trials-table tbody tr")).not_to_have_count(0)
+    sync_api.expect(page.locator("#curves polyline").first).to_be_attached()
+    assert faults(page) == []
+    with page.expect_download() as downloaded:
+        page.click("#live-bundle")
+    downloaded.value.save_as(tmp_path / "bundle.zip")
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as archive:
+        archive.extractall(tmp_path / "bundle")
+    (folder,) = (tmp_path / "bundle").iterdir()
+    base = AutoModelForSequenceClassification.from_pretrained(encoder_with_weights.path, num_labels=2)
+    assert PeftModel.from_pretrained(base, folder).peft_config
+    with page.context.expect_page() as opened:
+        page.click("#live-report")
+    opened.value.wait_for_load_state()
+    assert "autopeft" in opened.value.title().lower() or opened.value.locator("h1").count()
+
+
+def test_without_a_token_the_page_asks_for_one_and_keeps_it_where_no_script_can_read_it(
+    browser, tmp_path
+) -> None:
+    import subprocess
+    import sys
+
+    make = [sys.executable, "-m", "autopeft", "token", "create", "ann", "--workspace", str(tmp_path / "ws")]
+    token = subprocess.run(make, capture_output=True, text=True, check=True).stdout.strip()
+    with running(tmp_path / "ws", "--tokens", "--jobs", "0") as service:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(service.url)
+        page.wait_for_selector("#login[open]")
+        page.fill("#token", "autopeft_wrong")
+        page.click("#login-form button")
+        sync_api.expect(page.locator("#login-problem")).to_contain_text("unknown")
+        page.fill("#token", token)
+        page.click("#login-form button")
+        page.wait_for_selector(PLANNED, timeout=180_000)
+        assert token not in page.evaluate("document.cookie + JSON.stringify(localStorage)")
+        context.close()
