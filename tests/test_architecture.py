@@ -30,7 +30,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "plan": ("hardware", "workload", "space", "cost"),
     "search": ("hardware", "workload", "space", "train", "cost", "plan"),
     "report": ("hardware", "workload", "space", "train", "cost", "plan", "search"),
-    "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report"),
+    "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report", "export"),
     "export": ("hardware", "workload", "space", "methods", "train", "cost", "plan", "search", "request"),
     "request": ("workload", "cost", "plan"),
     "journey": (
@@ -123,6 +123,8 @@ MACHINERY: dict[str, set[str]] = {
         *("methods.registry", "methods.quantization.loading", "methods.starts"),
         *("train.stock", "train.trainer"),
     },
+    # A bundle is logged as a model by code that the export writes.
+    "tracking": {"export.opening", "export.served_model"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.
