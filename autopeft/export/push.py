@@ -25,6 +25,19 @@ def require_hub_id(name: str) -> None:
         raise InputError(f"a repository of the Hub is named ORGANISATION/NAME, but got {name!r}.")
 
 
+def require_public_base(base: str) -> None:
+    """Check that others can load a base model.
+
+    Raises:
+        InputError: it is a directory of this disk.
+    """
+    if Path(base).exists():
+        raise InputError(
+            f"the base model {base} is a directory of this disk, where others cannot load it: give its hub "
+            "id with --base-model."
+        )
+
+
 def push(place: Path, hub_id: str, base_model: str | None = None) -> str:
     """Upload a bundle; return the address of its page.
 
@@ -67,11 +80,8 @@ def public(place: Path, target: Path, hub_id: str, base_model: str | None = None
     """
     bundle = open_bundle(place)
     base = base_model or bundle.base
-    if bundle.format != "model" and Path(base).exists():
-        raise InputError(
-            f"the base model {base} is a directory of this disk, where others cannot load it: give its hub "
-            "id with --base-model."
-        )
+    if bundle.format != "model":
+        require_public_base(base)
     shutil.copytree(place, target)
     if (target / _CONFIG).exists():
         fields = json.loads((target / _CONFIG).read_text())

@@ -38,13 +38,15 @@ def export_trial(request: Request, tracking_uri: str, experiment: str, asked: Ex
         UnsupportedError: the method has no such form.
         ExportError: the place is taken, or the export does not reproduce the model.
     """
-    from autopeft.export.push import push, require_hub_id
+    from autopeft.export.push import push, require_hub_id, require_public_base
 
     if asked.push is not None:
         require_hub_id(asked.push)
     done = Finished(request)
     chosen = done.trial(asked.trial)
     inputs = done.inputs()
+    if asked.push is not None and asked.form != "merged":
+        require_public_base(asked.base_model or inputs.base.path or "")
     done.scores()
     with done.stages.timed("export"):
         trainer = done.trained(chosen, inputs)
