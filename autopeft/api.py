@@ -128,6 +128,7 @@ class ExportOptions(TypedDict, total=False):
     dtype: Literal["float32", "bfloat16"]
     rank: int
     gguf: bool
+    model_name: str
     push: str
     base_model: str
     license: str

@@ -65,6 +65,8 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
         tracker.log_summary(facts)
         made = [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
         tracker.log_artifacts(made)
+        if "adapter" in facts.places:
+            tracker.log_model(Path(facts.places["adapter"]), study.name)
     finally:
         _close(tracker)
     told("done", 1, 1)

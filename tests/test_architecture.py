@@ -129,8 +129,8 @@ MACHINERY: dict[str, set[str]] = {
         *("methods.registry", "methods.quantization.loading", "methods.starts"),
         *("train.stock", "train.trainer"),
     },
-    # A bundle is logged as a model by the code that loads it.
-    "tracking": {"export.served_model", "export.opening"},
+    # A bundle is logged as a model by code that the export writes.
+    "tracking": {"export.opening", "export.served_model"},
     # Registers autopeft's own adapters with peft in a process that has nothing else of autopeft.
     "adapters": {"methods.tuners"},
     # The journey is where machinery meets.

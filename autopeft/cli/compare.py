@@ -24,7 +24,7 @@ Other = Annotated[str, typer.Argument(metavar="B", show_default=False, help="Ano
 
 @takes_request("workspace")
 def compare(request: Request, one: One, other: Other, as_json: Json = False) -> int:
-    """Hold two studies or bundles side by side, with a paired test where they share their test rows."""
+    """Hold two studies or bundles side by side, with a paired test on shared rows."""
     from autopeft import handover
     from autopeft.cli import screen
 

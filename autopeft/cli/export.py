@@ -57,6 +57,10 @@ Push = Annotated[
     str | None,
     typer.Option(metavar="HUB_ID", show_default=False, help="Upload it to this model repository of the Hub."),
 ]
+Register = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", show_default=False, help="Log it to MLflow, as a version of this model."),
+]
 BaseModel = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +81,7 @@ def export(
     to_lora: ToLora = False,
     lora_rank: LoraRank = None,
     gguf: Gguf = False,
+    register: Register = None,
     push: Push = None,
     base_model: BaseModel = None,
     license_id: License = "other",
@@ -101,6 +106,7 @@ def export(
         dtype=_DTYPES[dtype],
         rank=lora_rank,
         gguf=gguf,
+        model_name=register,
         push=push,
         base_model=base_model,
         license=license_id,

@@ -84,7 +84,10 @@ def recipe(
         raise InputError("--trial is of a study: leave out --from and --method.")
     with screen.clean_stdout(when=as_json):
         made = handover.recipe(request, wanted, trial=trial, candidate=candidate, out=out, force=force)
-    screen.show(made, lambda one: _shown(one, out), as_json=as_json)
+    if as_json:
+        screen.show(made, str, as_json=True)
+    else:
+        typer.echo(_shown(made, out))  # as it is: a console would wrap long lines
     return Exit.DONE
 
 
@@ -111,5 +114,6 @@ def _shown(made: Recipe, out: Path | None) -> str:
     notes = [f"# {note}" for note in made.notes]
     if out is not None:
         return "\n".join([f"{out}: {', '.join(made.files)}", f"cd {out} && {made.command}", *notes])
-    text = "\n".join(made.files.values()).rstrip()
-    return "\n".join([text, *notes])
+    several = len(made.files) > 1
+    parts = [f"# {name}\n{text}" if several else text for name, text in made.files.items()]
+    return "\n".join(["\n".join(parts).rstrip(), *notes])

@@ -37,7 +37,7 @@ def fill_lora(folder: Path, trainer: Trainer, draft: Bundle, rank: int | None = 
         ExportError: peft cannot convert it here.
     """
     spec, model, chosen = METHODS[draft.candidate.method], trainer.model, rank or RANK
-    if _is_plain_lora(model):
+    if _is_plain_lora(model) and "vllm" in spec.served:
         raise UnsupportedError(f"{spec.name} is exported as plain LoRA anyway: leave out --to-lora.")
     if not isinstance(model, PeftModel) or not model.supports_lora_conversion():
         raise UnsupportedError(

@@ -36,6 +36,7 @@ class Export(Message):
         form: see `Bundle`.   dtype: of merged weights; None is that of the training.
         rank: of a conversion to LoRA; None is 16.
         gguf: add a file for llama.cpp.
+        model_name: name of the MLflow model that it becomes a version of.
         push: repository of the Hub to upload to.   base_model: the base's hub id there.
         license: as the Hub names it.
     """
@@ -47,6 +48,7 @@ class Export(Message):
     dtype: Literal["float32", "bfloat16"] | None = None
     rank: int | None = Field(default=None, ge=1)
     gguf: bool = False
+    model_name: str | None = None
     push: str | None = None
     base_model: str | None = None
     license: str = "other"
@@ -122,6 +124,7 @@ class Bundle(Message):
             `import autopeft.adapters`, "model" is a whole transformers model.
         form: the adapter as it was trained, or folded into the weights, or as plain LoRA.
         lora_rank: largest rank of the LoRA that it holds; None where it holds none.
+        base: directory or hub id of the base's weights; empty where nobody knows.
         loading: what `from_pretrained` has to be told beside the directory.
         dtype: of the weights, as torch calls it; None is that of the training.
         scale: what to do to the model's output to have the user's number (regression); None: nothing.
@@ -140,6 +143,7 @@ class Bundle(Message):
     format: Literal["peft", "autopeft", "model", "none"]
     form: Form = "adapter"
     model: str
+    base: str = ""
     task: Task
     head: str
     labels: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from autopeft.export.bundle import Bundle
@@ -11,6 +12,7 @@ from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 from autopeft.workload.tasks import PIPELINES, TASKS
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _LICENSE = "The licenses of the base model and of the data apply; autopeft adds none."
 _OF_TEXTS = "AutoModelForSequenceClassification"
 _USES: dict[str, tuple[str, ...]] = {
@@ -117,7 +119,7 @@ def _metadata(bundle: Bundle) -> str:
                 )
                 for at, (name, value) in enumerate(metrics.items())
             ],
-            base_model=bundle.model if _on_hub(bundle.model) else None,
+            base_model=bundle.base if _on_hub(bundle.base) else None,
             datasets=_data(bundle),
         ).to_yaml()
     ).strip()
@@ -130,8 +132,8 @@ def _data(bundle: Bundle) -> str | None:
 
 
 def _on_hub(name: str) -> bool:
-    """Say whether a name is none of a place on this disk."""
-    return not Path(name).exists() and not name.startswith((".", "/"))
+    """Say whether a name is one of the Hub, and none of a place on this disk."""
+    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _meaning(bundle: Bundle) -> list[str]:

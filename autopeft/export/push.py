@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from autopeft.errors import InputError, StorageError
 from autopeft.export.bundle import CARD, MANIFEST, Bundle
-from autopeft.export.card import model_card
+from autopeft.export.card import HUB_ID, model_card
 from autopeft.export.opening import checksums, open_bundle
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _CONFIG = "adapter_config.json"
 
 
@@ -23,8 +21,21 @@ def require_hub_id(name: str) -> None:
     Raises:
         InputError: it is not.
     """
-    if not _HUB_ID.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         raise InputError(f"a repository of the Hub is named ORGANISATION/NAME, but got {name!r}.")
+
+
+def require_public_base(base: str) -> None:
+    """Check that others can load a base model.
+
+    Raises:
+        InputError: it is a directory of this disk.
+    """
+    if Path(base).exists():
+        raise InputError(
+            f"the base model {base} is a directory of this disk, where others cannot load it: give its hub "
+            "id with --base-model."
+        )
 
 
 def push(place: Path, hub_id: str, base_model: str | None = None) -> str:
@@ -68,19 +79,16 @@ def public(place: Path, target: Path, hub_id: str, base_model: str | None = None
         InputError: the base model is only on this disk, and `base_model` does not say where it is else.
     """
     bundle = open_bundle(place)
-    base = base_model or bundle.model
-    if bundle.format != "model" and Path(base).exists():
-        raise InputError(
-            f"the base model {base} is a directory of this disk, where others cannot load it: give its hub "
-            "id with --base-model."
-        )
+    base = base_model or bundle.base
+    if bundle.format != "model":
+        require_public_base(base)
     shutil.copytree(place, target)
     if (target / _CONFIG).exists():
         fields = json.loads((target / _CONFIG).read_text())
         if Path(fields["base_model_name_or_path"]).exists() or base_model:
             (target / _CONFIG).write_text(json.dumps(fields | {"base_model_name_or_path": base}, indent=2))
     shown = bundle.model_copy(
-        update={"path": hub_id, "model": base, "request": None, "data": Path(bundle.data).name}
+        update={"path": hub_id, "base": base, "request": None, "data": Path(bundle.data).name}
     )
     (target / CARD).write_text(model_card(shown), encoding="utf-8")
     whole = shown.model_copy(update={"files": checksums(target)})

@@ -23,7 +23,7 @@ def serving_lines(bundle: Bundle) -> list[str]:
             "vLLM:",
             "",
             "```sh",
-            f"vllm serve {bundle.model} --enable-lora --max-lora-rank {rank} \\",
+            f"vllm serve {bundle.base or bundle.model} --enable-lora --max-lora-rank {rank} \\",
             f"    --lora-modules {bundle.study}=PATH_OF_THIS_FOLDER",
             "```",
             "",

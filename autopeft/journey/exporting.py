@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autopeft.errors import InputError
 from autopeft.export.bundle import Bundle, Evaluated, Export, Fidelity
 from autopeft.journey.concluding import Finished
 from autopeft.journey.conclusion import versions
@@ -37,22 +38,44 @@ def export_trial(request: Request, tracking_uri: str, experiment: str, asked: Ex
         UnsupportedError: the method has no such form.
         ExportError: the place is taken, or the export does not reproduce the model.
     """
-    from autopeft.export.push import push, require_hub_id
+    from autopeft.export.push import push, require_hub_id, require_public_base
 
     if asked.push is not None:
         require_hub_id(asked.push)
     done = Finished(request)
     chosen = done.trial(asked.trial)
     inputs = done.inputs()
+    if asked.push is not None and asked.form != "merged":
+        require_public_base(asked.base_model or inputs.base.path or "")
     done.scores()
     with done.stages.timed("export"):
         trainer = done.trained(chosen, inputs)
         earned = done.evaluated(chosen, trainer)
         run = run_of(tracking_uri, experiment, done.study.name, chosen.number)
         made = _write(_draft(done, chosen, inputs, earned, asked, run), trainer, earned, inputs, asked)
+    if asked.model_name is not None:
+        _register(made, tracking_uri, experiment, run, asked.model_name)
     if asked.push is not None:
         push(Path(made.path), asked.push, asked.base_model)
     return made
+
+
+def _register(made: Bundle, tracking_uri: str, experiment: str, run: str | None, name: str) -> None:
+    """Log a bundle into its trial's run.
+
+    Raises:
+        InputError: the store does not have that run.
+    """
+    from autopeft.tracking.mlflow_model import log_model
+    from autopeft.tracking.mlflow_store import open_client, open_experiment
+
+    if run is None:
+        raise InputError(
+            f"the bundle {made.path} is written, but MLflow at {tracking_uri} has no run of trial "
+            f"{made.trial} to log it into: `autopeft sync` writes what is missing."
+        )
+    client = open_client(tracking_uri)
+    log_model(tracking_uri, open_experiment(client, experiment, tracking_uri), run, Path(made.path), name)
 
 
 def _write(draft: Bundle, trainer: Trainer, earned: Evaluated, inputs: Inputs, asked: Export) -> Bundle:
@@ -117,6 +140,7 @@ def _draft(
         path=asked.out or str(done.folder.path / usual),
         format=bundle_format(chosen.candidate.method),
         model=inputs.base.name,
+        base=inputs.base.path or "",
         task=dataset.task,
         head=head_name(inputs.base.family, dataset.task, inputs.base.config.get("model_type", "")) or "",
         labels=dataset.labels,

@@ -119,6 +119,11 @@ class MlflowObserver:
         self._put(functools.partial(MlflowRuns.add_artifacts, paths=tuple(paths)))
         self.flush()
 
+    def log_model(self, place: Path, name: str) -> None:
+        """Log a bundle as a model of the study's run, and register it."""
+        self._put(functools.partial(MlflowRuns.add_model, place=place, name=name))
+        self.flush()
+
     def log_summary(self, facts: StudyFacts) -> None:
         """Attach the decision, the test scores and the facts to the study's run."""
         self._spool = self._spool or Path(facts.study.folder) / SPOOL
@@ -188,7 +193,10 @@ class MlflowObserver:
 
     def _due(self, job: Job) -> bool:
         """Say whether a store that failed is worth another try; at the end of a stage it always is."""
-        last = (MlflowRuns.study_finished, MlflowRuns.add_summary, MlflowRuns.add_artifacts)
+        last = (
+            *(MlflowRuns.study_finished, MlflowRuns.add_summary),
+            *(MlflowRuns.add_artifacts, MlflowRuns.add_model),
+        )
         return job.func in last or time.monotonic() >= self._next_try
 
     def _all_missed(self, job: Job) -> list[Job]:
@@ -226,6 +234,8 @@ def _plain(job: Job) -> dict[str, object]:
 def _value(value: object) -> object:
     if isinstance(value, Message):
         return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, tuple):
         return [str(part) for part in value]
     return value

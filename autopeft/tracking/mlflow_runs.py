@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopeft.errors import StorageError
+from autopeft.errors import StorageError, UnsupportedError
 from autopeft.plan.plan import Plan
 from autopeft.report.facts import StudyFacts
 from autopeft.search.study import Study, Trial
@@ -32,6 +32,7 @@ class MlflowRuns:
     """Writes a study into a tracking store; what is there already is continued, never doubled."""
 
     def __init__(self, tracking_uri: str, experiment: str, tags: Mapping[str, str]) -> None:
+        self._uri = tracking_uri
         self._client = open_client(tracking_uri)
         self._experiment = open_experiment(self._client, experiment, tracking_uri)
         self._tags = dict(tags)
@@ -145,6 +146,22 @@ class MlflowRuns:
             raise StorageError("artifacts belong to a study, but none has begun.")
         for path in paths:
             self._client.log_artifact(self._parent, str(path))
+
+    def add_model(self, place: Path, name: str) -> None:
+        """Log a bundle into the parent run, registered as a version of a model; say why where it cannot be.
+
+        Raises:
+            StorageError: no study has begun.
+        """
+        from autopeft.tracking.mlflow_model import log_model
+
+        if not self._parent:
+            raise StorageError("a model belongs to a study, but none has begun.")
+        try:
+            said = log_model(self._uri, self._experiment, self._parent, place, name).uri
+        except UnsupportedError as error:
+            said = f"not logged: {error}"
+        self._log(self._parent, tags={"autopeft.model": said})
 
     def add_summary(self, facts: StudyFacts) -> None:
         """Attach the decision, the test scores, predictions beside measurements, and the facts."""

@@ -124,6 +124,42 @@ def test_mlflow_holds_a_run_a_trial_with_predicted_beside_measured(facts) -> Non
     assert all("predicted_peak_bytes" in run.data.metrics for run in measured)
 
 
+def test_the_winner_is_a_model_of_mlflow_that_answers_a_dataframe(facts) -> None:
+    import mlflow
+    import pandas as pd
+
+    mlflow.set_tracking_uri(facts["places"]["mlflow"])
+    mlflow.set_registry_uri(facts["places"]["mlflow"])
+    model = mlflow.pyfunc.load_model("models:/killed/1")
+    found = model.predict(pd.DataFrame({"text": ["the good film", "a bad plot"]}))
+    assert set(found["label"]) <= {"negative", "positive"}
+
+
+def test_any_trial_is_exported_verified_and_compared(facts, place) -> None:
+    best = facts["scores"][0]
+    complete = [each["number"] for each in facts["study"]["trials"] if each["state"] == "complete"]
+    folder = place / ".autopeft" / "studies" / "killed"
+    manifest = json.loads((folder / "bundle" / "autopeft.json").read_text())
+    assert manifest["chosen"] is True
+    assert manifest["mlflow_run"]
+    other = next(number for number in complete if number != manifest["trial"])
+    made = autopeft(place, "export", "--study", "killed", "--trial", str(other), "--json")
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert json.loads(made.stdout)["chosen"] is False
+    refused = autopeft(place, "export", "--study", "killed", "--trial", "999")
+    assert refused.returncode == 2
+    assert "only a trial that was trained to the end" in refused.stderr
+    verified = autopeft(place, "verify", str(folder / "bundle"), "--json")
+    assert verified.returncode == 0, verified.stdout
+    assert json.loads(verified.stdout)["score"] == pytest.approx(best["test_score"], abs=1e-9)
+    paths = [str(folder / name) for name in ("bundle", f"bundle-{other:04d}")]
+    compared = autopeft(place, "compare", *paths, "--json")
+    assert json.loads(compared.stdout)["paired"] is True
+    recipe = autopeft(place, "recipe", "--study", "killed", "--format", "trl")
+    assert recipe.returncode == 2
+    assert "take --format script" in recipe.stderr
+
+
 def test_the_report_is_written_again_and_the_export_needs_force(facts, place) -> None:
     report = autopeft(place, "report", "--study", "killed", "--json")
     assert report.returncode == 0, report.stderr

@@ -1,6 +1,6 @@
 """Hold autopeft's recipes against the parsers and schemas of the tools that they are for.
 
-    python experiments/016-recipes/run.py --tools DIR
+    python experiments/018-recipes/run.py --tools DIR
 
 DIR/TOOL holds each tool as `pip install --no-deps --target DIR/TOOL TOOL` put it. Every check runs in a process
 of its own that sees one tool. What cannot be imported without a GPU is read as source instead.
