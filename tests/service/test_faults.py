@@ -215,5 +215,5 @@ def test_a_job_that_overruns_its_budget_and_the_grace_is_ended(workspace, rows, 
         job, _ = office.jobs.submit(Caller(user="ann", scope="submit"), "search", wish, seconds=1)
         root = Caller(user="root", scope="admin")
         wait_for(lambda: office.jobs.find(root, job.id).state == "failed", 120)
-        assert "took longer than its 1 s" in office.jobs.find(root, job.id).reason
+        assert "took longer than its" in office.jobs.find(root, job.id).reason
     assert children(workspace) == []
