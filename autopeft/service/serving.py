@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -53,8 +56,27 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             h11_max_incomplete_event_size=64 * 1024,
         )
         announce(settings.url)
-        with listening:
+        with listening, _signals_kept():
             _Server(config, office).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the signal that ended the server, which raises it again at its end, from ending the process.
+
+    What runs has to be put back into the queue first; a second signal ends that, too.
+    """
+    before = {sign: signal.signal(sign, _take_note) for sign in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _take_note(sign: int, frame: FrameType | None) -> None:
+    del frame
+    logging.getLogger(__name__).info("ended by %s", signal.Signals(sign).name)
 
 
 class _Server(uvicorn.Server):

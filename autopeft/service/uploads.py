@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
@@ -30,6 +31,7 @@ READING_BYTES, READING_SECONDS = 4 * GIB, 120
 _ID = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 _LEFT_FREE = GIB
+_DRAFT_SECONDS = 3600.0
 
 
 class Upload(Message):
@@ -52,6 +54,9 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self._root = Path(settings.workspace).resolve() / "uploads"
         self._most, self._kept = settings.upload_bytes, settings.kept_bytes
+        for draft in self._root.glob("*/.draft-*"):  # of uploads that a crash cut off
+            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                shutil.rmtree(draft, ignore_errors=True)
 
     async def take(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
         """Write a file as it comes, and return where it is until it was read.

@@ -179,9 +179,10 @@ def test_a_full_disk_ends_a_job_with_the_reason_and_the_service_goes_on(workspac
     )
     request.keep(workspace / "request.json")
     command = [sys.executable, "-c", limited, "search", str(workspace / "request.json"), "events", "0"]
-    done = subprocess.run(
-        command, cwd=workspace, capture_output=True, text=True, stdin=subprocess.PIPE, check=False
-    )
+    lifeline, held = os.pipe()
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, stdin=lifeline, check=False)
+    os.close(held)
+    os.close(lifeline)
     assert done.returncode == 2, done.stderr[-2000:]
     assert "Traceback" not in done.stderr.splitlines()[-1]
 
@@ -201,3 +202,18 @@ def _answers(service: Service) -> bool:
             return answer.status == 200
     except OSError:
         return False
+
+
+def test_a_job_that_overruns_its_budget_and_the_grace_is_ended(workspace, rows, models) -> None:
+    from autopeft.service.office import Office
+    from autopeft.service.settings import Settings
+    from autopeft.service.tokens import Caller
+
+    told = {"workspace": workspace, "models": (models,), "grace_seconds": 1.0, "lease_seconds": 60}
+    with Office(Settings.build(**told)) as office:
+        wish = ap.Request(demo="classification", budget=ap.Budget(time=1))
+        job, _ = office.jobs.submit(Caller(user="ann", scope="submit"), "search", wish, seconds=1)
+        root = Caller(user="root", scope="admin")
+        wait_for(lambda: office.jobs.find(root, job.id).state == "failed", 120)
+        assert "took longer than its" in office.jobs.find(root, job.id).reason
+    assert children(workspace) == []

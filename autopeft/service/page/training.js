@@ -128,7 +128,7 @@ function paint() {
   chart(get("curves"), trials.filter((trial) => trial.curve.length).map((trial) => ({ points: trial.curve, best: trial === best, line: true })));
   const complete = scored.filter((trial) => trial.state === "complete" && trial.trainable);
   let top = -Infinity;
-  const front = [...complete].sort((one, other) => one.trainable - other.trainable).filter((trial) => sign * trial.score > top && ((top = sign * trial.score), true));
+  const front = [...complete].sort((one, other) => one.trainable - other.trainable || sign * (other.score - one.score)).filter((trial) => sign * trial.score > top && ((top = sign * trial.score), true));
   chart(get("front"), [{ points: front.map((trial) => [trial.trainable, trial.score]), line: true, best: true }, ...complete.map((trial) => ({ points: [[trial.trainable, trial.score]], best: front.includes(trial) }))]);
 }
 
