@@ -2,7 +2,9 @@
 import { bytes, call, count, drawn, element, quoted, seconds, usd } from "./service.js";
 
 const LENGTHS = [64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384];
-const WAYS = ["full", "lora", "qlora", "dora", "ia3"];
+// The patterns of the first three ship with autopeft; the others may have to be traced first.
+const AT_HAND = ["full", "lora", "qlora"];
+const WAYS = [...AT_HAND, "dora", "ia3"];
 const PARTS = ["weights", "quantization", "adapter", "optimizer", "activations", "logits"]; // the rest is grey
 const usable = new Map();
 const get = (id) => document.getElementById(id);
@@ -79,8 +81,14 @@ async function ask() {
   get("fits-table").classList.add("stale");
   const questions = WAYS.map((method) => ({ ...asked(), method }));
   try {
-    const quick = await call("POST", "estimates", { questions, batches: false }, { signal });
-    show(quick.answers);
+    const part = (from, to) => call("POST", "estimates", { questions: questions.slice(from, to), batches: false }, { signal });
+    const first = await part(0, AT_HAND.length);
+    const pending = questions.slice(AT_HAND.length).map(() => ({ status: "pending", reason: "being traced for the first time, which takes up to a minute" }));
+    const late = setTimeout(() => show([...first.answers, ...pending]), 150);
+    signal.addEventListener("abort", () => clearTimeout(late));
+    const rest = await part(AT_HAND.length);
+    clearTimeout(late);
+    show([...first.answers, ...rest.answers]);
     get("fits-table").dataset.milliseconds = String(Math.round(performance.now() - began));
     get("fits-table").dataset.shown = JSON.stringify(asked());
     await quiet(signal);
@@ -115,9 +123,10 @@ function show(answers) {
   get("fits-table").tBodies[0].replaceChildren(...rows);
   get("fits-table").classList.remove("stale");
   const fitting = answers.filter((answer) => answer.fits).length;
-  const wrong = answers.find((answer) => answer.status !== "ok");
-  const all = answers.every((answer) => answer.status !== "ok");
-  get("fits-status").textContent = all ? wrong.reason : `${fitting} of ${answers.length} ways fit.`;
+  const known = answers.filter((answer) => answer.status !== "pending");
+  const all = known.every((answer) => answer.status !== "ok");
+  const more = known.length < answers.length ? " so far" : "";
+  get("fits-status").textContent = all ? known[0].reason : `${fitting} of ${known.length} ways fit${more}.`;
   legend(answers);
 }
 
