@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -67,8 +67,13 @@ def metrics(request: Request, who: Reader) -> Response:
 
 
 @router.get("/api/v1/audit", response_model=list[Line])
-def audit(request: Request, who: Admin, limit: int = 100, before: int | None = None) -> Response:
+def audit(
+    request: Request,
+    who: Admin,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only lines before this.")] = None,
+) -> Response:
     """Return who did what, the latest first."""
     del who
-    lines = office_of(request).database.audit(limit=max(1, min(limit, 1000)), before=before)
+    lines = office_of(request).database.audit(limit=limit, before=before)
     return reply(lines)

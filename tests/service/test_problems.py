@@ -14,6 +14,7 @@ CASES = {
     "no such method": ("DELETE", "/api/v1/models", {}, 405, "method", "Allow"),
     "no such model": ("GET", "/api/v1/models/nothing-like-it", {}, 422, "unknown-name", "nothing-like-it"),
     "a page of none": ("GET", "/api/v1/models?limit=0", {}, 422, "input", "limit"),
+    "a line of no log": ("GET", f"/api/v1/audit?before={2**70}", {}, 422, "input", "before"),
     "no type": ("POST", "/api/v1/estimate", {"content": b"{}"}, 415, "media-type", "application/json"),
     "a form": ("POST", "/api/v1/estimate", {"data": {"model": "x"}}, 415, "media-type", "form"),
     "half of an object": (
