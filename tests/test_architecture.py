@@ -73,6 +73,7 @@ MESSAGES = {
     "space.candidate",
     "space.search_space",
     "space.optimizers",
+    "methods.quantization.packing",
     "methods.spec",
     "train.result",
     "cost.estimate",

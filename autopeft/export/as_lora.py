@@ -14,7 +14,7 @@ from autopeft.errors import ExportError, UnsupportedError
 from autopeft.export.bundle import Bundle
 from autopeft.export.writer import loading_of
 from autopeft.files import write_atomically
-from autopeft.methods.quantization.loading import loading_recipe
+from autopeft.methods.quantization.loading import packing_of
 from autopeft.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def fill_lora(folder: Path, trainer: Trainer, draft: Bundle, rank: int | None = 
             "form": "lora",
             "format": "peft",
             "loading": loading_of(trainer),
-            "packing": loading_recipe(model),
+            "packing": packing_of(model),
         }
     )
     try:

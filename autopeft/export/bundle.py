@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator
 
 from autopeft.cost.estimate import CostEstimate
 from autopeft.message import Message
+from autopeft.methods.quantization.packing import Packing
 from autopeft.plan.budget import Budget
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate
@@ -21,10 +21,6 @@ MANIFEST, CARD, REFERENCE, EVALUATION = "autopeft.json", "README.md", "reference
 
 Form = Literal["adapter", "merged", "lora"]
 _LOADING = ("num_labels", "pad_token_id")
-_PACKING_IMPORTS = {
-    "transformers": ("BitsAndBytesConfig", "TorchAoConfig"),
-    "torchao.quantization": None,
-}
 
 
 class Export(Message):
@@ -132,7 +128,7 @@ class Bundle(Message):
         further: other metrics on the test rows, by name.
         chosen: whether the search chose this trial; another was asked for by number.
         request: what the study was asked, without places of its own, to find the test rows again.
-        packing: import and argument that load the base packed as it was trained on; empty where it was not.
+        packing: how the base is packed while it is loaded; None where it is not.
         reference_difference: largest difference between the logits recorded at export and those
             of a process that has only transformers and peft.
         fidelity: how far this form is from what was trained; None for the adapter as it was trained.
@@ -170,7 +166,7 @@ class Bundle(Message):
     mlflow_run: str | None = None
     license: str = Field(default="other", pattern=r"^[a-z0-9][a-z0-9.\-]*$")
     versions: dict[str, str]
-    packing: tuple[str, str] = ("", "")
+    packing: Packing | None = None
     reference_difference: float | None = None
     fidelity: Fidelity | None = None
     files: dict[str, str] = {}
@@ -189,12 +185,14 @@ class Bundle(Message):
             raise ValueError(f"must be of {', '.join(_LOADING)}, but got {', '.join(sorted(loading))}")
         return loading
 
-    @field_validator("packing")
+    @field_validator("packing", mode="before")
     @classmethod
-    def _only_a_configuration(cls, packing: tuple[str, str]) -> tuple[str, str]:
-        if any(packing) and not _is_a_configuration(*packing):
-            raise ValueError("must import and make a quantisation's configuration, and do nothing else")
-        return packing
+    def _never_code(cls, packing: object) -> object:
+        if not isinstance(packing, list | tuple):
+            return packing
+        if any(packing):
+            raise ValueError("must be data, but is code, as older manifests hold it: export the trial anew")
+        return None
 
     @field_validator("files")
     @classmethod
@@ -202,37 +200,3 @@ class Bundle(Message):
         if any(Path(name).name != name or name == ".." for name in files):
             raise ValueError("must be names without directories")
         return files
-
-
-def _is_a_configuration(imports: str, argument: str) -> bool:
-    """Say whether code does no more than make the configuration of a quantisation out of constants."""
-    try:
-        body = [*ast.parse(imports).body, *ast.parse(f"f(0{argument})").body]
-    except SyntaxError:
-        return False
-    *importing, call = body
-    names: set[str] = set()
-    for each in importing:
-        if not isinstance(each, ast.ImportFrom) or each.module not in _PACKING_IMPORTS or each.level:
-            return False
-        allowed = _PACKING_IMPORTS[each.module]
-        names |= {alias.name for alias in each.names}
-        if any(alias.asname or (allowed and alias.name not in allowed) for alias in each.names):
-            return False
-    if not (
-        isinstance(call, ast.Expr) and isinstance(call.value, ast.Call) and len(call.value.keywords) == 1
-    ):
-        return False
-    given = call.value.keywords[0]
-    return given.arg == "quantization_config" and _is_plain(given.value, names)
-
-
-def _is_plain(value: ast.expr, names: set[str]) -> bool:
-    """Say whether an expression is a constant, a list of them, or a call of an imported class on such."""
-    if isinstance(value, ast.Constant):
-        return True
-    if isinstance(value, ast.List | ast.Tuple):
-        return all(_is_plain(each, names) for each in value.elts)
-    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in names):
-        return False
-    return all(_is_plain(each, names) for each in (*value.args, *(each.value for each in value.keywords)))

@@ -27,7 +27,8 @@ def loading_code(bundle: Bundle, path: str) -> tuple[str, str]:
     Args:
         path: an expression of the bundle's directory.
     """
-    head, (imports, packed) = bundle.head, bundle.packing
+    head, packing = bundle.head, bundle.packing
+    imports, packed = (packing.imports, packing.argument) if packing else ("", "")
     more = f', dtype="{dtype_of(bundle)}"{packed}'
     if bundle.format == "model":
         return f"from transformers import {head}", f"{head}.from_pretrained({path}{more})"
@@ -55,7 +56,7 @@ def load_model(bundle: Bundle) -> nn.Module:
     imports, loader = loading_code(bundle, "folder")
     names: dict[str, Any] = {"folder": bundle.path}
     try:
-        # Lines of our own: what of them comes from the bundle was checked when it was read.
+        # Lines of our own, made of the manifest's data: numbers, and words out of fixed lists.
         exec(imports, names)  # noqa: S102
         model: nn.Module = eval(loader, names)  # noqa: S307
     except (ImportError, OSError, RuntimeError, ValueError) as error:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from autopeft.errors import ExportError, UnsupportedError
 from autopeft.export.bundle import Bundle
 from autopeft.export.writer import name_labels
-from autopeft.methods.quantization.loading import loading_recipe
+from autopeft.methods.quantization.loading import packing_of
 from autopeft.methods.registry import METHODS
 from autopeft.methods.starts import save_adapter
 
@@ -49,12 +49,12 @@ def fill_merged(
         )
     as_trained = _TRAINED.get(draft.candidate.training.precision, "float32")
     chosen: Dtype = dtype or as_trained
-    packed = loading_recipe(trainer.model)
+    packed = packing_of(trainer.model)
     bundle = draft.model_copy(
-        update={"form": "merged", "format": "model", "dtype": chosen, "loading": {}, "packing": ("", "")}
+        update={"form": "merged", "format": "model", "dtype": chosen, "loading": {}, "packing": None}
     )
     try:
-        model = _unpacked(trainer, draft) if any(packed) else trainer.model
+        model = _unpacked(trainer, draft) if packed else trainer.model
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
@@ -64,7 +64,7 @@ def fill_merged(
     name_labels(whole, draft.labels)
     whole.save_pretrained(str(folder))
     parts = ["the update folded into the weights"] if spec.exports != "model" else ["the whole model"]
-    if any(packed):
+    if packed:
         parts.insert(0, f"the base unpacked from {draft.candidate.quantization}")
     if chosen != as_trained:
         parts.append(f"rounded to {chosen}")

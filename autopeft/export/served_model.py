@@ -11,7 +11,7 @@ from autopeft.export.loading import loading_code
 from autopeft.methods.registry import METHODS
 from autopeft.workload.tasks import TASKS
 
-_CODE = '''"""{label}: a model of autopeft, loaded by mlflow.pyfunc."""
+_CODE = '''"""{method}: a model of autopeft, loaded by mlflow.pyfunc."""
 
 import mlflow
 import pandas as pd
@@ -126,7 +126,7 @@ def model_code(bundle: Bundle) -> str:
         answer = _TAGS if bundle.head == "AutoModelForTokenClassification" else _CLASSES
         predict = given + answer.format(labels=list(bundle.labels))
     return _CODE.format(
-        label=bundle.candidate.label,
+        method=METHODS[bundle.candidate.method].name,
         imports=imports,
         inputs=_IMAGES if images else _TOKENS,
         loader=loader,

@@ -21,7 +21,7 @@ from autopeft.export.scale import fold_scale
 from autopeft.export.serving import rank_of
 from autopeft.export.swap import replacing
 from autopeft.files import write_atomically
-from autopeft.methods.quantization.loading import loading_recipe
+from autopeft.methods.quantization.loading import packing_of
 from autopeft.methods.registry import METHODS
 from autopeft.methods.starts import save_adapter
 from autopeft.workload.tasks import TASKS
@@ -87,7 +87,7 @@ def fill(folder: Path, trainer: Trainer, draft: Bundle) -> Bundle:
     """Write weights, what makes inputs, and the reference's logits; return the bundle that they make."""
     model = trainer.model
     filled = settle_scale(trainer, draft).model_copy(
-        update={"loading": loading_of(trainer), "packing": loading_recipe(model)}
+        update={"loading": loading_of(trainer), "packing": packing_of(model)}
     )
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():

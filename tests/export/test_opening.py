@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from transformers import BitsAndBytesConfig
 
 from autopeft.errors import BundleError, ConfigError, InputError
 from autopeft.export.bundle import Bundle
+from autopeft.export.loading import loading_code
 from autopeft.export.opening import checksums, open_bundle
+from autopeft.export.served_model import model_code
+from autopeft.methods.quantization.loading import packing_of
+from autopeft.methods.quantization.packing import Packing
 from autopeft.plan.budget import Budget
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import TrialResult
@@ -36,8 +42,8 @@ FIELDS = {
     "trial": 0,
     "versions": {},
 }
-BNB = "from transformers import BitsAndBytesConfig\n"
-CONFIG = ', quantization_config=BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["head"])'
+PACKED = {"kind": "4bit", "skipped": ["lm_head"], "code": "nf4", "nested": True, "compute_dtype": "bfloat16"}
+TORCHAO = {"kind": "Int8WeightOnlyConfig", "skipped": ["lm_head"]}
 
 
 @pytest.fixture
@@ -90,11 +96,13 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
         {"head": "os.system"},
         {"loading": {"x=print(1), num_labels": 2}},
         {"files": {"../outside": "0"}},
-        {"packing": ("import os\n", CONFIG)},
-        {"packing": ("from os import system\n", ', quantization_config=system("true")')},
-        {"packing": (BNB, ', quantization_config=BitsAndBytesConfig(x=print("hello"))')},
-        {"packing": (BNB, f"{CONFIG}).to(print(1)")},
-        {"packing": (BNB, f"{CONFIG}, trust_remote_code=True")},
+        {"packing": ["", " if __import__('os').system('id') else 0, quantization_config=1"]},
+        {"packing": ["import os\n", ""]},
+        {"packing": PACKED | {"kind": "4bit=True, x"}},
+        {"packing": PACKED | {"skipped": ['"], x=print(1), y=["']}},
+        {"packing": PACKED | {"code": 'nf4", x=print(1), y="'}},
+        {"packing": PACKED | {"compute_dtype": "print(1)"}},
+        {"packing": PACKED | {"imports": "import os"}},
         {"license": "mit\nbase_model: other"},
     ],
     ids=lambda changed: next(iter(changed)),
@@ -104,6 +112,44 @@ def test_a_manifest_cannot_smuggle_code_into_what_loads_a_bundle(changed: dict[s
         Bundle.build(**FIELDS | changed)
 
 
-@pytest.mark.parametrize("packing", [("", ""), (BNB, CONFIG)])
-def test_the_configuration_of_a_packed_base_is_no_such_code(packing: tuple[str, str]) -> None:
-    assert Bundle.build(**FIELDS, packing=packing).packing == packing
+def test_a_packed_base_is_loaded_by_lines_that_are_made_of_data() -> None:
+    made = Bundle.build(**FIELDS, packing=PACKED)
+    imports, loader = loading_code(made, '"here"')
+    assert imports.startswith("from transformers import BitsAndBytesConfig\n")
+    assert (
+        'quantization_config=BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["lm_head"], '
+        'bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16")'
+    ) in loader
+    assert Bundle.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_packed_model_says_how_it_is_loaded() -> None:
+    written = Packing(**PACKED)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        llm_int8_skip_modules=["lm_head"],
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype="bfloat16",
+    )
+    assert packing_of(SimpleNamespace(config=SimpleNamespace(quantization_config=config))) == written
+    assert packing_of(SimpleNamespace(config=SimpleNamespace())) is None
+    names: dict[str, object] = {}
+    exec(written.imports, names)
+    again = eval(f"dict(it=0{written.argument})", names)["quantization_config"]
+    assert again.to_dict() == config.to_dict()
+
+
+def test_a_base_packed_by_torchao_is_loaded_with_its_configuration() -> None:
+    assert Packing(**TORCHAO).argument == (
+        ', quantization_config=TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["lm_head"])'
+    )
+
+
+def test_a_manifest_from_before_packing_was_data_is_read_where_nothing_was_packed() -> None:
+    assert Bundle.build(**FIELDS, packing=["", ""]).packing is None
+
+
+def test_what_a_manifest_calls_its_places_is_no_code_of_a_served_model() -> None:
+    candidate = Candidate(method="lora", targets=('x"""\nprint(1)\n"""',))
+    assert "print(1)" not in model_code(Bundle.build(**FIELDS | {"candidate": candidate}))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from autopeft.errors import UnsupportedError
-from autopeft.export.recipes.subject import FORMATS, Recipe, Subject
+from autopeft.export.recipes.subject import FORMATS, Recipe, Subject, said_of
 from autopeft.export.recipes.writing import WRITERS
 from autopeft.journey.reciting import _write_rows, candidates_in, subject_of
 from autopeft.space.candidate import Candidate, Training
@@ -101,6 +101,11 @@ def test_scripts_are_python_and_files_are_plain(tiny_llama) -> None:
         assert "import autopeft" not in text
     info = json.loads(WRITERS["llama-factory"](subject(tiny_llama)).files["dataset_info.json"])
     assert info["train"]["file_name"] == "train.jsonl"
+
+
+def test_what_a_recipe_says_it_is_of_is_one_line_without_quotes(tiny_llama) -> None:
+    harmful = subject(tiny_llama).model_copy(update={"name": 'x"""\nprint(1)\n\\'})
+    assert said_of(harmful).endswith("on x''' print(1) /, written by autopeft")
 
 
 def test_candidates_are_read_from_a_plan_a_line_or_lines(tmp_path: Path) -> None:

@@ -205,5 +205,6 @@ def as_yaml(fields: dict[str, object], said: str, *, blanks: bool = False) -> st
 
 
 def said_of(subject: Subject) -> str:
-    """Say on one line what a recipe is of."""
-    return f"{subject.candidate.label} on {subject.name}, written by autopeft"
+    """Say on one line, which neither quotes nor breaks end, what a recipe is of."""
+    said = f"{subject.candidate.label} on {subject.name}, written by autopeft"
+    return " ".join(said.replace('"', "'").replace("\\", "/").split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,14 +11,10 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, TorchAoConfig
 from autopeft.errors import UnsupportedError
 from autopeft.methods.quantization import rowwise
 from autopeft.methods.quantization.convert import kept_modules
+from autopeft.methods.quantization.packing import Packing
 from autopeft.methods.quantization.schemes import OUTLIER_THRESHOLD, Quantization
 from autopeft.optional import require
 from autopeft.workload.base_model import BaseModel
-
-_BNB_FIELDS = frozenset(("load_in_4bit", "load_in_8bit", "llm_int8_skip_modules", "bnb_4bit_quant_type")) | {
-    "bnb_4bit_use_double_quant",
-    "bnb_4bit_compute_dtype",
-}
 
 
 def loading_options(
@@ -58,31 +53,25 @@ def loading_options(
     }
 
 
-def loading_recipe(model: Any) -> tuple[str, str]:
-    """Return the import and the argument that load a base packed as this one is; empty where it is not.
-
-    The argument is as a user would type it behind others: `, quantization_config=BitsAndBytesConfig(...)`.
-    """
+def packing_of(model: Any) -> Packing | None:
+    """Say how to load a base packed as this one is; None where it is not packed."""
     config = getattr(model.config, "quantization_config", None)
     if isinstance(config, BitsAndBytesConfig):
-        chosen = config.to_diff_dict()
-        given = [f"{name}={_typed(value)}" for name, value in chosen.items() if name in _BNB_FIELDS]
-        made, imports = (
-            f"BitsAndBytesConfig({', '.join(given)})",
-            "from transformers import BitsAndBytesConfig",
+        skipped: Any = config.llm_int8_skip_modules
+        dtype: Any = str(config.bnb_4bit_compute_dtype).removeprefix("torch.")
+        four = config.load_in_4bit
+        return Packing(
+            kind="4bit" if four else "8bit",
+            skipped=None if skipped is None else tuple(skipped),
+            code=config.bnb_4bit_quant_type if four else "fp4",
+            nested=config.bnb_4bit_use_double_quant,
+            compute_dtype=dtype,
         )
-    elif isinstance(config, TorchAoConfig):
-        kind = type(config.quant_type).__name__
-        skipped = f"modules_to_not_convert={config.modules_to_not_convert!r}"
-        made = f"TorchAoConfig({kind}(), {skipped})"
-        imports = f"from torchao.quantization import {kind}\nfrom transformers import TorchAoConfig"
-    else:
-        return "", ""
-    return f"{imports}\n", f", quantization_config={made}"
-
-
-def _typed(value: object) -> str:
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    if isinstance(config, TorchAoConfig):
+        kept = config.modules_to_not_convert
+        kind: Any = type(config.quant_type).__name__
+        return Packing(kind=kind, skipped=None if kept is None else tuple(kept))
+    return None
 
 
 def _require_checkpoint(base: BaseModel, scheme: Quantization) -> None:
