@@ -24,8 +24,11 @@ from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset, Example, Scale
 from autopeft.workload.tasks import TASKS, Task, head_outputs
+from autopeft.workload.tokens import Tokenizer, load_tokenizer, render_turn
 
 _SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+_TURNS_APART: tuple[Format, ...] = ("trl", "unsloth")
+"""Tools that mask the prompt of rows that have it beside their completion, and of no others (TRL 1.16)."""
 
 
 def recipe_of_study(
@@ -103,7 +106,7 @@ def _write(
             for name, text in recipe.files.items():
                 write_atomically(folder / name, text)
             if dataset is not None:
-                _write_rows(folder, dataset, subject)
+                write_rows(folder, dataset, subject, base, wanted)
     return recipe
 
 
@@ -188,30 +191,48 @@ def _has_template(base: BaseModel) -> bool:
     """Say whether a model whose tokenizer is at hand renders turns by a template."""
     if base.path is None or not Path(base.path).is_dir():
         return False
-    from autopeft.workload.tokens import load_tokenizer
-
     return bool(load_tokenizer(base).chat_template)
 
 
-def _write_rows(folder: Path, dataset: Dataset, subject: Subject) -> None:
-    """Write the study's own splits, so that a recipe's score can be held against its trial's."""
+def write_rows(folder: Path, dataset: Dataset, subject: Subject, base: BaseModel, wanted: Format) -> None:
+    """Write the study's own splits, so that a recipe's score can be held against its trial's.
+
+    Rows of a chat model are turns; for the script, which knows no turns, they are rendered by the template.
+
+    Raises:
+        UnsupportedError: the rows are files.
+        InputError: the chat template refuses a turn.
+    """
+    rendered = wanted == "script" and subject.chat and dataset.task == "sft"
+    tokenizer = load_tokenizer(base) if rendered else None
     for split, name in _SPLITS.items():
         rows: Iterable[Example] = getattr(dataset, split)
-        lines = [json.dumps(_row(row, dataset, subject), ensure_ascii=False) for row in rows]
+        made = (_row(row, dataset, subject, wanted, tokenizer) for row in rows)
+        lines = [json.dumps(row, ensure_ascii=False) for row in made]
         write_atomically(folder / name, "".join(f"{line}\n" for line in lines))
 
 
-def _row(row: Example, dataset: Dataset, subject: Subject) -> dict[str, Any]:
+def _row(
+    row: Example, dataset: Dataset, subject: Subject, wanted: Format, tokenizer: Tokenizer | None
+) -> dict[str, Any]:
     if row.file:
         raise UnsupportedError("rows of files (images, sounds) have no recipe yet: train them with autopeft.")
     if dataset.task == "classification":
         return {"text": row.text, "label": row.label}
     if dataset.task == "regression":
         return {"text": row.text, "number": row.number}
-    prompt = row.text if subject.chat or row.text.endswith(("\n", " ")) else f"{row.text}\n"
+    if tokenizer is not None:
+        given, rest = render_turn(tokenizer, row.text, row.completion)
+        return {"prompt": given, "completion": rest}
     if dataset.task == "dpo":
-        return {"prompt": prompt, "chosen": row.completion, "rejected": row.rejected}
-    if subject.chat:
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": row.completion}]
-        return {"messages": turns}
-    return {"prompt": prompt, "completion": row.completion}
+        answers = {"chosen": row.completion, "rejected": row.rejected}
+    else:
+        answers = {"completion": row.completion}
+    if not subject.chat:
+        prompt = row.text if row.text.endswith(("\n", " ")) else f"{row.text}\n"
+        return {"prompt": prompt, **answers}
+    question = [{"role": "user", "content": row.text}]
+    turns = {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
+    if wanted in _TURNS_APART:
+        return {"prompt": question, **turns}
+    return {"messages": [*question, *turns["completion"]]}

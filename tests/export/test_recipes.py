@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,11 @@ import yaml
 from autopeft.errors import UnsupportedError
 from autopeft.export.recipes.subject import FORMATS, Recipe, Subject, said_of
 from autopeft.export.recipes.writing import WRITERS
-from autopeft.journey.reciting import _write_rows, candidates_in, subject_of
+from autopeft.journey.reciting import candidates_in, subject_of, write_rows
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.trainer import Trainer
+from autopeft.workload.dataset import Example
+from autopeft.workload.tokens import encode, load_tokenizer
 
 TRAINING = Training(
     learning_rate=2e-3,
@@ -119,11 +123,97 @@ def test_candidates_are_read_from_a_plan_a_line_or_lines(tmp_path: Path) -> None
     assert candidates_in(str(file)) == [one, other]
 
 
-def ran(made: Recipe, folder: Path, dataset, asked: Subject) -> dict[str, float]:
+TEMPLATE = (
+    "{% for one in messages %}<{{ one['role'] }}>{{ one['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_model(decoder_with_weights, tmp_path: Path):
+    """The tiny decoder, whose tokenizer has a chat template."""
+    place = tmp_path / "chat"
+    shutil.copytree(decoder_with_weights.path, place)
+    (place / "chat_template.jinja").write_text(TEMPLATE)
+    return decoder_with_weights.model_copy(update={"path": str(place)})
+
+
+def first_row(folder: Path, wanted: str, base, dataset) -> dict[str, object]:
+    asked = subject_of(Candidate(method="lora", training=TRAINING), base, dataset, None, 0)
+    write_rows(folder, dataset, asked, base, wanted)
+    with (folder / "train.jsonl").open() as lines:
+        return json.loads(next(lines))
+
+
+def test_rows_of_a_chat_model_are_rendered_for_the_script(chat_model, turns, tmp_path) -> None:
+    row, asked = first_row(tmp_path, "script", chat_model, turns), turns.train[0]
+    assert row == {
+        "prompt": f"<user>{asked.text}</s><assistant>",
+        "completion": f"{asked.completion}</s>",
+    }
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def assistant(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.mark.parametrize("wanted", ["trl", "unsloth"])
+def test_prompts_of_a_chat_model_stand_apart_where_that_masks_them(
+    wanted, chat_model, turns, tmp_path
+) -> None:
+    row, asked = first_row(tmp_path, wanted, chat_model, turns), turns.train[0]
+    assert row == {"prompt": user(asked.text), "completion": assistant(asked.completion)}
+
+
+@pytest.mark.parametrize("wanted", ["axolotl", "llama-factory", "torchtune"])
+def test_other_tools_take_whole_conversations(wanted, chat_model, turns, tmp_path) -> None:
+    row, asked = first_row(tmp_path, wanted, chat_model, turns), turns.train[0]
+    assert row == {"messages": [*user(asked.text), *assistant(asked.completion)]}
+
+
+def test_pairs_of_answers_of_a_chat_model_are_turns(chat_model, turns, tmp_path) -> None:
+    pair = Example(text="question", completion="yes", rejected="no")
+    pairs = turns.model_copy(update={"task": "dpo", "train": (pair,), "validation": (), "test": ()})
+    assert first_row(tmp_path, "trl", chat_model, pairs) == {
+        "prompt": user("question"),
+        "chosen": assistant("yes"),
+        "rejected": assistant("no"),
+    }
+
+
+def test_rows_without_a_template_are_plain_and_the_script_ends_them(
+    decoder_with_weights, turns, tmp_path
+) -> None:
+    row, asked = first_row(tmp_path, "script", decoder_with_weights, turns), turns.train[0]
+    assert row == {"prompt": f"{asked.text}\n", "completion": asked.completion}
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_script_learns_the_very_tokens_that_autopeft_learns(
+    chat, chat_model, decoder_with_weights, turns, tmp_path
+) -> None:
+    base = chat_model if chat else decoder_with_weights
+    asked = subject_of(Candidate(method="lora", training=TRAINING), base, turns, None, 0)
+    text = WRITERS["script"](asked).files["train.py"]
+    wanted = next(
+        each for each in ast.parse(text).body if isinstance(each, ast.FunctionDef) and each.name == "encode"
+    )
+    tokenizer = load_tokenizer(base)
+    names = {"tokenizer": tokenizer, "LENGTH": TRAINING.max_length}
+    exec(ast.unparse(wanted), names)
+    row = first_row(tmp_path, "script", base, turns)
+    assert names["encode"](row) == encode(tokenizer, turns.train[0], "sft", TRAINING.max_length)
+
+
+def ran(made: Recipe, folder: Path, dataset, asked: Subject, base) -> dict[str, float]:
     """Run a script in a process that has no autopeft, and return what it scored."""
     for name, text in made.files.items():
         (folder / name).write_text(text)
-    _write_rows(folder, dataset, asked)
+    write_rows(folder, dataset, asked, base, "script")
     done = subprocess.run(
         [sys.executable, "-I", "train.py"], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -147,6 +237,6 @@ def test_the_script_reproduces_the_score_within_noise(
     run.advance(10**9)
     expected = run.evaluate("test").score
     asked = subject_of(candidate, base, dataset, None, 0)
-    (found,) = ran(WRITERS["script"](asked), tmp_path, dataset, asked).values()
+    (found,) = ran(WRITERS["script"](asked), tmp_path, dataset, asked, base).values()
     # Sixty rows, or twenty: one standard error of a share of a half is 0.065.
     assert found == pytest.approx(expected, abs=0.13)

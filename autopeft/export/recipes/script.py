@@ -56,7 +56,7 @@ _WRITTEN = '''
 def encode(row):
     """Cut the prompt at its beginning where a row is too long; learn the completion alone."""
     prompt = {opening}tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
-    answer = tokenizer(row["completion"], add_special_tokens=False)["input_ids"]
+    answer = tokenizer({completion}, add_special_tokens=False)["input_ids"]
     prompt = prompt[max(0, len(prompt) - max(LENGTH - len(answer), LENGTH // 2)):]
     answer = answer[: LENGTH - len(prompt)]
     return prompt + answer, [-100] * len(prompt) + answer
@@ -206,7 +206,8 @@ def write(subject: Subject) -> Recipe:
     )  # fmt: skip
     middle = _LABELLED.format(labels=_LABELS[subject.task]) if labelled else _WRITTEN.format(
         opening="" if subject.chat else "([tokenizer.bos_token_id] if tokenizer.bos_token_id is not None "
-        "and tokenizer('')['input_ids'][:1] == [tokenizer.bos_token_id] else []) + "
+        "and tokenizer('')['input_ids'][:1] == [tokenizer.bos_token_id] else []) + ",
+        completion='row["completion"]' if subject.chat else 'row["completion"] + (tokenizer.eos_token or "")',
     )  # fmt: skip
     body = _BODY.format(
         auto=auto,
@@ -219,9 +220,11 @@ def write(subject: Subject) -> Recipe:
         train=TRAIN,
         schedule=_SCHEDULES[training.schedule],
     )
-    notes = ("batches are drawn in another order than autopeft's, so that scores agree within noise alone",)
+    notes = ["batches are drawn in another order than autopeft's, so that scores agree within noise alone"]
+    if subject.chat and not labelled:
+        notes.append("rows are already rendered by the model's chat template: render others alike")
     text = head + middle + _SCORES[subject.task] + body
-    return Recipe(format="script", files={"train.py": text}, command="python train.py", notes=notes)
+    return Recipe(format="script", files={"train.py": text}, command="python train.py", notes=tuple(notes))
 
 
 def _require(subject: Subject) -> None:
