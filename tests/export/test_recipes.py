@@ -68,8 +68,28 @@ def test_a_packed_base_is_packed_alike(tiny_llama) -> None:
     )
     assert yaml.safe_load(WRITERS["axolotl"](asked).files["axolotl.yaml"])["adapter"] == "qlora"
     assert "bnb_4bit_use_double_quant=True" in WRITERS["script"](asked).files["train.py"]
-    with pytest.raises(UnsupportedError, match="nf4-dq, not nf4"):
-        WRITERS["llama-factory"](subject(tiny_llama, quantization="nf4"))
+
+
+@pytest.mark.parametrize(("quantization", "code", "double"), [("nf4", "nf4", False), ("fp4-dq", "fp4", True)])
+def test_the_code_of_four_bits_and_its_scales_are_written_where_a_tool_has_them(
+    quantization, code, double, tiny_llama
+) -> None:
+    asked = subject(tiny_llama, quantization=quantization)
+    assert yaml.safe_load(WRITERS["axolotl"](asked).files["axolotl.yaml"])["bnb_config_kwargs"] == {
+        "bnb_4bit_quant_type": code,
+        "bnb_4bit_use_double_quant": double,
+    }
+    fields = yaml.safe_load(WRITERS["llama-factory"](asked).files["llama-factory.yaml"])
+    assert (fields["quantization_type"], fields["double_quantization"]) == (code, double)
+    for wanted in ("unsloth", "torchtune"):
+        with pytest.raises(UnsupportedError, match=f"nf4-dq, not {quantization}"):
+            WRITERS[wanted](asked)
+
+
+@pytest.mark.parametrize("wanted", FORMATS)
+def test_weights_of_sixteen_bit_floats_are_refused(wanted, tiny_llama) -> None:
+    with pytest.raises(UnsupportedError, match="of fp32 and bf16, not of fp16"):
+        WRITERS[wanted](subject(tiny_llama, training=Training(precision="fp16", max_length=48)))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ from autopeft.export.recipes.subject import (
     Subject,
     as_yaml,
     bits_of,
+    code_of,
+    is_double,
     lora_of,
     optimizer_of,
+    require_precision,
     require_task,
     said_of,
     schedule_of,
@@ -24,6 +27,7 @@ def write(subject: Subject) -> Recipe:
         UnsupportedError: Axolotl cannot do it, and why.
     """
     require_task(subject, "Axolotl", "sft")
+    require_precision(subject, "Axolotl")
     known = ("modules_to_save", "init_lora_weights", "rank_pattern", "alpha_pattern")
     lora, bits, training = (
         lora_of(subject, "Axolotl", *known),
@@ -34,6 +38,12 @@ def write(subject: Subject) -> Recipe:
         "base_model": subject.model,
         "load_in_4bit": bits == 4,
         "load_in_8bit": bits == 8,
+        "bnb_config_kwargs": {
+            "bnb_4bit_quant_type": code_of(subject),
+            "bnb_4bit_use_double_quant": is_double(subject),
+        }
+        if bits == 4
+        else None,
         "datasets": [_rows(subject, TRAIN)],
         "test_datasets": [_rows(subject, VALIDATION) | {"split": "train"}],
         "train_on_inputs": False,
@@ -76,12 +86,10 @@ def write(subject: Subject) -> Recipe:
         "seed": subject.seed,
         "evals_per_epoch": 1,
     }
-    notes = ("Axolotl has double quantisation of a base of 4 bits always on",) if bits == 4 else ()
     return Recipe(
         format="axolotl",
         files={"axolotl.yaml": as_yaml(fields, said_of(subject))},
         command="axolotl train axolotl.yaml",
-        notes=notes,
     )
 
 

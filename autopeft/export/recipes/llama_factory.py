@@ -12,9 +12,11 @@ from autopeft.export.recipes.subject import (
     Subject,
     as_yaml,
     bits_of,
+    code_of,
     is_double,
     lora_of,
     optimizer_of,
+    require_precision,
     require_task,
     said_of,
     schedule_of,
@@ -31,6 +33,7 @@ def write(subject: Subject) -> Recipe:
     """
     tool = "LLaMA-Factory"
     require_task(subject, tool, "sft")
+    require_precision(subject, tool)
     lora, bits, training = (
         lora_of(subject, tool, "init_lora_weights"),
         bits_of(subject, tool),
@@ -41,10 +44,6 @@ def write(subject: Subject) -> Recipe:
         raise UnsupportedError(f"{tool} has no init_lora_weights={start!r}: take --format script or axolotl.")
     if lora is not None and lora.dora and bits is not None:
         raise UnsupportedError(f"{tool} has no DoRA on a packed base: take --format trl or axolotl.")
-    if bits is not None and not is_double(subject) and bits == 4:
-        raise UnsupportedError(
-            f"{tool} packs bases of 4 bits as nf4-dq, not {subject.candidate.quantization}."
-        )
     fields: dict[str, object] = {
         "model_name_or_path": subject.model,
         "stage": "sft",
@@ -63,6 +62,8 @@ def write(subject: Subject) -> Recipe:
         }
     if bits is not None:
         fields |= {"quantization_bit": bits, "quantization_method": "bnb"}
+    if bits == 4:
+        fields |= {"quantization_type": code_of(subject), "double_quantization": is_double(subject)}
     fields |= {
         "dataset_dir": ".",
         "dataset": "train",

@@ -14,6 +14,7 @@ from autopeft.export.recipes.subject import (
     bits_of,
     code_of,
     is_double,
+    require_precision,
     said_of,
 )
 
@@ -187,6 +188,7 @@ def write(subject: Subject) -> Recipe:
         UnsupportedError: it takes more than transformers and peft, and what.
     """
     _require(subject)
+    require_precision(subject, "the script")
     training, labelled = subject.candidate.training, subject.task != "sft"
     auto = "AutoModelForSequenceClassification" if labelled else "AutoModelForCausalLM"
     imports, loading = _base(subject)

@@ -92,6 +92,33 @@ def require_task(subject: Subject, tool: str, *tasks: Task) -> None:
         )
 
 
+def require_precision(subject: Subject, tool: str) -> None:
+    """Check that a recipe can be of a precision: what tools call fp16 keeps 32 bits and scales the loss.
+
+    Raises:
+        UnsupportedError: it cannot.
+    """
+    if subject.candidate.training.precision not in ("fp32", "bf16"):
+        raise UnsupportedError(
+            f"the recipe for {tool} is of fp32 and bf16, not of {subject.candidate.training.precision}, "
+            "which tools understand each in another way: take --precision bf16."
+        )
+
+
+def require_usual_packing(subject: Subject, tool: str) -> None:
+    """Check that a base of 4 bits is packed as tools do that have one switch for it.
+
+    Raises:
+        UnsupportedError: it is not.
+    """
+    quantization = subject.candidate.quantization
+    if _BITS.get(quantization) == 4 and quantization != "nf4-dq":
+        raise UnsupportedError(
+            f"{tool} packs bases of 4 bits as nf4-dq, not {quantization}: take --format trl, axolotl or "
+            "llama-factory."
+        )
+
+
 def lora_of(subject: Subject, tool: str, *more: str) -> Lora | None:
     """Return the LoRA of a subject; None where all weights train.
 

@@ -10,9 +10,10 @@ from autopeft.export.recipes.subject import (
     Subject,
     as_yaml,
     bits_of,
-    is_double,
     lora_of,
+    require_precision,
     require_task,
+    require_usual_packing,
     said_of,
 )
 from autopeft.message import Message
@@ -73,6 +74,8 @@ def write(subject: Subject) -> Recipe:
         UnsupportedError: torchtune cannot do it, and why.
     """
     require_task(subject, "torchtune", "sft")
+    require_precision(subject, "torchtune")
+    require_usual_packing(subject, "torchtune")
     lora, bits, training = (
         lora_of(subject, "torchtune"),
         bits_of(subject, "torchtune"),
@@ -86,7 +89,7 @@ def write(subject: Subject) -> Recipe:
         )
     if lora is None or lora.rslora or training.optimizer not in ("adamw", "adamw-fused"):
         raise UnsupportedError("this recipe is of torchtune's LoRA or DoRA with AdamW: take --format trl.")
-    if bits == 8 or (bits == 4 and not is_double(subject)):
+    if bits == 8:
         raise UnsupportedError(f"torchtune packs bases as nf4-dq, not {subject.candidate.quantization}.")
     notes = ["model, tokenizer and checkpoint_dir must name the directory that `tune download` made"]
     if training.schedule != "cosine":

@@ -11,6 +11,7 @@ from autopeft.export.recipes.subject import (
     is_double,
     lora_of,
     optimizer_of,
+    require_precision,
     require_task,
     said_of,
     schedule_of,
@@ -24,6 +25,7 @@ def write(subject: Subject) -> Recipe:
         UnsupportedError: TRL cannot do it, and why.
     """
     require_task(subject, "TRL", "sft", "dpo")
+    require_precision(subject, "TRL")
     lora, bits, training = (
         lora_of(subject, "TRL", "modules_to_save"),
         bits_of(subject, "TRL"),

@@ -11,7 +11,9 @@ from autopeft.export.recipes.subject import (
     bits_of,
     lora_of,
     optimizer_of,
+    require_precision,
     require_task,
+    require_usual_packing,
     said_of,
     schedule_of,
 )
@@ -81,6 +83,8 @@ def write(subject: Subject) -> Recipe:
         UnsupportedError: Unsloth cannot do it, and why.
     """
     require_task(subject, "Unsloth", "sft")
+    require_precision(subject, "Unsloth")
+    require_usual_packing(subject, "Unsloth")
     lora, bits, training = (
         lora_of(subject, "Unsloth"),
         bits_of(subject, "Unsloth"),
