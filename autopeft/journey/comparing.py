@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autopeft.errors import InputError
 from autopeft.export.bundle import EVALUATION, MANIFEST, Bundle, Evaluated
@@ -13,17 +14,19 @@ from autopeft.journey.concluding import Finished
 from autopeft.journey.pairing import lead
 from autopeft.methods.registry import complete
 from autopeft.report.comparison import Comparison, Side
-from autopeft.report.intervals import separate_difference
+from autopeft.report.intervals import mean_interval, separate_difference
 from autopeft.request import Request
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
-from autopeft.workload.tasks import Metric
+from autopeft.workload.tasks import HELD_OUT_LOSS, RELATIVE_ERROR, Metric
 
 _PAIRED = {
     "proportion": "the same rows, paired: Bonett and Price's interval, McNemar's exact test",
     "mean": "the same rows, paired: Student's t on the differences",
     "bootstrap": "the same rows, drawn again together 1,000 times",
 }
+_ABSOLUTE_ERROR = Metric(name="mean absolute error", direction="minimize")
+"""Of studies whose relative errors are shares of different numbers."""
 _APART = "other rows, so not paired: Newcombe's interval from the two intervals, wider than a paired one"
 
 
@@ -43,6 +46,8 @@ def compare(one: str, other: str, workspace: str) -> Comparison:
             f"two results must have the same metric, but got {first.metric.name} ({one}) and "
             f"{second.metric.name} ({other})."
         )
+    if first.metric == RELATIVE_ERROR and not _same_spread(first, second):
+        (left, first), (right, second) = _in_own_unit(left, first), _in_own_unit(right, second)
     metric = first.metric
     if first.rows != second.rows or len(first.facts) != len(second.facts):
         found = separate_difference(
@@ -67,7 +72,12 @@ def _compared(
 ) -> Comparison:
     difference, low, high = found
     sign = 1 if metric.direction == "maximize" else -1
-    if low <= 0 <= high:
+    if metric == HELD_OUT_LOSS and one.model != other.model:
+        verdict = (
+            f"No verdict: the losses are of {one.model} and {other.model}, whose tokens need not be the "
+            "same, so that a lower one need not be better."
+        )
+    elif low <= 0 <= high:
         verdict = f"No difference beyond noise: {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}."
     else:
         better = one if sign * difference > 0 else other
@@ -85,6 +95,30 @@ def _compared(
         low=low,
         high=high,
         verdict=verdict,
+    )
+
+
+def _same_spread(one: Evaluated, other: Evaluated) -> bool:
+    """Say whether two studies' errors are shares of the same number, the spread of their training rows."""
+    mine, its = (np.array(each.facts, dtype=np.float64)[:, 0].sum() for each in (one, other))
+    return bool(np.isclose(_errors(one).sum() * its, _errors(other).sum() * mine, rtol=1e-6))
+
+
+def _errors(earned: Evaluated) -> NDArray[np.float64]:
+    _, predicted, right = np.array(earned.facts, dtype=np.float64).T
+    errors: NDArray[np.float64] = np.abs(predicted - right)
+    return errors
+
+
+def _in_own_unit(side: Side, earned: Evaluated) -> tuple[Side, Evaluated]:
+    """Return a result whose score is the mean absolute error in the unit of the numbers themselves."""
+    errors = _errors(earned)
+    low, high = mean_interval(errors.tolist())
+    found = {"score": float(errors.mean()), "low": low, "high": high}
+    facts = tuple((float(error), *row[1:]) for error, row in zip(errors, earned.facts, strict=True))
+    return (
+        side.model_copy(update=found),
+        earned.model_copy(update={**found, "metric": _ABSOLUTE_ERROR, "facts": facts}),
     )
 
 

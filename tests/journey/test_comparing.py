@@ -16,7 +16,7 @@ from autopeft.plan.budget import Budget
 from autopeft.report.intervals import wilson
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report, TrialResult
-from autopeft.workload.tasks import ACCURACY, F1, HELD_OUT_LOSS, Metric
+from autopeft.workload.tasks import ACCURACY, F1, HELD_OUT_LOSS, RELATIVE_ERROR, Metric
 
 REPORT = Report(
     samples=9, step=1, loss=0.5, score=0.5, seconds=7.0, step_seconds=0.1, peak_bytes=10**6, extra={}
@@ -24,7 +24,7 @@ REPORT = Report(
 
 
 def bundle(place: Path, rows: list[list[float]], *, metric: Metric = ACCURACY, test_rows: str = "same",
-           method: str = "lora") -> str:  # fmt: skip
+           method: str = "lora", model: str = "tiny") -> str:  # fmt: skip
     place.mkdir()
     mean = sum(row[0] for row in rows) / len(rows)
     low, high = wilson(round(mean * len(rows)), len(rows)) if metric == ACCURACY else (mean - 0.1, mean + 0.1)
@@ -34,7 +34,7 @@ def bundle(place: Path, rows: list[list[float]], *, metric: Metric = ACCURACY, t
     Bundle(
         path=str(place),
         format="peft",
-        model="tiny",
+        model=model,
         task="classification",
         head="AutoModelForSequenceClassification",
         labels=("bad", "good"),
@@ -98,6 +98,36 @@ def test_losses_are_compared_row_by_row_and_less_is_better(tmp_path) -> None:
     found = compare(one, other, ".autopeft")
     assert 0 < found.low < found.difference < found.high < 0.2
     assert found.verdict.startswith(f"{other} is better")
+
+
+def test_losses_of_different_models_have_no_verdict(tmp_path) -> None:
+    one = bundle(tmp_path / "one", [[1.0, 1.0]] * 20, metric=HELD_OUT_LOSS)
+    other = bundle(tmp_path / "other", [[2.0, 1.0]] * 20, metric=HELD_OUT_LOSS, model="other")
+    assert compare(one, other, ".autopeft").verdict.startswith("No verdict: the losses are of tiny and other")
+
+
+def errors(sizes: list[float], spread: float) -> list[list[float]]:
+    """Return rows of a regression that are off by `sizes` where the training rows had a spread."""
+    return [[size / spread, 10.0 + size, 10.0] for size in sizes]
+
+
+@pytest.mark.parametrize("test_rows", ["same", "other"])
+def test_errors_as_shares_of_different_numbers_are_compared_in_their_own_unit(test_rows, tmp_path) -> None:
+    sizes = [1.0, 2.0, 3.0, 2.0] * 10
+    one = bundle(tmp_path / "one", errors(sizes, 4.0), metric=RELATIVE_ERROR)
+    worse = [size + 1 for size in sizes]
+    other = bundle(tmp_path / "other", errors(worse, 40.0), metric=RELATIVE_ERROR, test_rows=test_rows)
+    found = compare(one, other, ".autopeft")
+    assert found.metric.name == "mean absolute error"
+    assert (found.one.score, found.other.score) == pytest.approx((2.0, 3.0))
+    assert found.difference == pytest.approx(-1.0)
+    assert found.verdict.startswith(f"{one} is better, by 1.0000 in mean absolute error")
+
+
+def test_errors_as_shares_of_one_number_stay_shares(tmp_path) -> None:
+    one = bundle(tmp_path / "one", errors([1.0, 2.0] * 20, 4.0), metric=RELATIVE_ERROR)
+    other = bundle(tmp_path / "other", errors([2.0, 4.0] * 20, 4.0), metric=RELATIVE_ERROR)
+    assert compare(one, other, ".autopeft").metric == RELATIVE_ERROR
 
 
 def test_f1_is_drawn_again_with_both_on_the_same_rows(tmp_path) -> None:
