@@ -200,3 +200,10 @@ class Bundle(Message):
         if any(Path(name).name != name or name == ".." for name in files):
             raise ValueError("must be names without directories")
         return files
+
+    def elsewhere(self, name: str) -> Bundle:
+        """Return the bundle as others have it, under a name: without what only this disk knows."""
+        base = "" if Path(self.base).is_absolute() or Path(self.base).exists() else self.base
+        model = Path(self.model).name if Path(self.model).is_absolute() else self.model
+        found = {"path": name, "base": base, "model": model, "request": None, "data": Path(self.data).name}
+        return self.model_copy(update=found)

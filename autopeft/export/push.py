@@ -87,9 +87,9 @@ def public(place: Path, target: Path, hub_id: str, base_model: str | None = None
         fields = json.loads((target / _CONFIG).read_text())
         if Path(fields["base_model_name_or_path"]).exists() or base_model:
             (target / _CONFIG).write_text(json.dumps(fields | {"base_model_name_or_path": base}, indent=2))
-    shown = bundle.model_copy(
-        update={"path": hub_id, "base": base, "request": None, "data": Path(bundle.data).name}
-    )
+    shown = bundle.elsewhere(hub_id)
+    if base_model:
+        shown = shown.model_copy(update={"base": base_model})
     (target / CARD).write_text(model_card(shown), encoding="utf-8")
     whole = shown.model_copy(update={"files": checksums(target)})
     (target / MANIFEST).write_text(whole.model_dump_json(indent=1), encoding="utf-8")

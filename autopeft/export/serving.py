@@ -58,9 +58,7 @@ def serving_lines(bundle: Bundle) -> list[str]:
 
 def served_by(bundle: Bundle) -> tuple[str, ...]:
     """Name who loads a bundle as it is."""
-    if bundle.form == "merged":
-        return ("transformers", "vllm", "llama.cpp")
-    if bundle.form == "lora":
+    if bundle.form in ("merged", "lora"):
         return ("transformers", "vllm", "llama.cpp")
     return METHODS[bundle.candidate.method].served
 

@@ -18,6 +18,7 @@ from autopeft.request import Request
 from autopeft.search.study import Study, Trial
 from autopeft.space.counting import SpaceFacts, count
 from autopeft.space.reader import load_space
+from autopeft.workload.dataset import Dataset
 
 if TYPE_CHECKING:
     from autopeft.train.trainer import Trainer
@@ -54,13 +55,20 @@ class Finished:
             InputError: the data is not what the study was made from.
         """
         inputs = load_inputs(self.request, self.plan.profile)
-        now, then = require_dataset(inputs).fingerprint, DataFacts.read(self.folder.data).fingerprint
-        if now != then:
+        self.require_same(require_dataset(inputs))
+        return inputs
+
+    def require_same(self, dataset: Dataset) -> None:
+        """Check that data is what the study was made from.
+
+        Raises:
+            InputError: it is not.
+        """
+        if dataset.fingerprint != DataFacts.read(self.folder.data).fingerprint:
             raise InputError(
                 f"the data of study {self.study.name!r} has changed since the search; "
                 "put the old file back, or search again."
             )
-        return inputs
 
     def scores(self) -> Scores:
         """Return the test scores; the test rows are touched when they are first asked for."""

@@ -11,7 +11,16 @@ from autopeft.methods.quantization.schemes import Quantization, find_quantizatio
 from autopeft.methods.registry import METHODS, complete
 from autopeft.methods.spec import MethodSpec
 from autopeft.plan.question import Question
-from autopeft.plan.serving import SHARE, Attention, Serving, kv_token_bytes, lora_bytes, room, slot_rank
+from autopeft.plan.serving import (
+    SHARE,
+    WINDOWED,
+    Attention,
+    Serving,
+    kv_token_bytes,
+    lora_bytes,
+    room,
+    slot_rank,
+)
 from autopeft.workload.base_model import BaseModel
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -60,7 +69,18 @@ def host(question: Question, poser: Poser) -> Serving:
         update["unmerged"] = room(
             free - weights, token, served.seq_len, sequences=served.sequences, slot_bytes=served.slot_bytes
         )
+    if has_windows(model.config):
+        update["bound"] = WINDOWED
     return served.model_copy(update=update)
+
+
+def has_windows(config: Any) -> bool:
+    """Say whether some layers keep only the last tokens: windows, or chunks."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    if kinds:
+        return any("sliding" in str(kind) or "chunked" in str(kind) for kind in kinds)
+    return bool(getattr(text, "sliding_window", None)) and getattr(text, "use_sliding_window", True)
 
 
 def attention_of(base: BaseModel, config: Any) -> Attention:
@@ -119,6 +139,8 @@ def _slots(
     slot = slot_rank(rank)
     if slot is None:
         return {"unmerged_reason": f"vLLM has no slots of rank {rank}"}
+    if not linear:
+        return {"unmerged_reason": f"{base.name} has no linear layers that a slot would be for"}
     names = resolve_targets(model, candidate.targets or "query+value", candidate.layers)
     targets = [linear[name] for name in names if name in linear]
     return {

@@ -37,12 +37,14 @@ def recipe_of_study(
     """Write a trial of a study as a recipe: the winner, or that of a number.
 
     Raises:
-        InputError: there is no such trial.
+        InputError: there is no such trial, or the data is not what the study was made from.
         UnsupportedError: the tool cannot do it, and why.
     """
     done = Finished(request)
     chosen = done.trial(trial)
     base, dataset = load_data(done.request)
+    if dataset is not None:
+        done.require_same(dataset)
     return _write(chosen.candidate, base, dataset, None, done.study.seed_of(chosen), wanted, out, force=force)
 
 

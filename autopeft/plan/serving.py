@@ -39,7 +39,7 @@ class Room(Message):
 
     Attributes:
         tokens: of all sequences together.   sequences: of the length asked for.
-        adapters: slots beside as many sequences as were asked for; None where adapters are folded.
+        adapters: slots beside as many sequences as were asked for; None where adapters take none.
     """
 
     tokens: int
@@ -80,6 +80,13 @@ class Serving(Message):
     bound: str = "upper bound: activations, captured graphs and the CUDA context are not counted"
 
 
+WINDOWED = (
+    "estimate, no upper bound: layers that keep only a window of tokens are counted as if they kept all; "
+    "activations, captured graphs and the CUDA context are not counted"
+)
+"""`Serving.bound` of a model with layers of a window."""
+
+
 def kv_token_bytes(attention: Attention, number_bytes: int) -> int:
     """Return the bytes of keys and values that one token leaves in all layers; windows are not counted on."""
     kept = attention.latent or 2 * attention.kv_heads * attention.head_width
@@ -105,7 +112,7 @@ def room(
         sequences: how many have to fit beside the slots.
     """
     free = max(0.0, free_bytes)
-    if slot_bytes is None:
+    if not slot_bytes:
         tokens = int(free // token_bytes)
         return Room(tokens=tokens, sequences=tokens // seq_len)
     beside = free - sequences * seq_len * token_bytes

@@ -13,6 +13,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from autopeft.errors import InputError
+from autopeft.export.bundle import MANIFEST, Bundle
 from autopeft.journey import keeping
 from autopeft.journey.keeping import Kept
 from autopeft.report.facts import StudyFacts
@@ -123,11 +124,18 @@ class _Sink:
 
 
 def _zipped(folder: Path) -> Iterator[bytes]:
-    """Zip the files of a folder piece by piece; weights do not shrink, so nothing is compressed."""
+    """Zip the files of a folder piece by piece; weights do not shrink, so nothing is compressed.
+
+    The manifest says nothing of places on the service's disk.
+    """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
             name = f"{folder.parent.name}/{file.relative_to(folder)}"
+            if file == folder / MANIFEST:
+                manifest = Bundle.read(file).elsewhere(folder.parent.name)
+                archive.writestr(name, manifest.model_dump_json(indent=1))
+                continue
             with file.open("rb") as stream, archive.open(zipfile.ZipInfo.from_file(file, name), "w") as entry:
                 while part := stream.read(_CHUNK):
                     entry.write(part)

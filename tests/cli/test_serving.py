@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-from autopeft.plan.serving import Attention, kv_token_bytes, lora_bytes, room, slot_rank
+from autopeft.journey.hosting import has_windows
+from autopeft.plan.serving import WINDOWED, Attention, kv_token_bytes, lora_bytes, room, slot_rank
 
 
 def test_llama_3_1_8b_keeps_128_kib_of_each_token() -> None:
@@ -39,6 +41,31 @@ def test_slots_share_the_memory_with_the_sequences_that_have_to_fit() -> None:
         "sequences": 0,
         "adapters": 0,
     }
+
+
+def test_slots_that_take_nothing_are_no_slots() -> None:
+    assert room(1000, 1, 100, sequences=4, slot_bytes=0) == room(1000, 1, 100)
+
+
+@pytest.mark.parametrize(
+    ("fields", "windows"),
+    [
+        ({"sliding_window": 4096}, True),
+        ({"sliding_window": 4096, "use_sliding_window": False}, False),
+        ({"sliding_window": None}, False),
+        ({"sliding_window": 4096, "layer_types": ["full_attention"]}, False),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, True),
+        ({"layer_types": ["chunked_attention"]}, True),
+    ],
+)
+def test_layers_of_a_window_are_seen(fields: dict[str, object], windows: bool) -> None:
+    text = SimpleNamespace(**fields)
+    assert has_windows(SimpleNamespace(get_text_config=lambda: text)) is windows
+
+
+def test_what_is_said_of_windows_is_no_upper_bound(autopeft: Callable[..., object]) -> None:
+    asked = ("estimate", "Mistral-7B-v0.1", "--serve", "--gpu", "l40s", "--seq-len", "2048", "--json")
+    assert json.loads(autopeft(*asked).out)["bound"] == WINDOWED
 
 
 def test_a_llama_served_by_the_command_line(autopeft: Callable[..., object]) -> None:

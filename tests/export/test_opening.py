@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +14,15 @@ from autopeft.errors import BundleError, ConfigError, InputError
 from autopeft.export.bundle import Bundle
 from autopeft.export.loading import loading_code
 from autopeft.export.opening import checksums, open_bundle
+from autopeft.export.push import public
 from autopeft.export.served_model import model_code
 from autopeft.methods.quantization.loading import packing_of
 from autopeft.methods.quantization.packing import Packing
 from autopeft.plan.budget import Budget
+from autopeft.request import Request
+from autopeft.service.results import _zipped
 from autopeft.space.candidate import Candidate
-from autopeft.train.result import TrialResult
+from autopeft.train.result import Report, TrialResult
 from autopeft.workload.tasks import ACCURACY
 
 FIELDS = {
@@ -76,6 +81,45 @@ def test_a_harmed_bundle_is_refused_with_the_reason(place: Path, harm, reason: s
     harm(place / "adapter_model.safetensors")
     with pytest.raises(BundleError, match=reason):
         open_bundle(place)
+
+
+def test_a_bundle_elsewhere_says_nothing_of_places_on_this_disk(tmp_path: Path) -> None:
+    places = {"base": str(tmp_path), "model": f"{tmp_path}/tiny", "data": f"{tmp_path}/rows.csv"}
+    here = Bundle(
+        **FIELDS | places | {"path": str(tmp_path), "request": Request(data=f"{tmp_path}/rows.csv")}
+    )
+    assert str(tmp_path) not in here.elsewhere("mine").model_dump_json()
+    assert here.elsewhere("mine").model == "tiny"
+    named = here.model_copy(update={"base": "org/base"})
+    assert named.elsewhere("mine").base == "org/base"
+
+
+def test_what_is_pushed_of_a_whole_model_names_no_base_of_this_disk(
+    place: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bundle = Bundle.read(place / "autopeft.json")
+    (place / "adapter_config.json").unlink()
+    report = Report(samples=1, step=1, loss=1, score=1, seconds=1, step_seconds=1, peak_bytes=1, extra={})
+    changed = {
+        "format": "model",
+        "form": "merged",
+        "base": str(place),
+        "files": checksums(place),
+        "measured": TrialResult(state="complete", reports=(report,)),
+    }
+    bundle.model_copy(update=changed).keep(place / "autopeft.json")
+    target = tmp_path_factory.mktemp("pushed") / "public"
+    assert public(place, target, "me/mine").base == ""
+    assert str(place) not in (target / "autopeft.json").read_text()
+
+
+def test_a_download_of_a_service_names_no_place_of_its_disk(place: Path) -> None:
+    bundle = Bundle.read(place / "autopeft.json")
+    bundle.model_copy(update={"path": str(place), "base": str(place)}).keep(place / "autopeft.json")
+    with zipfile.ZipFile(io.BytesIO(b"".join(_zipped(place)))) as archive:
+        texts = {Path(name).name: archive.read(name) for name in archive.namelist()}
+    assert set(texts) == {"autopeft.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert str(place).encode() not in texts["autopeft.json"]
 
 
 def test_a_manifest_that_was_cut_short_is_refused(place: Path) -> None:
