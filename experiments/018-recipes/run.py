@@ -2,8 +2,8 @@
 
     python experiments/018-recipes/run.py --tools DIR
 
-DIR/TOOL holds each tool as `pip install --no-deps --target DIR/TOOL TOOL` put it. Every check runs in a process
-of its own that sees one tool. What cannot be imported without a GPU is read as source instead.
+DIR/TOOL holds each tool as `pip install --no-deps --target DIR/TOOL TOOL` put it. Every check runs in a
+process of its own that sees one tool. What cannot be imported without a GPU is read as source instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from autopeft.space.candidate import Candidate, Training
 from autopeft.workload.models import find_model
 
 HERE = Path(__file__).parent
-BF16 = Training(precision="bf16", gradient_checkpointing=True, max_length=1024, batch_size=4, schedule="cosine")
+BF16 = Training(
+    precision="bf16", gradient_checkpointing=True, max_length=1024, batch_size=4, schedule="cosine"
+)
 CANDIDATES = {
     "LoRA": Candidate(method="lora", rank=16),
     "LoRA, all linear, bf16": Candidate(method="lora", rank=8, targets="all-linear", training=BF16),
@@ -117,12 +119,13 @@ def arguments(component: str, tool: Path) -> set[str]:
     files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
+            made = node
             if isinstance(node, ast.ClassDef) and node.name == name:
-                node = next(each for each in node.body if getattr(each, "name", "") == "__init__")
+                made = next(each for each in node.body if getattr(each, "name", "") == "__init__")
             elif not (isinstance(node, ast.FunctionDef) and node.name == name):
                 continue
-            given = [*node.args.args, *node.args.kwonlyargs]
-            return {each.arg for each in given} | ({"**"} if node.args.kwarg else set())
+            given = [*made.args.args, *made.args.kwonlyargs]
+            return {each.arg for each in given} | ({"**"} if made.args.kwarg else set())
     raise SystemExit(f"{component} is not in {folder}")
 
 
