@@ -8,6 +8,7 @@
     ├── UnsupportedError     a valid request that autopeft cannot answer
     ├── MissingExtraError    an optional package is not installed
     ├── StorageError         a file or database cannot be written or read (disk full, permissions)
+    │   └── ClaimedError         another process runs the study
     ├── DoesNotFitError      nothing asked for fits the budget
     ├── TrialError           one trial failed (divergence, out of memory); the study goes on
     ├── ExportError          an adapter cannot be exported, or does not reproduce itself
@@ -66,6 +67,10 @@ class MissingExtraError(AutopeftError):
 
 class StorageError(AutopeftError):
     """A file or database cannot be written or read."""
+
+
+class ClaimedError(StorageError):
+    """Another process runs the study."""
 
 
 class DoesNotFitError(AutopeftError):

@@ -140,8 +140,8 @@ MACHINERY: dict[str, set[str]] = {
     "pipeline": {ANYTHING},
     # Counted spaces are answers, and a client takes the library's options.
     "client": {"space.counting", "api"},
-    # Counted spaces are answers; what keeps a consultant names its type.
-    "service": {"space.counting", "journey.consulting", "journey.keeping"},
+    # Counted spaces are answers; what keeps a consultant names its type; uploads are confined.
+    "service": {"space.counting", "journey.consulting", "journey.keeping", "workload.media"},
     # The lists, a search's display and shell completion.
     "cli": {
         *("workload.models", "space.counting", "methods.registry", "tracking.console"),

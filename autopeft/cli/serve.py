@@ -25,7 +25,10 @@ Port = Annotated[
 Names = Annotated[
     list[str] | None,
     typer.Option(
-        "--name", metavar="HOST", rich_help_panel=_WHERE, help="A name it is called by; may be repeated."
+        "--name",
+        metavar="HOST",
+        rich_help_panel=_WHERE,
+        help="A name it is called by, repeatable; all but loopback need tokens.",
     ),
 ]
 Cert = Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sql
 from filelock import FileLock, Timeout
 
-from autopeft.errors import StorageError
+from autopeft.errors import ClaimedError, StorageError
 
 
 @contextmanager
@@ -18,13 +18,14 @@ def claim_file(path: Path, what: str) -> Iterator[None]:
     """Hold a lock on a file of this machine; the operating system lets go when the process dies.
 
     Raises:
-        StorageError: another process holds it, or the file cannot be written.
+        ClaimedError: another process holds it.
+        StorageError: the file cannot be written.
     """
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise StorageError(_taken(what)) from None
+        raise ClaimedError(_taken(what)) from None
     except OSError as error:
         raise StorageError(f"{path.parent} cannot be written: {error.strerror}.") from None
     try:
@@ -41,7 +42,7 @@ def claim_server(engine: sql.Engine, name: str, what: str) -> Iterator[sql.Conne
     protected by the file in the study's folder alone.
 
     Raises:
-        StorageError: another process holds it.
+        ClaimedError: another process holds it.
     """
     digest = hashlib.sha256(f"autopeft study {engine.url.database} {name}".encode())
     with engine.connect() as connection:
@@ -54,7 +55,7 @@ def claim_server(engine: sql.Engine, name: str, what: str) -> Iterator[sql.Conne
             got = True
         connection.commit()
         if not got:
-            raise StorageError(_taken(what))
+            raise ClaimedError(_taken(what))
         try:
             yield connection
         finally:

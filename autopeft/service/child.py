@@ -1,6 +1,7 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
-Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 130 interrupted.
+Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 75 another process
+runs its study, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import warnings
 from pathlib import Path
 
 from autopeft import pipeline
-from autopeft.errors import AutopeftError, DoesNotFitError
+from autopeft.errors import AutopeftError, ClaimedError, DoesNotFitError
 from autopeft.journey.keeping import going_on
 from autopeft.request import Request
 from autopeft.service.watching import EventObserver
@@ -41,6 +42,8 @@ def main() -> int:
         return 130
     except AutopeftError as error:
         sys.stderr.write(f"\n{' '.join(str(error).split())}\n")
+        if isinstance(error, ClaimedError):
+            return os.EX_TEMPFAIL
         return 1 if isinstance(error, DoesNotFitError) else 2
     except OSError as error:
         sys.stderr.write(f"\n{error.filename or 'the system'}: {error.strerror}\n")

@@ -40,6 +40,7 @@ class Desk:
         self._quick = ThreadPoolExecutor(threads, thread_name_prefix="desk quick")
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
+        self._generation = 0
         self._coming: dict[str, asyncio.Future[bytes]] = {}
 
     async def ask(self, key: str, compute: Callable[[Consultant], Any]) -> bytes:
@@ -86,7 +87,9 @@ class Desk:
     def renew(self) -> None:
         """Forget all answers, because what they were made from has changed."""
         old, self._consultant = self._consultant, pipeline.consult(self._workspace)
+        self._generation += 1
         self._kept.clear()
+        self._coming.clear()  # who waits gets the old answer, who asks from now on a new one
         self._bytes = 0
         self._threads.submit(old.close)
 
@@ -117,22 +120,31 @@ class Desk:
         quick: bool = False,
     ) -> None:
         """Compute what is expected; its failure is everybody's who waits for it."""
-        consultant = self._consultant
+        consultant, generation = self._consultant, self._generation
+        expected = [self._coming[name] for name in names]
 
         def work() -> list[bytes]:
             return [to_json(each, inf_nan_mode="null") for each in compute(consultant)]
 
         job = asyncio.get_running_loop().run_in_executor(self._quick if quick else self._threads, work)
-        job.add_done_callback(lambda done: self._settle(names, done))
+        job.add_done_callback(lambda done: self._settle(names, expected, done, generation))
         self._metrics.answers.labels("computed").inc(len(names))
         await asyncio.wait([job])
 
-    def _settle(self, names: Sequence[str], done: asyncio.Future[list[bytes]]) -> None:
+    def _settle(
+        self,
+        names: Sequence[str],
+        expected: Sequence[asyncio.Future[bytes]],
+        done: asyncio.Future[list[bytes]],
+        generation: int,
+    ) -> None:
+        """Give an answer to who waits; it is remembered unless all was forgotten meanwhile."""
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         found: Sequence[bytes | None] = [None] * len(names) if error else done.result()
-        for name, answer in zip(names, found, strict=True):
-            waiting = self._coming.pop(name)
-            if answer is not None:
+        for name, waiting, answer in zip(names, expected, found, strict=True):
+            if generation == self._generation:
+                del self._coming[name]
+            if answer is not None and generation == self._generation:
                 self._remember(name, answer)
             if waiting.done():
                 continue

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _SAFE = {"GET", "HEAD", "OPTIONS"}
+_METHODS = {*_SAFE, "POST", "PUT", "PATCH", "DELETE"}
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -101,13 +102,14 @@ class Gate:
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return "a page of another site must not change anything here."
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and _netloc(origin) != headers.get("host", "").lower():
             return "a page of another origin must not change anything here."
         return ""
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         state = scope.get("state", {})
         client = scope.get("client")
@@ -139,6 +141,13 @@ def known_names(host: str, names: Collection[str]) -> set[str]:
     except ValueError:
         pass
     return {host.lower(), *_LOCAL}
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _host(header: str) -> str:

@@ -28,6 +28,10 @@ STATES: tuple[State, ...] = get_args(State)
 MOST_ATTEMPTS = 10
 """A job that took so many service processes down with it is not begun again."""
 MOST_EVENTS = 20_000
+_KEPT_ALWAYS = '{"event": "study-finished"'
+"""An event that begins so is kept beyond the most, too: followers need it, and a job has few."""
+_ENDED = ("done", "failed", "stopped")
+_STOPPED = "stopped by its user; finished trials are kept"
 
 
 class Job(Message):
@@ -96,16 +100,7 @@ class Jobs:
                             "this Idempotency-Key was used for another request: take a new one.",
                         )
                     return _job(before), False
-            waiting = sql.select(sql.func.count()).where(
-                JOBS.c.user == who.user, JOBS.c.state.in_(("queued", "running"))
-            )
-            if connection.execute(waiting).scalar_one() >= self._quota:
-                raise RefusedError(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    "quota",
-                    f"a user may have {self._quota} jobs that wait or run: stop one, or wait for one to end.",
-                    Retry_After="60",
-                )
+            self._check_quota(connection, who.user)
             now = self._database.now(connection)
             row = {
                 "id": number,
@@ -179,22 +174,25 @@ class Jobs:
         """Put a job that has ended back into the queue, with so many seconds more and this limit of trials.
 
         Raises:
-            RefusedError: there is no such job, or it has not ended.
+            RefusedError: there is no such job, it has not ended, or its user has too many jobs.
         """
         job = self.find(who, number)
         limits = {"time": job.spent + seconds, "trials": trials}
         budget = job.wish.budget.model_copy(update=limits)
         wish = job.wish.model_copy(update={"budget": budget})
+        if job.state not in _ENDED:
+            raise _not_ended(number)
         with self._database.writing() as connection:
-            ended = ("done", "failed", "stopped")
-            change = JOBS.update().where(JOBS.c.id == number, JOBS.c.state.in_(ended))
+            self._alone(connection, job.user)
+            self._check_quota(connection, job.user)
+            change = JOBS.update().where(JOBS.c.id == number, JOBS.c.state.in_(_ENDED))
             now = self._database.now(connection)
             row = {"state": "queued", "reason": "", "stopping": False, "attempts": 0, "queued": now}
             row |= {"ended": None, "seconds": job.spent + seconds}
             row |= {"request": wish.model_dump_json(exclude_unset=True)}
             changed = connection.execute(change.values(row)).rowcount
         if not changed:
-            raise RefusedError(HTTPStatus.CONFLICT, "conflict", f"the job {number} has not ended yet.")
+            raise _not_ended(number)
         return self.find(who, number)
 
     def claim(self, owner: str) -> Job | None:
@@ -211,6 +209,12 @@ class Jobs:
                 change = JOBS.update().where(
                     JOBS.c.id == row["id"], JOBS.c.state == row["state"], JOBS.c.attempts == row["attempts"]
                 )
+                if row["state"] == "running":  # unless its lease has been renewed since
+                    change = change.where(JOBS.c.lease == row["lease"])
+                if row["stopping"]:
+                    values = {"state": "stopped", "reason": _STOPPED, "ended": now, "stopping": False}
+                    connection.execute(change.values(values | {"lease": None}))
+                    continue
                 if row["attempts"] >= MOST_ATTEMPTS:
                     reason = f"given up: {MOST_ATTEMPTS} service processes died while it ran"
                     connection.execute(change.values(state="failed", reason=reason, ended=now, lease=None))
@@ -241,10 +245,16 @@ class Jobs:
         return "stop" if stopping else "go"
 
     def finish(self, number: str, owner: str, state: State, reason: str, spent: float) -> bool:
-        """Write how a job ended, or with state "queued" that it waits again; say whether it was ours."""
+        """Write how a job ended, or with state "queued" that it waits again; say whether it was ours.
+
+        One that was told to stop does not wait again: it is stopped.
+        """
         with self._database.writing() as connection:
             now = self._database.now(connection)
             mine = JOBS.c.id == number, JOBS.c.owner == owner, JOBS.c.state == "running"
+            told = sql.select(JOBS.c.stopping).where(*mine).with_for_update()
+            if state == "queued" and connection.execute(told).scalar_one_or_none():
+                state, reason = "stopped", _STOPPED
             values: dict[str, Any] = {"state": state, "reason": reason, "spent": spent, "lease": None}
             values |= {"owner": None, "stopping": False}
             values |= {"ended": None, "attempts": 0} if state == "queued" else {"ended": now}
@@ -258,7 +268,7 @@ class Jobs:
             rows = [
                 {"job": number, "number": place, "event": event}
                 for place, event in enumerate(events, first)
-                if place <= MOST_EVENTS
+                if place <= MOST_EVENTS or event.startswith(_KEPT_ALWAYS)
             ]
             if rows:
                 connection.execute(EVENTS.insert(), rows)
@@ -301,6 +311,19 @@ class Jobs:
             ),
         )
 
+    def _check_quota(self, connection: sql.Connection, user: str) -> None:
+        """Refuse one more job of a user who has as many as may be."""
+        waiting = sql.select(sql.func.count()).where(
+            JOBS.c.user == user, JOBS.c.state.in_(("queued", "running"))
+        )
+        if connection.execute(waiting).scalar_one() >= self._quota:
+            raise RefusedError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "quota",
+                f"a user may have {self._quota} jobs that wait or run: stop one, or wait for one to end.",
+                Retry_After="60",
+            )
+
     def _alone(self, connection: sql.Connection, user: str) -> None:
         """Let one submission of a user wait for another, where the database lets them run side by side."""
         if not self._database.is_sqlite:
@@ -308,6 +331,10 @@ class Jobs:
                 hashlib.sha256(f"autopeft jobs {user}".encode()).digest()[:8], "big", signed=True
             )
             connection.execute(sql.select(sql.func.pg_advisory_xact_lock(key)))
+
+
+def _not_ended(number: str) -> RefusedError:
+    return RefusedError(HTTPStatus.CONFLICT, "conflict", f"the job {number} has not ended yet.")
 
 
 def _job(row: Any) -> Job:

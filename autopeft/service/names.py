@@ -16,6 +16,9 @@ from autopeft.service.settings import Settings
 from autopeft.space.candidate import Candidate
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_MODULE = re.compile(r"[\w.+-]+", re.ASCII)
+_LONGEST, _LONGEST_PART = 2000, 255
+"""Bytes of a model's name, and of what is between its slashes: file systems take no more."""
 _FILE = (".yaml", ".yml", ".json", ".bin", ".pt", ".pth", ".pkl", ".safetensors")
 
 
@@ -33,6 +36,11 @@ class Names:
             RefusedError: it is a path or hub id that the service was not told to take.
             UnknownNameError: the catalogue has nothing like it.
         """
+        raw = name.encode(errors="replace")
+        if "\0" in name or len(raw) > _LONGEST or max(map(len, raw.split(b"/"))) > _LONGEST_PART:
+            raise InputError(
+                f"a model's name must have no NUL and at most {_LONGEST_PART} bytes in each part."
+            )
         listed = pipeline.catalogued(name)
         if listed is not None:
             return listed
@@ -78,6 +86,12 @@ class Names:
     def knobs(self, knobs: Mapping[str, object]) -> None:
         """Check that no knob names a file: some methods would load it."""
         for name, value in knobs.items():
+            if "modules" in name and isinstance(value, str) and not _MODULE.fullmatch(value):
+                # peft matches it as a regular expression, and some take forever.
+                raise InputError(
+                    f"the knob {name!r} must be a list of names, or one word of letters, digits and _.+-, "
+                    f"but got {value[:200]!r}."
+                )
             for text in _texts(value):
                 if "/" in text or "\\" in text or ".." in text or text.lower().endswith(_FILE):
                     raise InputError(f"the knob {name!r} must name no file here, but got {text[:200]!r}.")

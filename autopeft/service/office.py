@@ -46,8 +46,7 @@ class Office:
         self.ready = True
 
     def __enter__(self) -> Self:
-        """Begin to take jobs, and return the office."""
-        self.runner.start()
+        """Return the office; `runner.start` lets it take jobs."""
         return self
 
     def __exit__(

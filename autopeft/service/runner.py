@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
+from pydantic import ValidationError
 
 from autopeft.errors import AutopeftError
 from autopeft.files import make_folder
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 STOP_SECONDS = 45.0
 """A job that is told to stop gets so long to end its training; then it is killed."""
+CLAIMED_SECONDS = 5.0
+"""A job whose study another process still runs waits so long before it is put back into the queue."""
 _NOTHING_FITS, _REFUSED, _INTERRUPTED = 1, 2, 130
 Cause = Literal["stopped", "overdue", "closing", "lost"]
 
@@ -126,6 +129,9 @@ class _Run:
         """Run until the process has ended; return the job's state, and the reason for it."""
         try:
             process, log = self._start()
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            return "failed", f"it cannot be begun, this version does not take its request: {faults[:800]}"
         except (AutopeftError, OSError) as error:
             return "failed", f"it cannot be begun: {error}"
         cause: Cause | None = None
@@ -214,7 +220,9 @@ class _Run:
         self._read += len(data) - len(rest)
 
     def _verdict(self, code: int, cause: Cause | None, log: Path) -> tuple[State, str]:
-        if cause == "closing":
+        if code == 0 and cause != "lost":  # it came to its end while it was told to stop
+            return "done", ""
+        if cause in ("closing", "lost"):
             return "queued", ""
         if cause == "stopped":
             return "stopped", "stopped by its user; finished trials are kept"
@@ -224,10 +232,9 @@ class _Run:
                 "failed",
                 f"it took longer than its {limit} and what is granted beyond; finished trials are kept",
             )
-        if cause == "lost":
+        if code == os.EX_TEMPFAIL:  # another process runs the study, perhaps one that is about to end
+            self._closing.wait(CLAIMED_SECONDS)
             return "queued", ""
-        if code == 0:
-            return "done", ""
         if code in (_NOTHING_FITS, _REFUSED):
             return "failed", _last_line(log)
         if code == _INTERRUPTED:

@@ -35,9 +35,10 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         StorageError: the workspace or the database cannot be used.
     """
     with Office(settings) as office:
-        if not is_loopback(settings.host) and not office.tokens.list():
+        if settings.is_open and not office.tokens.list():
+            place = settings.host if not is_loopback(settings.host) else ", ".join(settings.names)
             raise InputError(
-                f"{settings.host} can be reached by others, so requests need tokens, and there is none: "
+                f"{place} can be reached by others, so requests need tokens, and there is none: "
                 "make one first with autopeft token create NAME."
             )
         listening = _listen(settings)
@@ -51,10 +52,12 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             date_header=True,
             timeout_graceful_shutdown=GRACE_SECONDS,
             h11_max_incomplete_event_size=64 * 1024,
         )
+        office.runner.start()  # only now is it sure that this service will be
         announce(settings.url)
         with listening, _signals_kept():
             _Server(config, office).run(sockets=[listening])

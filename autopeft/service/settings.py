@@ -24,7 +24,7 @@ class Settings(Message):
         workspace: studies, uploads and, unless `database` names another, the service's own database.
         database: URL of the database of jobs and tokens; None is a file in the workspace.
         names: other names that the service is called by, for the Host header.
-        tokens: ask for a token even on a loopback address; any other address always needs one.
+        tokens: ask for a token even on a loopback address; any other address or name always needs one.
         slots: jobs that this process runs side by side.
         quota: jobs of one user that wait or run.
         longest_seconds: most time that a job may ask for.
@@ -69,7 +69,12 @@ class Settings(Message):
     @property
     def needs_tokens(self) -> bool:
         """Whether every request has to bring a token."""
-        return self.tokens or not is_loopback(self.host)
+        return self.tokens or self.is_open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others can reach it: by its address, or by a name, which a proxy in front of it serves."""
+        return not all(is_loopback(name) for name in (self.host, *self.names))
 
     @property
     def url(self) -> str:

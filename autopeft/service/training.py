@@ -163,7 +163,7 @@ def list_jobs(
     who: Reader,
     state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    before: Annotated[str | None, Query(max_length=26)] = None,
+    before: Annotated[str | None, Query(max_length=26, pattern=r"^[A-Za-z0-9]+$")] = None,
 ) -> Response:
     """List your jobs, the latest first; an administrator's are all."""
     jobs = office_of(request).jobs.of(who, state=state, limit=limit + 1, before=before)
@@ -224,7 +224,7 @@ async def events(
     office = office_of(request)
     await run_in_threadpool(office.jobs.find, who, number)
     given = last_event_id or ""
-    start = int(given) if given.isdecimal() and given.isascii() else after
+    start = min(int(given), 10**9) if given.isdecimal() and given.isascii() else after
     return StreamingResponse(
         _follow(office, who, number, start),
         media_type="text/event-stream",

@@ -24,6 +24,7 @@ from autopeft.service.replies import too_large
 from autopeft.service.settings import Settings
 from autopeft.service.tokens import Caller
 from autopeft.units import GIB, format_bytes
+from autopeft.workload.media import CONFINED
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".conll", ".iob2")
 READING_BYTES, READING_SECONDS = 4 * GIB, 120
@@ -54,6 +55,7 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self._root = Path(settings.workspace).resolve() / "uploads"
         self._most, self._kept = settings.upload_bytes, settings.kept_bytes
+        write_atomically(self._root / CONFINED, "")
         for draft in self._root.glob("*/.draft-*"):  # of uploads that a crash cut off
             if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
                 shutil.rmtree(draft, ignore_errors=True)

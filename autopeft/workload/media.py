@@ -18,6 +18,10 @@ MEDIA_CACHE = "media"
 """Folder of the cache with copies of what datasets hold inside their files."""
 LARGEST_FILE = 200 * 2**20
 """Bytes of one image or sound."""
+CONFINED = ".confined"
+"""A folder with a file of this name holds data of strangers: a table in it, or in a folder below, may name
+no file outside of the table's own folder, and what it holds inside is copied there, not to the cache."""
+_COPIES = ".media"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +75,18 @@ def admit(cell: object, role: str, beside: Path, where: str) -> tuple[str, str]:
     Returns: its absolute path and the SHA-256 of its content.
 
     Raises:
-        DataError: there is no such file, it is too large, or it is nothing of this kind.
+        DataError: there is no such file, it is too large, it is nothing of this kind, or it lies outside of
+            a confined folder, whether it exists or not.
     """
     kind = KINDS[role]
     if not isinstance(cell, str) or not cell.strip() or "\0" in cell:
         raise DataError(f"{where}: a row must name {kind.article} file, but holds {cell!r:.80}.")
     file = beside / cell.strip()
+    if is_confined(beside) and not _within(file, beside):
+        raise DataError(
+            f"{where}: a table that was uploaded must name no file elsewhere: "
+            f"upload Parquet that holds {kind.article} in each row."
+        )
     try:
         if not file.is_file():
             raise DataError(
@@ -94,10 +104,32 @@ def admit(cell: object, role: str, beside: Path, where: str) -> tuple[str, str]:
     return str(file.resolve()), hashlib.sha256(data).hexdigest()
 
 
-def unpack(cell: object) -> Any:
+def is_confined(folder: Path) -> bool:
+    """Say whether the tables of a folder may name no files elsewhere (see `CONFINED`)."""
+    place = folder.resolve()
+    return any((each / CONFINED).exists() for each in (place, *place.parents))
+
+
+def _within(file: Path, folder: Path) -> bool:
+    """Say whether a path leads, over whatever links, into a folder."""
+    try:
+        return file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, names that are too long
+        return False
+
+
+def copies_of(file: Path) -> Path | None:
+    """Return the folder for copies of what a data file holds inside; None is the cache."""
+    return file.parent / _COPIES if is_confined(file.parent) else None
+
+
+def unpack(cell: object, copies: Path | None) -> Any:
     """Return a cell of an Arrow file; of an image or sound that is stored in it, the path of a copy.
 
-    Copies are named by their content and kept in the cache, so that none is made twice.
+    Copies are named by their content and kept, so that none is made twice.
+
+    Args:
+        copies: folder for them; None is the cache.
     """
     if not isinstance(cell, Mapping) or set(cell) != {"bytes", "path"}:
         return cell
@@ -105,7 +137,8 @@ def unpack(cell: object) -> Any:
     if not isinstance(data, bytes):
         return path
     name = hashlib.sha256(data).hexdigest()
-    file = cache_folder(MEDIA_CACHE, name[:2]) / f"{name}{_suffix(path, data)}"
+    folder = cache_folder(MEDIA_CACHE, name[:2]) if copies is None else copies
+    file = folder / f"{name}{_suffix(path, data)}"
     if not file.is_file():
         write_atomically(file, data)
     return str(file)

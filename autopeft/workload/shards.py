@@ -115,7 +115,7 @@ def _rows(content: pa.Table, file: Path) -> list[dict[str, Any]]:
     import pyarrow as pa
 
     try:
-        return rows_of(content)
+        return rows_of(content, file)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{file} is no readable dataset file: {_first_line(error)}") from None
 

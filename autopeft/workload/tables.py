@@ -191,7 +191,7 @@ def _read_parquet(file: Path) -> Table:
     data = _read_bytes(file)
     try:
         content = parquet.read_table(pa.BufferReader(data))
-        rows = rows_of(content)
+        rows = rows_of(content, file)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{file} is no readable Parquet file: {reason}") from None

@@ -82,6 +82,20 @@ def test_guessing_tokens_is_slowed_down(guarded) -> None:
     assert int(replies[-1].headers["retry-after"]) > 0
 
 
+def test_bad_tokens_of_an_address_do_not_lock_out_good_ones(guarded, bearer) -> None:
+    wrong = {"authorization": f"Bearer autopeft_{'0' * 12}_{'x' * 43}"}
+    assert {guarded.get("/api/v1/gpus/l4", headers=wrong).status_code for _ in range(12)} == {401, 429}
+    assert guarded.get("/api/v1/gpus/l4", headers=bearer("ann")).status_code == 200
+
+
+def test_methods_that_nobody_knows_are_counted_together(service) -> None:
+    for number in range(3):
+        service.request(f"BREW{number}", "/healthz")
+    counted = service.get("/metrics").text
+    assert "BREW" not in counted
+    assert 'method="other"' in counted
+
+
 def test_one_user_has_a_rate_and_takes_nothing_of_anothers(open_service) -> None:
     service = open_service(tokens=True, rate=0.01, burst=3)
     one, other = (
@@ -97,6 +111,7 @@ def test_one_user_has_a_rate_and_takes_nothing_of_anothers(open_service) -> None
     [
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"origin": "http://127.0.0.1:9999"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},

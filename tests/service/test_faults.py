@@ -211,6 +211,7 @@ def test_a_job_that_overruns_its_budget_and_the_grace_is_ended(workspace, rows, 
 
     told = {"workspace": workspace, "models": (models,), "grace_seconds": 1.0, "lease_seconds": 60}
     with Office(Settings.build(**told)) as office:
+        office.runner.start()
         wish = ap.Request(demo="classification", budget=ap.Budget(time=1))
         job, _ = office.jobs.submit(Caller(user="ann", scope="submit"), "search", wish, seconds=1)
         root = Caller(user="root", scope="admin")

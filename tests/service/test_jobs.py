@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.request import Request
-from autopeft.service.database import Database
+from autopeft.service.database import JOBS, Database
 from autopeft.service.jobs import Job, Jobs
 from autopeft.service.problems import RefusedError
 from autopeft.service.tokens import Caller
@@ -202,3 +202,58 @@ def test_events_are_kept_in_their_order_and_read_from_any_of_them(queue) -> None
     queue.note(job.id, ['{"event": "c"}'])
     assert [event for _, event in queue.events(job.id, 0)] == [f'{{"event": "{each}"}}' for each in "abc"]
     assert queue.events(job.id, 2) == [(3, '{"event": "c"}')]
+
+
+def test_a_stop_is_kept_though_the_service_shuts_down_at_that_moment(queue) -> None:
+    job = submit(queue)
+    queue.claim("first")
+    assert queue.stop(ANN, job.id).stopping is True
+    assert queue.finish(job.id, "first", "queued", "", 3.0) is True
+    ended = queue.find(ANN, job.id)
+    assert (ended.state, ended.stopping) == ("stopped", False)
+    assert "by its user" in ended.reason
+    assert queue.claim("second") is None
+
+
+def test_a_stop_is_kept_though_its_process_is_lost(queue) -> None:
+    job = submit(queue)
+    queue.claim("first")
+    queue.stop(ANN, job.id)
+    time.sleep(0.7)
+    assert queue.claim("second") is None
+    assert queue.find(ANN, job.id).state == "stopped"
+
+
+def test_a_job_goes_on_only_within_the_quota(queue) -> None:
+    first = submit(queue)
+    queue.stop(ANN, first.id)
+    for _ in range(5):
+        submit(queue)
+    with pytest.raises(RefusedError, match="5 jobs"):
+        queue.resume(ANN, first.id, seconds=60)
+    assert queue.find(ANN, first.id).state == "stopped"
+
+
+def test_a_lease_that_was_renewed_since_it_was_seen_is_not_taken(queue, monkeypatch) -> None:
+    job = submit(queue)
+    queue.claim("first")
+    time.sleep(0.7)
+    look = queue._claimable
+
+    def look_then_renew(connection, now):
+        rows = look(connection, now)
+        connection.execute(JOBS.update().where(JOBS.c.id == job.id).values(lease=now + 60))
+        return rows
+
+    monkeypatch.setattr(queue, "_claimable", look_then_renew)
+    assert queue.claim("second") is None
+    assert queue.renew(job.id, "first", 1.0) == "go"
+
+
+def test_the_end_of_a_study_is_kept_after_the_most_events(queue, monkeypatch) -> None:
+    monkeypatch.setattr("autopeft.service.jobs.MOST_EVENTS", 2)
+    job = submit(queue)
+    last = '{"event": "study-finished", "best": 1}'
+    queue.note(job.id, ['{"event": "a"}'] * 3)
+    queue.note(job.id, ['{"event": "b"}', last])
+    assert [event for _, event in queue.events(job.id, 0)] == ['{"event": "a"}'] * 2 + [last]

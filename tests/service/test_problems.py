@@ -85,6 +85,30 @@ def test_a_mistake_is_answered_by_a_problem_that_says_the_way_out(service, case)
     assert problem.instance.endswith(reply.headers["x-request-id"])
 
 
+@pytest.mark.parametrize("model", ["x" * 300, "/" + "x" * 300, "/a\0b", "é" * 200, "x/" * 3000])
+def test_a_name_that_no_file_can_have_is_a_mistake_and_no_bug(open_service, tmp_path, model) -> None:
+    service = open_service(rate=0, models=(tmp_path,), hub=True)
+    reply = service.post("/api/v1/estimate", json=QUESTION | {"model": model})
+    assert reply.status_code in (403, 422), reply.text
+
+
+def test_numbers_and_marks_beyond_all_bounds_are_mistakes_and_no_bugs(service) -> None:
+    assert service.get("/api/v1/audit?before=100000000000000000000").status_code == 422
+    assert service.get("/api/v1/jobs?before=%00").status_code == 422
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}).json()["id"]
+    service.post(f"/api/v1/jobs/{job}/stop")
+    reply = service.get(f"/api/v1/jobs/{job}/events", headers={"last-event-id": "9" * 20})
+    assert reply.status_code == 200
+    assert '"state": "stopped"' in reply.text
+
+
+def test_a_regular_expression_for_modules_is_refused(service) -> None:
+    slow = QUESTION | {"knobs": {"target_modules": r"(\w+\.?)+!"}}
+    reply = service.post("/api/v1/estimate", json=slow)
+    assert reply.status_code == 422
+    assert "target_modules" in reply.json()["detail"]
+
+
 def test_a_method_that_is_not_taken_says_which_are(service) -> None:
     assert service.delete("/api/v1/models").headers["allow"] == "GET"
 

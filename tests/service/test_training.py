@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from autopeft.errors import DataError
+from autopeft.service.tokens import Caller
+from autopeft.workload.media import CONFINED
+from autopeft.workload.readers import read_dataset
+
 ROWS = b"text,label\n" + b"".join(b"a good film %d,good\na bad film %d,bad\n" % (n, n) for n in range(40))
 JOB = {"model": "all-MiniLM-L6-v2", "budget": {"time": "10min", "trials": 2}, "epochs": 1}
 
@@ -46,7 +51,11 @@ def upload(service: TestClient, who: dict[str, str], content: bytes = ROWS, name
 
 
 def left(tmp_path: Path) -> list[str]:
-    return sorted(file.name for file in (tmp_path / "ws" / "uploads").rglob("*") if file.is_file())
+    return sorted(
+        file.name
+        for file in (tmp_path / "ws" / "uploads").rglob("*")
+        if file.is_file() and file.name != CONFINED
+    )
 
 
 def test_a_file_is_read_and_kept_and_the_same_file_once(service, ann, tmp_path) -> None:
@@ -254,3 +263,52 @@ def test_what_is_done_stands_in_the_audit_log(service, ann, headers) -> None:
     lines = service.get("/api/v1/audit", headers=headers("root", "admin")).json()
     assert [(line["user"], line["action"]) for line in lines] == [("ann", "stop"), ("ann", "submit")]
     assert {line["what"] for line in lines} == {job}
+
+
+@pytest.mark.parametrize("how", ["absolute", "above", "a link", "not there", "a colleague's"])
+def test_an_uploaded_table_names_no_file_of_the_server(service, ann, tmp_path, how) -> None:
+    from tests.workload.test_media_readers import png
+
+    (tmp_path / "secret.png").write_bytes(png(1))
+    cell = {
+        "absolute": str(tmp_path / "secret.png"),
+        "above": "../../../../secret.png",
+        "a link": "link.png",
+        "not there": str(tmp_path / "none.png"),
+        "a colleague's": "../other/secret.png",
+    }[how]
+    rows = "image,label\n" + "".join(f"{cell},{'ab'[n % 2]}\n" for n in range(40))
+    home = tmp_path / "ws" / "uploads" / "someone"
+    for folder in (home / "one", home / "other"):
+        folder.mkdir(parents=True)
+    (home / "one" / "rows.csv").write_text(rows)
+    (home / "one" / "link.png").symlink_to(tmp_path / "secret.png")
+    (home / "other" / "secret.png").write_bytes(png(1))
+    with pytest.raises(DataError, match="must name no file elsewhere") as refused:
+        read_dataset(str(home / "one" / "rows.csv"))
+    assert cell not in str(refused.value)
+    if how == "absolute":
+        reply = service.post("/api/v1/data?name=rows.csv", content=rows.encode(), headers=ann)
+        assert reply.status_code == 422
+        assert "must name no file elsewhere" in reply.json()["detail"]
+
+
+def test_images_inside_an_uploaded_file_are_kept_beside_it_and_counted(
+    service, ann, tmp_path, monkeypatch
+) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from tests.workload.test_media_readers import png
+
+    monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path / "cache"))
+    rows = [{"image": {"bytes": png(n), "path": None}, "label": n % 2} for n in range(40)]
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), file)
+    number = upload(service, ann, file.read_bytes(), "rows.parquet")
+    assert len([name for name in left(tmp_path) if name.endswith(".png")]) == 40
+    assert not list((tmp_path / "cache").rglob("*.png"))
+    place = service.office.uploads.path(Caller(user="ann", scope="submit"), number)
+    image = Path(read_dataset(str(place)).train[0].file)
+    assert image.is_file()
+    assert image.is_relative_to(place.parent)

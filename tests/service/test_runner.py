@@ -1,0 +1,90 @@
+"""How one attempt at a job ends, from what its process left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from autopeft.errors import ClaimedError, InputError
+from autopeft.search.claim import claim_file
+from autopeft.service.desk import Desk
+from autopeft.service.jobs import Job
+from autopeft.service.runner import _Run
+from autopeft.service.serving import serve
+from autopeft.service.settings import Settings
+from autopeft.service.telemetry import Metrics
+
+
+@pytest.fixture
+def attempt(service, tmp_path: Path) -> _Run:
+    job = Job(
+        id="j1",
+        user="ann",
+        kind="run",
+        state="running",
+        request={"no_such_field": 1},
+        seconds=60,
+        submitted=0,
+    )
+    office, closing = service.office, threading.Event()
+    closing.set()
+    return _Run(job, office.jobs, office.uploads, office.settings, "process", closing)
+
+
+def test_a_request_of_another_version_fails_with_the_reason(attempt) -> None:
+    state, reason = attempt.to_the_end()
+    assert state == "failed"
+    assert "no_such_field" in reason
+
+
+@pytest.mark.parametrize("cause", ["stopped", "closing", "overdue", None])
+def test_a_process_that_came_to_its_end_is_done_whatever_it_was_told(attempt, tmp_path, cause) -> None:
+    assert attempt._verdict(0, cause, tmp_path / "log.txt") == ("done", "")
+
+
+def test_a_job_whose_study_another_process_runs_waits_again(attempt, tmp_path) -> None:
+    with (
+        claim_file(tmp_path / "lock", "the study"),
+        pytest.raises(ClaimedError),
+        claim_file(tmp_path / "lock", "the study"),
+    ):
+        pass
+    assert attempt._verdict(os.EX_TEMPFAIL, None, tmp_path / "log.txt") == ("queued", "")
+
+
+def test_a_service_that_cannot_listen_takes_no_job(tmp_path) -> None:
+    settings = Settings.build(workspace=tmp_path / "ws", names=("peft.example.org",))
+    assert settings.needs_tokens
+    assert not Settings.build(names=("localhost",)).needs_tokens
+    before = {thread.name for thread in threading.enumerate()}
+    with pytest.raises(InputError, match="need tokens"):
+        serve(settings, lambda _: None)
+    assert "taker" not in {thread.name for thread in threading.enumerate()} - before
+
+
+def test_an_answer_from_before_a_change_is_not_remembered_after_it(tmp_path) -> None:
+    desk = Desk(str(tmp_path), Metrics())
+    begun, changed = threading.Event(), threading.Event()
+
+    def old(_: object) -> str:
+        begun.set()
+        changed.wait(30)
+        return "old"
+
+    async def ask() -> list[bytes]:
+        first = asyncio.create_task(desk.ask("x", old))
+        assert await asyncio.to_thread(begun.wait, 30)
+        desk.renew()
+        second = asyncio.create_task(desk.ask("x", lambda _: "new"))
+        await second
+        changed.set()
+        return [await first, await desk.ask("x", lambda _: "newer")]
+
+    try:
+        assert asyncio.run(ask()) == [b'"old"', b'"new"']
+    finally:
+        desk.close()
