@@ -46,6 +46,8 @@ def sync_study(request: Request, mlflow: str, experiment: str) -> Synced:
         if done.folder.facts.exists():
             runs.add_summary(StudyFacts.read(done.folder.facts))
             runs.add_artifacts([path for path in (done.folder.report, done.folder.bundle) if path.exists()])
+        if done.folder.bundle.exists():
+            runs.add_model(done.folder.bundle, study.name)
     Path(done.folder.path / SPOOL).unlink(missing_ok=True)
     started = sum(trial.state != "rejected" for trial in study.trials)
     return Synced(study=study.name, trials=started, written=written, mlflow=mlflow)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from autopeft.errors import StorageError
 from autopeft.export.bundle import Bundle
-from autopeft.export.opening import open_bundle
+from autopeft.export.opening import open_bundle, read_bundle
 from autopeft.export.served_model import columns_of, model_code
 from autopeft.message import Message
 from autopeft.tracking.mlflow_store import open_client
@@ -26,6 +27,17 @@ class Registered(Message):
     name: str
     version: str
     uri: str
+
+
+def weights_of(place: Path) -> str:
+    """Return a digest of the weights in a bundle, which tells whether it is logged already.
+
+    Raises:
+        InputError: there is no bundle.
+    """
+    files = sorted(read_bundle(place).files.items())
+    weights = [digest for name, digest in files if name.endswith(".safetensors")]
+    return hashlib.sha256(" ".join(weights).encode()).hexdigest()
 
 
 def log_model(tracking_uri: str, experiment_id: str, run: str, place: Path, name: str) -> Registered:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 STUDY_TAG, TRIAL_TAG, STATE_TAG = "autopeft.study", "autopeft.trial", "autopeft.state"
-_PARENT_TAG, _NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
+_PARENT_TAG, _NOTE_TAG, _WEIGHTS_TAG = "mlflow.parentRunId", "mlflow.note.content", "autopeft.model.weights"
 _FORBIDDEN = re.compile(r"[^\w\-. /:]")
 _STATUS = {"complete": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 _MOST_METRICS = 900  # MLflow takes at most 1000 in a batch
@@ -150,18 +150,23 @@ class MlflowRuns:
     def add_model(self, place: Path, name: str) -> None:
         """Log a bundle into the parent run, registered as a version of a model; say why where it cannot be.
 
+        A bundle whose weights were logged before is not logged again.
+
         Raises:
             StorageError: no study has begun.
         """
-        from autopeft.tracking.mlflow_model import log_model
+        from autopeft.tracking.mlflow_model import log_model, weights_of
 
         if not self._parent:
             raise StorageError("a model belongs to a study, but none has begun.")
+        weights = weights_of(place)
+        if self._client.get_run(self._parent).data.tags.get(_WEIGHTS_TAG) == weights:
+            return
         try:
             said = log_model(self._uri, self._experiment, self._parent, place, name).uri
         except UnsupportedError as error:
             said = f"not logged: {error}"
-        self._log(self._parent, tags={"autopeft.model": said})
+        self._log(self._parent, tags={"autopeft.model": said, _WEIGHTS_TAG: weights})
 
     def add_summary(self, facts: StudyFacts) -> None:
         """Attach the decision, the test scores, predictions beside measurements, and the facts."""

@@ -8,6 +8,8 @@ import pytest
 
 from autopeft import pipeline
 from autopeft.errors import StorageError, UnknownNameError
+from autopeft.export.bundle import Bundle
+from autopeft.export.opening import checksums
 from autopeft.hardware.catalog import load_profile
 from autopeft.journey.workspace import open_store, study_folder
 from autopeft.plan.budget import Budget
@@ -15,7 +17,8 @@ from autopeft.plan.plan import Plan
 from autopeft.request import Request
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
-from autopeft.train.result import Report
+from autopeft.tracking.mlflow_model import weights_of
+from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import ACCURACY, Lengths, Workload
 
 
@@ -91,3 +94,52 @@ def test_a_study_that_is_being_run_is_left_to_its_search(request_of: Request) ->
 def test_a_study_nobody_knows_is_refused(request_of: Request) -> None:
     with pytest.raises(UnknownNameError, match="unknown study 'awry': did you mean away"):
         pipeline.sync(request_of.model_copy(update={"study": "awry"}))
+
+
+def a_bundle(place: Path, weights: bytes) -> None:
+    """Write a bundle that is logged without being loaded."""
+    place.mkdir(exist_ok=True)
+    (place / "adapter_model.safetensors").write_bytes(weights)
+    Bundle(
+        path=str(place),
+        format="peft",
+        model="m",
+        task="classification",
+        head="AutoModelForImageClassification",
+        labels=("bad", "good"),
+        candidate=Candidate(method="lora"),
+        budget=Budget(),
+        predicted=None,
+        measured=TrialResult(state="complete", reports=(a_report(20),)),
+        metric=ACCURACY,
+        test_score=0.5,
+        low=0.4,
+        high=0.6,
+        data="rows",
+        data_fingerprint="0",
+        seed=0,
+        study="away",
+        trial=0,
+        versions={},
+        files=checksums(place),
+    ).keep(place / "autopeft.json")
+
+
+def test_a_missing_model_becomes_a_version_once(request_of: Request) -> None:
+    from mlflow import MlflowClient
+
+    place = study_folder(request_of.workspace, "away").bundle
+    a_bundle(place, b"one")
+    for _ in range(2):
+        pipeline.sync(request_of)
+    uri = pipeline.tracking_uri(request_of)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    assert [int(each.version) for each in client.search_model_versions("name='away'")] == [1]
+
+
+def test_a_bundle_of_other_weights_is_another_model(tmp_path: Path) -> None:
+    a_bundle(tmp_path / "one", b"one")
+    a_bundle(tmp_path / "same", b"one")
+    a_bundle(tmp_path / "other", b"other")
+    one, same, other = (weights_of(tmp_path / name) for name in ("one", "same", "other"))
+    assert one == same != other
