@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 
 from autopeft import pipeline
 from autopeft.doctor import Check, examine
@@ -109,9 +110,9 @@ async def put_gpu(request: Request, who: Admin, name: Named) -> Response:
         raise InputError(
             f"the profile's name must be that of its address, {name!r}, but is {profile.name!r}."
         )
-    pipeline.keep_profile(profile, str(office.settings.workspace))
+    await run_in_threadpool(pipeline.keep_profile, profile, str(office.settings.workspace))
     office.desk.renew()
-    office.note(who, "put-gpu", name, request.state.request_id)
+    await run_in_threadpool(office.note, who, "put-gpu", name, request.state.request_id)
     return reply(profile)
 
 

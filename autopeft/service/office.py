@@ -6,6 +6,8 @@ import logging
 from types import TracebackType
 from typing import Self
 
+from anyio import CapacityLimiter
+
 from autopeft.files import make_folder
 from autopeft.service.database import Database
 from autopeft.service.desk import Desk
@@ -21,6 +23,10 @@ from autopeft.service.uploads import Uploads
 _log = logging.getLogger("autopeft.service.audit")
 _FAILURES_A_SECOND, _FAILURES = 1 / 6, 10
 """Bad tokens from one address: ten at once, then ten a minute."""
+
+
+_READINGS = 2
+"""Uploads that are read at once; they take no threads from other requests."""
 
 
 class Office:
@@ -40,6 +46,7 @@ class Office:
         self.uploads = Uploads(settings)
         self.rate = Buckets(settings.rate, settings.burst)
         self.failures = Buckets(_FAILURES_A_SECOND, _FAILURES)
+        self.readings = CapacityLimiter(_READINGS)
         self.desk = Desk(str(settings.workspace), self.metrics)
         self.jobs = Jobs(self.database, quota=settings.quota, lease_seconds=settings.lease_seconds)
         self.runner = Runner(self.jobs, self.uploads, settings, self.metrics)

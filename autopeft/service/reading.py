@@ -9,6 +9,7 @@ import sys
 from autopeft import pipeline
 from autopeft.errors import AutopeftError
 from autopeft.request import Request
+from autopeft.workload.media import LARGEST_FILE
 
 
 def main() -> int:
@@ -17,6 +18,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (int(most_bytes), int(most_bytes)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(most_seconds), int(most_seconds)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
     try:
         facts = pipeline.inspect(Request.build(data=file, **json.loads(fields)))
     except AutopeftError as error:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response, StreamingResponse
@@ -78,8 +79,9 @@ async def post_data(
     if columns is not None:
         fields["columns"] = _columns(columns)
     file = await office.uploads.take(who, name, request.stream())
-    upload = await run_in_threadpool(office.uploads.keep, who, file, fields)
-    office.note(who, "upload", f"{upload.id} {upload.name}", request.state.request_id)
+    upload = await to_thread.run_sync(office.uploads.keep, who, file, fields, limiter=office.readings)
+    what = f"{upload.id} {upload.name}"
+    await run_in_threadpool(office.note, who, "upload", what, request.state.request_id)
     return reply(upload, HTTPStatus.CREATED)
 
 
@@ -135,7 +137,7 @@ async def submit(
     wish = wish.model_copy(update=files)  # by their ids: where they lie is looked up when the job runs
     job, new = await run_in_threadpool(_submit, office, who, kind, wish, idempotency_key)
     if new:
-        office.note(who, "submit", job.id, request.state.request_id)
+        await run_in_threadpool(office.note, who, "submit", job.id, request.state.request_id)
     headers = {"location": f"/api/v1/jobs/{job.id}"}
     return reply(job, HTTPStatus.CREATED if new else HTTPStatus.OK, headers)
 
@@ -200,7 +202,7 @@ async def resume(request: Request, who: Submitter, number: JobId) -> Response:
     job = await run_in_threadpool(
         lambda: office.jobs.resume(who, number, seconds=more.time, trials=more.trials)
     )
-    office.note(who, "resume", number, request.state.request_id)
+    await run_in_threadpool(office.note, who, "resume", number, request.state.request_id)
     return reply(job)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,10 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import DataError, StorageError, UnknownNameError
 from autopeft.files import make_folder, write_atomically
@@ -31,6 +35,7 @@ READING_BYTES, READING_SECONDS = 4 * GIB, 120
 """What the process may take that reads a file for the first time: more is a bomb, or too much to train on."""
 _ID = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
+_FACTS = ".upload.json"
 _LEFT_FREE = GIB
 _DRAFT_SECONDS = 3600.0
 
@@ -54,6 +59,7 @@ class Uploads:
 
     def __init__(self, settings: Settings) -> None:
         self._root = Path(settings.workspace).resolve() / "uploads"
+        self._lock = threading.Lock()
         self._most, self._kept = settings.upload_bytes, settings.kept_bytes
         write_atomically(self._root / CONFINED, "")
         for draft in self._root.glob("*/.draft-*"):  # of uploads that a crash cut off
@@ -74,7 +80,7 @@ class Uploads:
                 f"{', '.join(SUFFIXES)}, but got {name[:200]!r}."
             )
         home = make_folder(self._home(who))
-        before = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
+        before = await run_in_threadpool(_size, home)
         if shutil.disk_usage(home).free < _LEFT_FREE:
             raise StorageError(f"there is less than {format_bytes(_LEFT_FREE)} of disk left for uploads.")
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
@@ -86,7 +92,7 @@ class Uploads:
                     self._check(size, before)
                     stream.write(part)
                 stream.flush()
-                os.fsync(stream.fileno())
+                await run_in_threadpool(os.fsync, stream.fileno())
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -96,11 +102,14 @@ class Uploads:
         if size > self._most:
             raise too_large(self._most)
         if before + size > self._kept:
-            raise RefusedError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "quota",
-                f"the files of a user may have {format_bytes(self._kept)} in all: delete some.",
-            )
+            raise self._over()
+
+    def _over(self) -> RefusedError:
+        return RefusedError(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "quota",
+            f"the files of a user may have {format_bytes(self._kept)} in all: delete some.",
+        )
 
     def keep(self, who: Caller, file: Path, fields: dict[str, object]) -> Upload:
         """Read a file that was taken, in a process of its own, and keep it; else delete it.
@@ -110,16 +119,28 @@ class Uploads:
 
         Raises:
             DataError: it cannot be learnt from.
+            RefusedError: with the others of its user it is too large.
         """
         try:
             facts = _read(file, fields).model_copy(update={"source": file.name})
             with file.open("rb") as stream:
-                number = hashlib.file_digest(stream, "sha256").hexdigest()[:24]
+                digest = hashlib.file_digest(stream, "sha256")
+            digest.update(file.suffix.lower().encode())  # which decides how the bytes are read
+            number = digest.hexdigest()[:24]
             upload = Upload(id=number, name=file.name, bytes=file.stat().st_size, facts=facts)
-            write_atomically(file.parent / ".upload.json", upload.model_dump_json())
             home = self._home(who) / number
-            shutil.rmtree(home, ignore_errors=True)
-            file.parent.rename(home)
+            with self._lock:
+                if (home / _FACTS).is_file():  # the same bytes: who reads them meanwhile must find them
+                    name = Upload.read(home / _FACTS).name
+                    facts = facts.model_copy(update={"source": name})
+                    kept = upload.model_copy(update={"name": name, "facts": facts})
+                    write_atomically(home / _FACTS, kept.model_dump_json())
+                    return kept
+                if _size(self._home(who)) > self._kept:  # with others that came meanwhile, and with copies
+                    raise self._over()
+                shutil.rmtree(home, ignore_errors=True)  # what a deletion that was cut off left
+                write_atomically(file.parent / _FACTS, upload.model_dump_json())
+                file.parent.rename(home)
         finally:
             if file.parent.name.startswith(".draft-"):
                 shutil.rmtree(file.parent, ignore_errors=True)
@@ -160,11 +181,21 @@ class Uploads:
 
     def delete(self, who: Caller, number: str) -> None:
         """Delete one of a user's files."""
-        self.find(who, number)
-        shutil.rmtree(self._home(who) / number)
+        with self._lock:
+            self.find(who, number)
+            shutil.rmtree(self._home(who) / number)
 
     def _home(self, who: Caller) -> Path:
         return self._root / hashlib.sha256(who.user.encode()).hexdigest()[:16]
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of all files in a folder; what is deleted meanwhile counts for nothing."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _read(file: Path, fields: dict[str, object]) -> DataFacts:

@@ -130,12 +130,17 @@ def unpack(cell: object, copies: Path | None) -> Any:
 
     Args:
         copies: folder for them; None is the cache.
+
+    Raises:
+        ValueError: it is too large.
     """
     if not isinstance(cell, Mapping) or set(cell) != {"bytes", "path"}:
         return cell
     data, path = cell["bytes"], cell["path"]
     if not isinstance(data, bytes):
         return path
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"an image or sound in it must be at most {LARGEST_FILE >> 20} MiB large")
     name = hashlib.sha256(data).hexdigest()
     folder = cache_folder(MEDIA_CACHE, name[:2]) if copies is None else copies
     file = folder / f"{name}{_suffix(path, data)}"

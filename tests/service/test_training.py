@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from autopeft.errors import DataError
+from autopeft.report.facts import DataFacts
+from autopeft.service.problems import RefusedError
 from autopeft.service.tokens import Caller
 from autopeft.workload.media import CONFINED
 from autopeft.workload.readers import read_dataset
+from autopeft.workload.tasks import TASKS
 
 ROWS = b"text,label\n" + b"".join(b"a good film %d,good\na bad film %d,bad\n" % (n, n) for n in range(40))
+FACTS = DataFacts(
+    name="x", task="classification", metric=TASKS["classification"].metric, rows={}, labels=(), columns={},
+    source="x", fingerprint="0", notes=(),
+)  # fmt: skip
 JOB = {"model": "all-MiniLM-L6-v2", "budget": {"time": "10min", "trials": 2}, "epochs": 1}
 
 
@@ -312,3 +321,39 @@ def test_images_inside_an_uploaded_file_are_kept_beside_it_and_counted(
     image = Path(read_dataset(str(place)).train[0].file)
     assert image.is_file()
     assert image.is_relative_to(place.parent)
+
+
+def test_the_same_bytes_twice_at_once_are_one_file_that_never_vanishes(service, monkeypatch) -> None:
+    uploads, who = service.office.uploads, Caller(user="ann", scope="submit")
+    monkeypatch.setattr("autopeft.service.uploads._read", lambda *_: FACTS)
+
+    async def parts():
+        yield ROWS
+
+    async def take(name: str) -> Path:
+        return await uploads.take(who, name, parts())
+
+    drafts = [asyncio.run(take(name)) for name in ("a.csv", "b.csv")]
+    with ThreadPoolExecutor(2) as threads:
+        kept = list(threads.map(lambda draft: uploads.keep(who, draft, {}), drafts))
+    assert kept[0].id == kept[1].id
+    assert len(uploads.list(who)) == 1
+    place = uploads.path(who, kept[0].id)
+    inode = place.stat().st_ino
+    uploads.keep(who, asyncio.run(take("c.csv")), {})
+    assert place.stat().st_ino == inode
+
+
+def test_uploads_that_come_together_are_counted_together(service, monkeypatch) -> None:
+    uploads, who = service.office.uploads, Caller(user="ann", scope="submit")
+    monkeypatch.setattr("autopeft.service.uploads._read", lambda *_: FACTS)
+
+    async def parts(content: bytes):
+        yield content
+
+    async def take_both() -> list[Path]:
+        contents = (b"a" * 90_000, b"b" * 90_000)
+        return await asyncio.gather(*(uploads.take(who, "x.csv", parts(each)) for each in contents))
+
+    with pytest.raises(RefusedError, match="in all"):
+        [uploads.keep(who, draft, {}) for draft in asyncio.run(take_both())]
