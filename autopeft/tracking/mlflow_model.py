@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from autopeft.export.served_model import columns_of, model_code
 from autopeft.message import Message
 from autopeft.tracking.mlflow_store import open_client
 
+_TRACKING, _REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 _REQUIREMENTS = ("torch", "transformers", "peft", "safetensors", "pandas")
 
 
@@ -54,7 +56,8 @@ def log_model(tracking_uri: str, experiment_id: str, run: str, place: Path, name
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    # What was set is in the environment too; asking MLflow would name its defaults, and pin them.
+    before = os.environ.get(_TRACKING), os.environ.get(_REGISTRY)
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     try:
@@ -75,8 +78,10 @@ def log_model(tracking_uri: str, experiment_id: str, run: str, place: Path, name
         reason = " ".join(str(error).split())
         raise StorageError(f"the model cannot be logged to MLflow at {tracking_uri}: {reason}") from None
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+        mlflow.set_tracking_uri(before[0])  # type: ignore[arg-type]  # None takes it back
+        mlflow.set_registry_uri(before[1])  # type: ignore[arg-type]
+        if before[1] is None:
+            os.environ.pop(_REGISTRY, None)
     return Registered(name=name, version=version, uri=f"models:/{name}/{version}")
 
 

@@ -43,7 +43,7 @@ def open_client(tracking_uri: str) -> MlflowClient:
     database = _database(tracking_uri)
     if database is not None:
         make_folder(database.parent)
-    return MlflowClient(tracking_uri=tracking_uri)
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
 def open_existing(tracking_uri: str) -> MlflowClient:

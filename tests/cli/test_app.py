@@ -56,7 +56,7 @@ def test_run_search_and_plan_take_the_same_flags() -> None:
         for name in ("run", "search", "plan")
     }
     of_a_plan = {"all_models", "gpus", "sharding", "offload", "examples"}
-    of_a_search = {"study", "resume", "searcher", "address", "storage", "mlflow"}
+    of_a_search = {"study", "resume", "searcher", "prefer", "address", "storage", "mlflow"}
     assert flags["run"] == flags["search"] == flags["plan"] - of_a_plan | of_a_search
 
 

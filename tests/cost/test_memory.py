@@ -50,7 +50,8 @@ def test_the_workspace_is_larger_from_hopper_on(tape: Tape, gpu: HardwareProfile
 def test_a_cpu_keeps_what_is_freed_in_its_heap(tape: Tape, cpu: HardwareProfile):
     memory = estimate_memory(tape, cpu)
     assert memory.reserved_peak_bytes == memory.allocated_peak_bytes
-    # Both gradients are from the heap; weights are not, nor is what is above 32 MiB. 20 MiB no tensor explains.
+    # Both gradients are from the heap; weights are not, nor is what is above 32 MiB. No tensor explains
+    # 20 MiB.
     kept = memory.device_peak_bytes - cpu.context_bytes - memory.allocated_peak_bytes - 20 * MIB
     assert 0.3 * 16 * MIB < kept < 2.0 * 16 * MIB
 

@@ -118,7 +118,8 @@ def test_mlflow_holds_a_run_a_trial_with_predicted_beside_measured(facts) -> Non
     client = MlflowClient(tracking_uri=facts["places"]["mlflow"])
     experiment = client.get_experiment_by_name("autopeft")
     runs = client.search_runs([experiment.experiment_id])
-    trained = [trial for trial in facts["study"]["trials"] if trial["state"] in ("complete", "stopped")]
+    ended = ("complete", "paused", "stopped")
+    trained = [trial for trial in facts["study"]["trials"] if trial["state"] in ended]
     measured = [run for run in runs if "measured_peak_bytes" in run.data.metrics]
     assert len(measured) == len(trained)
     assert all("predicted_peak_bytes" in run.data.metrics for run in measured)
