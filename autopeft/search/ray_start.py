@@ -8,7 +8,6 @@ import math
 import os
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import autopeft
 from autopeft.errors import AutopeftError, InputError
 from autopeft.search.desk import reason_of
-from autopeft.search.watch import LOOK_SECONDS, RAY_DIED
 
 OBJECT_STORE_BYTES = 200 * 2**20
 INSPECTION_SECONDS = 120.0
-NOTICED_SECONDS = 15.0
 STARTS = 6
 """Ray gives its own processes 30 s to start, which a machine busy with other work may not keep."""
 _OWN = ("raylet", "gcs_server")
@@ -61,27 +58,10 @@ def ray_here(concurrent: int, gpus: float) -> Iterator[Callable[[], bool]]:
             object_store_memory=OBJECT_STORE_BYTES,
         )
         own = [one for one in psutil.Process().children() if one.name() in _OWN and _lives(one)]
-        over = threading.Event()
-        threading.Thread(target=_fall_with, args=(own, over), daemon=True).start()
         try:
             yield lambda: all(_lives(one) for one in own)
         finally:
-            over.set()
             ray.shutdown()
-
-
-def _fall_with(own: Sequence[psutil.Process], over: threading.Event) -> None:
-    """End this process where Ray's own have died and who waits for them does not notice.
-
-    A call into Ray that waits for its control service can neither return nor raise; after a minute Ray
-    would end the process itself, with status 1 and lines that help nobody.
-    """
-    while not over.wait(LOOK_SECONDS):
-        if not all(_lives(one) for one in own):
-            if not over.wait(NOTICED_SECONDS):
-                os.write(2, f"autopeft: {RAY_DIED}\n".encode())
-                os._exit(2)
-            return
 
 
 @contextlib.contextmanager
