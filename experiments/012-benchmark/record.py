@@ -52,8 +52,9 @@ def main() -> None:
     datasets = {name: benchmark_dataset(name) for name in arguments.datasets}
     import autopeft.train.trainer  # noqa: F401 (loaded once, before the processes part)
 
-    for name, dataset in datasets.items():
+    for dataset in datasets.values():
         _share_out([(candidate, 0) for candidate in candidates()], base, dataset, deadline, arguments.workers)
+    for name, dataset in datasets.items():
         _share_out(
             [(candidate, seed) for seed in SEEDS for candidate in leaders(name)],
             *(base, dataset, deadline, arguments.workers),
