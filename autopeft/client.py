@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,17 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import pydantic
 
-from autopeft.errors import (
-    AutopeftError,
-    ConfigError,
-    DataError,
-    DoesNotFitError,
-    InputError,
-    ServiceError,
-    StorageError,
-    UnsupportedError,
-)
+from autopeft.connection import Connection
+from autopeft.errors import AutopeftError, DataError, InputError, ServiceError, UnsupportedError
 from autopeft.export.bundle import Bundle
+from autopeft.export.opening import open_bundle
+from autopeft.export.swap import replacing
+from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import Message
 from autopeft.methods.spec import MethodSpec
@@ -59,15 +51,6 @@ if TYPE_CHECKING:
 
 Read = TypeVar("Read")
 Event = Callable[[dict[str, Any]], None]
-_ERRORS: dict[str, type[AutopeftError]] = {
-    "unknown-name": InputError,
-    "input": InputError,
-    "config": ConfigError,
-    "data": DataError,
-    "unsupported": UnsupportedError,
-    "does-not-fit": DoesNotFitError,
-    "storage": StorageError,
-}
 _TOGETHER = 64
 _ENDED = ("done", "failed", "stopped")
 
@@ -89,27 +72,19 @@ class Client:
         seconds: float = 600.0,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InputError(f"a service's address must begin with http:// or https://, but got {url!r}.")
-        self._url = url.rstrip("/")
-        self._token = token or os.environ.get("AUTOPEFT_TOKEN")
-        self._seconds = seconds
-        self._opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=context), _NoRedirects()
-        )
+        self._service = Connection(url, token, seconds, context)
 
     def estimate(
         self, model: str, candidate: Candidate, *, budget: Budget | None = None, **options: Unpack[Options]
     ) -> Verdict:
         """Predict what one configuration takes: `Fits` or `Rejected`, with the estimate and its band."""
         body = _fields(model=model, budget=budget, **options) | {"candidate": _plain(candidate)}
-        return self._ask("POST", "verdict", pydantic.TypeAdapter(Verdict), body)
+        return self._ask("verdict", pydantic.TypeAdapter(Verdict), body)
 
     def answer(self, question: Question, *, batches: bool = True) -> Answer:
         """Say what one configuration takes and whether it fits; `batches` looks for the largest batch too."""
         if batches:
-            return self._ask("POST", "estimate", pydantic.TypeAdapter(Answer), _plain(question))
+            return self._ask("estimate", pydantic.TypeAdapter(Answer), _plain(question))
         (answer,) = self.answer_many([question], batches=False)
         if answer.status != "ok":
             raise (UnsupportedError if answer.status == "unsupported" else InputError)(str(answer.reason))
@@ -129,11 +104,11 @@ class Client:
 
     def explain(self, question: Question) -> Explanation:
         """Answer one question, and say what each switch of it would save or cost."""
-        return self._ask("POST", "explain", pydantic.TypeAdapter(Explanation), _plain(question))
+        return self._ask("explain", pydantic.TypeAdapter(Explanation), _plain(question))
 
     def capacity(self, demand: Demand) -> Capacity:
         """Say which devices train the demanded models in which ways, how fast and at what cost."""
-        return self._ask("POST", "capacity", pydantic.TypeAdapter(Capacity), _plain(demand))
+        return self._ask("capacity", pydantic.TypeAdapter(Capacity), _plain(demand))
 
     def plan(
         self,
@@ -145,14 +120,14 @@ class Client:
     ) -> Plan:
         """Hold every configuration of a search space against a budget."""
         body = _fields(model=model, budget=budget, **options) | self._files(data, options)
-        return self._ask("POST", "plan", pydantic.TypeAdapter(Plan), body)
+        return self._ask("plan", pydantic.TypeAdapter(Plan), body)
 
     def overview(
         self, *, budget: Budget | None = None, all_models: bool = False, **options: Unpack[Options]
     ) -> tuple[ModelRow, ...]:
         """Say of usual models, or all of the catalogue, how they train within a budget, and how far."""
         body = _fields(budget=budget, **options) | {"all_models": all_models}
-        return self._ask("POST", "overview", pydantic.TypeAdapter(tuple[ModelRow, ...]), body)
+        return self._ask("overview", pydantic.TypeAdapter(tuple[ModelRow, ...]), body)
 
     def models(self) -> tuple[BaseModel, ...]:
         """List the base models known by name."""
@@ -199,7 +174,7 @@ class Client:
     ) -> StudyFacts:
         """Go the whole way where the service trains: plan, search, export, report; wait for its end."""
         job = self._train("run", model, data, budget, on_event, options)
-        return self._ask("GET", f"studies/{job}/facts", pydantic.TypeAdapter(StudyFacts))
+        return self._ask(f"studies/{job}/facts", pydantic.TypeAdapter(StudyFacts))
 
     def submit(
         self,
@@ -212,12 +187,11 @@ class Client:
     ) -> str:
         """Submit a run or a search and return its id, which is its study's name; do not wait."""
         body = _fields(model=model, budget=budget, **options) | self._files(data, options) | {"kind": kind}
-        key = {"idempotency-key": uuid.uuid4().hex}
-        return str(json.loads(self._call("POST", "jobs", _json(body), key))["id"])
+        return str(json.loads(self._service.post_with_key("jobs", body, uuid.uuid4().hex))["id"])
 
     def stop(self, job: str) -> None:
         """Stop a job; what it has trained to the end is kept."""
-        self._call("POST", f"jobs/{job}/stop", b"")
+        self._service.post(f"jobs/{job}/stop")
 
     def wait(self, job: str, on_event: Event | None = None) -> None:
         """Follow a job to its end, also over interruptions of the connection.
@@ -227,11 +201,11 @@ class Client:
         """
         last = 0
         while True:
-            for number, event in self._events(job, last):
+            for number, event in self._service.events(f"jobs/{job}/events", last):
                 last = number or last
                 if on_event is not None:
                     on_event(event)
-            told = json.loads(self._call("GET", f"jobs/{job}"))
+            told = json.loads(self._service.get_patiently(f"jobs/{job}"))
             if told["state"] in _ENDED:
                 if told["state"] != "done":
                     raise ServiceError(f"the job {job} {told['state']}: {told['reason']}")
@@ -240,36 +214,38 @@ class Client:
 
     def study(self, name: str) -> Study:
         """Return a study with its trials so far."""
-        return self._ask("GET", f"studies/{name}", pydantic.TypeAdapter(Study))
+        return self._ask(f"studies/{name}", pydantic.TypeAdapter(Study))
 
     def export(self, study: Study | str, *, out: str | None = None, force: bool = False) -> Bundle:
         """Download a study's adapter as a directory that transformers and peft load.
 
         Raises:
             InputError: the directory exists, and `force` was not said.
+            BundleError: what came is not whole; what was there before stays.
         """
         name = study if isinstance(study, str) else study.name
         place = Path(out or name)
         if place.exists() and not force:
             raise InputError(f"{place} exists already: name another directory, or say force=True.")
-        with zipfile.ZipFile(io.BytesIO(self._call("GET", f"studies/{name}/bundle"))) as archive:
+        content = self._service.get(f"studies/{name}/bundle")
+        with replacing(place, force=force) as staging, zipfile.ZipFile(io.BytesIO(content)) as archive:
             for entry in archive.infolist():
                 inner = Path(*Path(entry.filename).parts[1:])
                 if inner.is_absolute() or ".." in inner.parts:
                     raise ServiceError(
                         f"the bundle of {name} holds a file outside of it: {entry.filename!r}."
                     )
-                target = place / inner
+                target = staging / inner
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(archive.read(entry))
-        return Bundle.read(place / "autopeft.json").model_copy(update={"path": str(place)})
+            bundle = open_bundle(staging)
+        return bundle.model_copy(update={"path": str(place)})
 
     def report(self, study: Study | str, *, out: str | None = None) -> Path:
         """Download a study's report page, and return where it is."""
         name = study if isinstance(study, str) else study.name
         place = Path(out or f"{name}.html")
-        place.write_bytes(self._call("GET", f"studies/{name}/report"))
-        return place
+        return write_atomically(place, self._service.get(f"studies/{name}/report"))
 
     def _train(
         self,
@@ -301,78 +277,24 @@ class Client:
             said["task"] = options["task"]
         if "columns" in options:
             said["columns"] = json.dumps(options["columns"])
-        answer = self._call("POST", f"data?{urllib.parse.urlencode(said)}", content)
+        answer = self._service.post(f"data?{urllib.parse.urlencode(said)}", content)
         return str(json.loads(answer)["id"])
 
     def _answers(self, asked: Sequence[dict[str, Any]], *, batches: bool) -> list[Answer]:
-        body = _json({"questions": asked, "batches": batches})
-        answers = json.loads(self._call("POST", "estimates", body))["answers"]
+        body = {"questions": asked, "batches": batches}
+        answers = json.loads(self._service.post("estimates", body))["answers"]
         return [Answer.model_validate(each) for each in answers]
 
     def _pages(self, kind: str, item: type[Message]) -> Iterator[Any]:
         place: str | None = f"{kind}?limit=1000"
         while place is not None:
-            page = json.loads(self._call("GET", place))
+            page = json.loads(self._service.get(place))
             yield from (item.model_validate(each) for each in page["items"])
             place = page["next"] and page["next"].removeprefix("/api/v1/")
 
-    def _ask(
-        self, method: str, path: str, read: pydantic.TypeAdapter[Read], body: dict[str, Any] | None = None
-    ) -> Read:
-        return read.validate_json(self._call(method, path, None if body is None else _json(body)))
-
-    def _events(self, job: str, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Follow a job's events until the service or the connection ends them."""
-        number = 0
-        try:
-            with self._open("GET", f"jobs/{job}/events", None, {"last-event-id": str(after)}) as stream:
-                for line in stream:
-                    name, _, value = line.decode().rstrip("\n").partition(": ")
-                    if name == "id":
-                        number = int(value)
-                    elif name == "data":
-                        yield number, json.loads(value)
-        except (OSError, urllib.error.URLError):
-            return
-
-    def _call(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> bytes:
-        try:
-            with self._open(method, path, body, headers or {}) as answer:
-                return bytes(answer.read())
-        except urllib.error.HTTPError as error:
-            raise _error(error.read(), error.code) from None
-        except (OSError, urllib.error.URLError) as error:
-            reason = getattr(error, "reason", error)
-            raise ServiceError(f"{self._url} cannot be reached: {reason}.") from None
-
-    def _open(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
-        kind = "application/octet-stream" if path.startswith("data?") else "application/json"
-        sent = {"accept": "*/*", **({"content-type": kind} if body else {}), **headers}
-        if self._token:
-            sent["authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(  # noqa: S310 - only http and https get past __init__
-            f"{self._url}/api/v1/{path}", data=body, headers=sent, method=method
-        )
-        return self._opener.open(request, timeout=self._seconds)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows nothing: the token is for one service, and not for where that might point to."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Return no other request."""
-        return
-
-
-def _error(content: bytes, status: int) -> AutopeftError:
-    try:
-        problem = json.loads(content)
-        kind, detail = str(problem["type"]).rpartition(":")[2], str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        return ServiceError(f"the service answered {status} without saying why.")
-    return _ERRORS.get(kind, ServiceError)(detail)
+    def _ask(self, path: str, read: pydantic.TypeAdapter[Read], body: dict[str, Any] | None = None) -> Read:
+        content = self._service.get(path) if body is None else self._service.post(path, body)
+        return read.validate_json(content)
 
 
 def _plain(message: Message) -> dict[str, Any]:
@@ -382,7 +304,3 @@ def _plain(message: Message) -> dict[str, Any]:
 def _fields(*, budget: Budget | None = None, **options: Any) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None and name != "test_data"}
     return given if budget is None else given | {"budget": _plain(budget)}
-
-
-def _json(body: dict[str, Any]) -> bytes:
-    return json.dumps(body).encode()

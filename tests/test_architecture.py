@@ -49,7 +49,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "export", "request", "handover", "pipeline"),
     ),
-    "client": (*("hardware", "workload", "space", "methods", "plan", "search", "report", "export", "api"),),
+    "connection": (),
+    "client": (
+        *("hardware", "workload", "space", "methods", "plan", "search", "report", "export", "api"),
+        "connection",
+    ),
     "doctor": (),
     "service": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
@@ -138,8 +142,9 @@ MACHINERY: dict[str, set[str]] = {
     "journey": {ANYTHING},
     "handover": {ANYTHING},
     "pipeline": {ANYTHING},
-    # Counted spaces are answers, and a client takes the library's options.
-    "client": {"space.counting", "api"},
+    # Counted spaces are answers, and a client takes the library's options; a bundle that was sent is held
+    # against its checksums before it takes its place.
+    "client": {"space.counting", "api", "connection", "export.opening", "export.swap"},
     # Counted spaces are answers; what keeps a consultant names its type; uploads are confined.
     "service": {"space.counting", "journey.consulting", "journey.keeping", "workload.media"},
     # The lists, a search's display and shell completion.
