@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from autopeft.plan.plan import Plan, Rejected, Verdict
 from autopeft.search.deadline import Deadline
 from autopeft.search.halving import Rungs
 from autopeft.search.observer import Observer
+from autopeft.search.refused import TIME_SPENT, Refused
 from autopeft.search.shortage import held_against, second_try
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Begin, Decision, Move, Repeat, Strategy
@@ -19,31 +19,11 @@ from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import Metric
 
-MOST_REJECTED_IN_A_ROW = 50
-MOST_REPEATED_IN_A_ROW = 50
 MOST_FAILED_IN_A_ROW = 5
 MOST_KEPT = 8
 """So many trainings that were set aside can go on if the study does; the checkpoints of others go."""
 
-_TIME_SPENT = "the time budget is spent"
 _NO_TIME = "its next piece would not end in time"
-
-
-@dataclass
-class _Refused:
-    """How many proposals in a row were none to begin."""
-
-    known: int = 0
-    unfit: int = 0
-
-    @property
-    def too_many(self) -> str:
-        """Why to ask no more; empty while it may help."""
-        if self.known >= MOST_REPEATED_IN_A_ROW:
-            return "the searcher proposes nothing new"
-        if self.unfit >= MOST_REJECTED_IN_A_ROW:
-            return f"{self.unfit} candidates in a row did not fit the budget"
-        return ""
 
 
 class Search:
@@ -205,7 +185,7 @@ class Search:
         """Say which limit is reached; empty while there is none."""
         if self._deadline.passed:
             self._out_of_time = True
-            return _TIME_SPENT
+            return TIME_SPENT
         if self._failed_in_a_row >= MOST_FAILED_IN_A_ROW:
             failed = f"{self._failed_in_a_row} trials in a row failed, the last one with {self._last_failure}"
             if self._no_more:
@@ -232,7 +212,7 @@ class Search:
         return self._try(self._baseline, "baseline")
 
     def _next_move(self) -> Trial | None:
-        refused = _Refused()
+        refused = Refused()
         while not self._ended:
             if self._max_trials is not None and self._tried() >= self._max_trials:
                 self._begin_no_more(f"{self._tried()} candidates have been tried")
@@ -247,7 +227,7 @@ class Search:
                 return trial
         return None
 
-    def _make(self, move: Move, refused: _Refused) -> Trial | None:
+    def _make(self, move: Move, refused: Refused) -> Trial | None:
         """Do what the strategy wants; None where that may not be."""
         if isinstance(move, Begin):
             trial = self._begin_new(move.candidate, refused)
@@ -258,7 +238,7 @@ class Search:
         if isinstance(move, Repeat):
             if self._ends_in_time(trial):
                 return self._repeat(trial)
-            self._ended = _TIME_SPENT
+            self._ended = TIME_SPENT
         elif self._ends_in_time(trial, self._reports[move.number]):
             return self._started(trial)
         else:
@@ -270,16 +250,19 @@ class Search:
         again = second_try(self._trials.values())
         return None if again is None else self._try(again.candidate, again.of.role, again.reason)
 
-    def _begin_new(self, candidate: Candidate, refused: _Refused) -> Trial | None:
+    def _begin_new(self, candidate: Candidate, refused: Refused) -> Trial | None:
         if any(trial.candidate.key == candidate.key for trial in self._trials.values()):
             refused.known += 1
             return None
+        tried = len(self._trials)
         trial = self._try(candidate, "candidate")
-        refused.unfit += trial is None
+        kept = len(self._trials) > tried
+        refused.unfit += trial is None and kept
+        refused.too_long += trial is None and not kept
         return trial
 
     def _try(self, candidate: Candidate, role: Role, note: str = "") -> Trial | None:
-        """Start a candidate, or record that it may not start."""
+        """Start a candidate; one that does not fit is recorded, one that would not end in time is not."""
         verdict = held_against(self._admit(candidate), tuple(self._trials.values()))
         rejected = isinstance(verdict, Rejected)
         trial = Trial(
@@ -294,7 +277,8 @@ class Search:
         if not rejected:
             if role == "baseline" or self._ends_in_time(trial):
                 return self._begin(trial)
-            self._begin_no_more(_TIME_SPENT)
+            # Not recorded: a cheaper one may still end in time, and this one if the study goes on.
+            self._strategy.observe(trial.model_copy(update={"state": "rejected"}), ())
             return None
         self._keep(trial)
         self._finished(trial)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_training import Recorder, ToyFactory, admit_small_ranks, toy_plan
+from toy_training import Listed, Recorder, ToyFactory, admit_small_ranks, lora, report, states, toy_plan
 
 from autopeft.errors import StorageError
 from autopeft.plan.plan import Rejected
@@ -20,40 +20,12 @@ from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Decision
-from autopeft.search.study import Study, Trial
+from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
 
 BASELINE = Candidate(method="lora", rank=16)
 MakeSearch = Callable[..., Search]
-
-
-class Listed:
-    """Proposes what it was given, in order."""
-
-    def __init__(self, *candidates: Candidate) -> None:
-        self.left = list(candidates)
-        self.seen: list[Trial] = []
-
-    def propose(self) -> Candidate | None:
-        return self.left.pop(0) if self.left else None
-
-    def observe(self, trial: Trial) -> None:
-        self.seen.append(trial)
-
-
-def lora(rank: int) -> Candidate:
-    return Candidate(method="lora", rank=rank)
-
-
-def report(samples: int, score: float) -> Report:
-    return Report(
-        samples=samples, step=samples, loss=1.0, score=score, seconds=1, step_seconds=1, peak_bytes=1
-    )
-
-
-def states(study: Study) -> list[str]:
-    return [trial.state for trial in study.trials]
 
 
 def test_a_search_trains_the_best_to_the_end_and_stops_losers(
@@ -162,89 +134,6 @@ def test_divergence_is_stopped_with_its_name(make_search: MakeSearch, store: Stu
     search.next_trial()
     assert search.report(0, report(10, math.nan)) is Decision.STOP
     assert store.load().trials[0].reason == "diverged"
-
-
-def test_after_the_deadline_nothing_starts_and_what_runs_is_set_aside(
-    make_search: MakeSearch, store: StudyStore
-) -> None:
-    now = [0.0]
-    search = make_search(
-        searcher=Listed(lora(2), lora(4)),
-        baseline=BASELINE,
-        rungs=Rungs(samples=(10, 20)),
-        deadline=100.0,
-        clock=lambda: now[0],
-    )
-    search.next_trial()
-    search.next_trial()
-    now[0] = 101.0
-    assert search.next_trial() is None
-    assert search.ended == "the time budget is spent"
-    assert search.report(1, report(10, 0.9)) is Decision.PAUSE
-    assert search.report(0, report(10, 0.5)) is Decision.CONTINUE
-    assert search.report(0, report(20, 0.5)) is Decision.COMPLETE
-    study = search.finish()
-    assert [trial.reason for trial in study.trials] == ["", "set aside after 10 rows: the time was spent"]
-    assert states(study) == ["complete", "paused"]
-    assert study.seconds == 101.0
-
-
-def test_what_was_set_aside_goes_on_when_the_study_does(
-    make_search: MakeSearch, factory: ToyFactory, store: StudyStore, tmp_path: Path
-) -> None:
-    now, rungs = [0.0], Rungs(samples=(10, 20))
-    timed = {"rungs": rungs, "deadline": 100.0, "clock": lambda: now[0]}
-    search = make_search(searcher=Listed(lora(2)), **timed)
-    search.next_trial()
-    now[0] = 101.0
-    search.report(0, report(10, 0.5))
-    assert states(search.finish()) == ["paused"]
-    later = make_search(searcher=Listed(), rungs=rungs)
-    trial = later.next_trial()
-    assert trial is not None
-    assert (trial.number, trial.state, trial.reason) == (0, "running", "")
-    assert states(store.load()) == ["running"]
-    assert later.remaining(0) == (20,)
-    assert later.report(0, report(20, 0.6)) is Decision.COMPLETE
-    assert [each.samples for each in later.finish().trials[0].result.reports] == [10, 20]
-
-
-def test_no_piece_is_begun_that_would_not_end_in_time(make_search: MakeSearch, store: StudyStore) -> None:
-    now = [0.0]
-    search = make_search(
-        searcher=Listed(lora(2), lora(4)),
-        rungs=Rungs(samples=(10, 20)),
-        deadline=100.0,
-        clock=lambda: now[0],
-    )
-    search.next_trial()
-    now[0] = 69.0
-    slow = report(10, 0.5).model_copy(update={"seconds": 69.0})
-    assert search.report(0, slow) is Decision.PAUSE
-    search.next_trial()
-    assert search.finish().trials[0].reason == "set aside after 10 rows: its next piece would not end in time"
-
-
-def test_what_runs_a_minute_past_the_deadline_is_cut_off_and_kept(
-    make_search: MakeSearch, store: StudyStore
-) -> None:
-    now = [0.0]
-    search = make_search(
-        searcher=Listed(lora(2)),
-        baseline=BASELINE,
-        rungs=Rungs(samples=(10, 20)),
-        deadline=100.0,
-        clock=lambda: now[0],
-    )
-    search.next_trial()
-    search.next_trial()
-    now[0] = 159.0
-    assert not search.overrun(1)
-    now[0] = 161.0
-    assert search.overrun(1)
-    assert not search.overrun(0)
-    search.cut_off(1)
-    assert states(search.finish())[1] == "paused"
 
 
 def test_a_failed_trial_is_a_result_and_the_search_goes_on(

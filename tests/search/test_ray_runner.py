@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_training import Recorder, ToyFactory, ToyRun, admit_small_ranks, estimate_of
+from toy_training import Listed, Recorder, ToyFactory, ToyRun, admit_small_ranks, estimate_of
 
 from autopeft.errors import StorageError
 from autopeft.plan.plan import Fits, Verdict
@@ -32,17 +32,6 @@ CANDIDATES = (
     Candidate(method="ia3"),
     Candidate(method="prompt_tuning"),
 )
-
-
-class Listed:
-    def __init__(self, *candidates: Candidate) -> None:
-        self.left = list(candidates)
-
-    def propose(self) -> Candidate | None:
-        return self.left.pop(0) if self.left else None
-
-    def observe(self, trial: Trial) -> None:
-        pass
 
 
 @pytest.mark.timeout(180)

@@ -137,6 +137,34 @@ class Recorder:
         self.events.append(("study_finished", len(study.trials)))
 
 
+class Listed:
+    """A searcher that proposes what it was given, in order."""
+
+    def __init__(self, *candidates: Candidate) -> None:
+        self.left = list(candidates)
+        self.seen: list[Trial] = []
+
+    def propose(self) -> Candidate | None:
+        return self.left.pop(0) if self.left else None
+
+    def observe(self, trial: Trial) -> None:
+        self.seen.append(trial)
+
+
+def lora(rank: int) -> Candidate:
+    return Candidate(method="lora", rank=rank)
+
+
+def report(samples: int, score: float) -> Report:
+    return Report(
+        samples=samples, step=samples, loss=1.0, score=score, seconds=1, step_seconds=1, peak_bytes=1
+    )
+
+
+def states(study: Study) -> list[str]:
+    return [trial.state for trial in study.trials]
+
+
 def estimate_of(candidate: Candidate) -> CostEstimate:
     """Every parameter of rank costs a byte."""
     peak = 1000 * (candidate.rank or 1)
