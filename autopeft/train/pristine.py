@@ -73,6 +73,9 @@ class Pristine:
         self._places: dict[str, _Place] = {}
         for name, tensor in _placeable(model):
             self._places[name] = self._put(tensor, regions)
+        for _, tensor in _tensors(model):
+            # However small, a view of the checkpoint would keep all of it mapped beside the copies' maps.
+            tensor.data = tensor.data.clone()
         self._skeleton = model
 
     def copy(self) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from pathlib import Path
 
@@ -115,16 +116,7 @@ def test_a_factory_travels_without_what_it_keeps(factory) -> None:
 
 
 def test_copies_take_no_second_set_of_weights(tmp_path, sentiment) -> None:
-    import transformers
-
-    fields = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = {"model_type": "bert", "intermediate_size": 512, "vocab_size": 40_000, **fields}
-    torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
-    weights = sum(each.nbytes for each in model.parameters())
-    model.save_pretrained(tmp_path)
-    del model
-    base = BaseModel(name="wide", family="encoder", source="made", config=config, path=str(tmp_path))
+    base, weights = _wide_model(tmp_path)
     for training, in_memory in ((TRAINING, 0), (HALF, weights // 2)):
         pristine = Pristine(load_backbone(base, sentiment, Candidate(method="lora", training=training)))
         assert abs(pristine.bytes_in_memory - in_memory) < 0.01 * weights
@@ -133,6 +125,16 @@ def test_copies_take_no_second_set_of_weights(tmp_path, sentiment) -> None:
         for each in (*first.parameters(), *second.parameters()):
             each.detach().view(torch.uint8).max()
         assert _anonymous_bytes() - before < 0.2 * weights
+
+
+def test_a_checkpoint_is_mapped_by_the_copies_alone(tmp_path, sentiment) -> None:
+    base, _ = _wide_model(tmp_path)
+    before = _checkpoints_mapped()
+    pristine = Pristine(load_backbone(base, sentiment, Candidate(method="lora", training=TRAINING)))
+    assert _checkpoints_mapped() == before
+    copy = pristine.copy()
+    assert _checkpoints_mapped() == before + 1
+    assert all(parameter.isfinite().all() for parameter in copy.parameters())
 
 
 def test_weights_that_share_memory_are_not_kept(encoder_with_weights, sentiment) -> None:
@@ -154,6 +156,20 @@ def test_a_model_that_cannot_be_copied_is_loaded_for_each_trial(
         torch.manual_seed(0)
         found.append(stock.backbone(KINDS["adapter"]).state_dict())
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+def _wide_model(place: Path) -> tuple[BaseModel, int]:
+    """Save a random model of 11 M parameters; return it and its bytes."""
+    import transformers
+
+    fields = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = {"model_type": "bert", "intermediate_size": 512, "vocab_size": 40_000, **fields}
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
+    weights = sum(each.nbytes for each in model.parameters())
+    model.save_pretrained(place)
+    base = BaseModel(name="wide", family="encoder", source="made", config=config, path=str(place))
+    return base, weights
 
 
 def _refuse(module: torch.nn.Module, memo: object) -> torch.nn.Module:
@@ -180,3 +196,9 @@ def _anonymous_bytes() -> int:
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
     raise AssertionError("no RssAnon in /proc/self/status")
+
+
+def _checkpoints_mapped() -> int:
+    gc.collect()
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return sum(line.endswith(".safetensors") for line in maps)
