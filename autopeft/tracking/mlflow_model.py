@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +67,16 @@ def log_model(tracking_uri: str, experiment_id: str, run: str, place: Path, name
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "served.py"
             file.write_text(code, encoding="utf-8")
-            with mlflow.start_run(run_id=run, experiment_id=experiment_id, log_system_metrics=False):
+            attached = mlflow.start_run(run_id=run, experiment_id=experiment_id, log_system_metrics=False)
+            with attached, _quietly():
                 made = mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(file),
                     artifacts={"bundle": str(place)},
-                    registered_model_name=name,
                     **_described(bundle),
                 )
-        version = str(made.registered_model_version)
+        with _quietly():  # again: logging a model ends with MLflow's announcements turned on
+            version = str(mlflow.register_model(made.model_uri, name).version)
         client.get_model_version(name, version)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
@@ -83,6 +87,21 @@ def log_model(tracking_uri: str, experiment_id: str, run: str, place: Path, name
         if before[1] is None:
             os.environ.pop(_REGISTRY, None)
     return Registered(name=name, version=version, uri=f"models:/{name}/{version}")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep MLflow's advice, progress bars and announcements off the user's terminal."""
+    from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM
+
+    MLFLOW_LOGGING_STREAM.enabled = False
+    try:
+        with warnings.catch_warnings():
+            # Its own advice passes every filter.
+            warnings.showwarning = lambda *_, **__: None
+            yield
+    finally:
+        MLFLOW_LOGGING_STREAM.enabled = True
 
 
 def _described(bundle: Bundle) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def open_client(tracking_uri: str) -> MlflowClient:
     # And it repeats a request to a server that went away for four minutes; here the study is the memory.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # Its bars for files that lie beside each other on one disk are of no use to anybody.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     # It announces every step of its database migrations; and sets its own level when it is imported.

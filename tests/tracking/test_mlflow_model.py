@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,19 @@ def logged(place: Path, uri: str):
     return log_model(uri, experiment, run, place, "sentiment")
 
 
-def test_a_classifier_answers_a_dataframe_without_autopeft(encoder_with_weights, sentiment, tmp_path) -> None:
+def test_a_classifier_answers_a_dataframe_without_autopeft(
+    encoder_with_weights, sentiment, tmp_path, capfd
+) -> None:
     import json
 
     exported(encoder_with_weights, sentiment, tmp_path / "bundle")
     uri = default_tracking_uri(tmp_path)
-    made = logged(tmp_path / "bundle", uri)
+    capfd.readouterr()
+    with warnings.catch_warnings(record=True) as advice:
+        made = logged(tmp_path / "bundle", uri)
+    said = capfd.readouterr()
+    assert not [word for word in ("registered", "version", "artifacts") if word in said.out + said.err]
+    assert not [each for each in advice if "type hints" in str(each.message)]
     assert (made.name, made.version, made.uri) == ("sentiment", "1", "models:/sentiment/1")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LOAD, uri, made.uri, "the film was good", "a bad plot"],
