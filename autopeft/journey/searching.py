@@ -34,7 +34,7 @@ from autopeft.search.schedule import (
     share_of,
     side_by_side,
 )
-from autopeft.search.searchers import make_strategy
+from autopeft.search.searchers import make_strategy, repetitions_of
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
 from autopeft.workload.dataset import Dataset
@@ -197,6 +197,7 @@ def _search(
         seconds=left,
         trials=request.budget.trials,
         concurrent=side_by_side(plan, planner.memory_limit),
+        repetitions=repetitions_of(request.searcher),
         nodes=nodes,
     )
     deadline = None if left is None else time.monotonic() + left

@@ -45,6 +45,10 @@ _LAST_SHARE = 0.3
 """Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
 _REPEATED = 2
 """So many leaders are trained again from other seeds, to tell merit from luck."""
+_RUNS = 3
+"""Trainings of such a leader, its first one included."""
+REPETITIONS = _REPEATED * (_RUNS - 1)
+"""Trainings from other seeds that a search ends with, if it has the time."""
 _MOST_REPEATED = 3
 """As leaders change while they are repeated, so many may be in all."""
 _FINISHED = 3
@@ -85,7 +89,7 @@ class FreezeThaw:
         metric: Metric,
         warm: Sequence[Candidate],
         share_left: Callable[[], float] = lambda: 1.0,
-        runs: int = 3,
+        runs: int = _RUNS,
         luck: float = 0.3,
         patience: float = 0.5,
     ) -> None:

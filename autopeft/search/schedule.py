@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 from autopeft.hardware.profile import HardwareProfile
@@ -79,7 +80,14 @@ def conclusion_seconds(plan: Plan, dataset: Dataset) -> float:
 
 
 def make_schedule(
-    plan: Plan, rungs: Rungs, *, seconds: float | None, trials: int | None, concurrent: int, nodes: int = 1
+    plan: Plan,
+    rungs: Rungs,
+    *,
+    seconds: float | None,
+    trials: int | None,
+    concurrent: int,
+    repetitions: int = 0,
+    nodes: int = 1,
 ) -> Schedule:
     """Choose the number of candidates: as many as the time pays for, unless it is given.
 
@@ -88,19 +96,20 @@ def make_schedule(
     Args:
         seconds: wall time for training; None where there is no limit.
         concurrent: trials side by side on one machine.   nodes: machines like it.
+        repetitions: whole trainings of leaders from other seeds, after the candidates.
     """
     runs = [fit.estimate.run_seconds for fit in plan.fits if fit.estimate.run_seconds is not None]
     whole = statistics.median(runs) if runs else 0.0
     each = whole * cost_share(rungs) / (concurrent * nodes)
-    first = whole
+    beside = whole * (1 + repetitions / (concurrent * nodes))
     count = DEFAULT_TRIALS
     if trials is not None:
         count = trials
     elif seconds is not None and each > 0:
-        count = max(1, int((seconds - first) / each))
+        count = max(1, int((seconds - beside) / each))
     return Schedule(
         trials=count,
         concurrent=concurrent,
         threads=max(1, plan.profile.cores // concurrent),
-        expected_seconds=first + count * each,
+        expected_seconds=min(beside + count * each, math.inf if seconds is None else seconds),
     )

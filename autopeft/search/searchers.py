@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from autopeft.errors import UnknownNameError
-from autopeft.search.freeze_thaw import FreezeThaw
+from autopeft.search.freeze_thaw import REPETITIONS, FreezeThaw
 from autopeft.search.gp_searcher import GpSearcher
 from autopeft.search.grid_searcher import GridSearcher
 from autopeft.search.halving import Rungs
@@ -38,6 +38,11 @@ SEARCHERS: dict[str, MakeSearcher] = {
 
 
 FREEZE_THAW = "freeze-thaw"
+
+
+def repetitions_of(name: str) -> int:
+    """Return how many trainings from other seeds a strategy ends with."""
+    return REPETITIONS if name == FREEZE_THAW else 0
 
 
 def make_strategy(

@@ -193,9 +193,15 @@ class ConsoleObserver:
         done = self._finished() + parts
         here = done - self._finished_before
         left = max(0.0, self._expected_trials - done)
-        if here >= 1:
-            return done, spent, spent / here * left
-        return done, spent, max(0.0, self._expected_seconds - spent) if self._expected_seconds else None
+        if here < 1:
+            return done, spent, max(0.0, self._expected_seconds - spent) if self._expected_seconds else None
+        return done, spent, min(spent / here * left, self._time_left(spent))
+
+    def _time_left(self, spent: float) -> float:
+        """Return the seconds left of the time budget; infinite where there is none."""
+        limit = self._plan.budget.time if self._plan else None
+        before = self._study.seconds if self._study else 0.0
+        return math.inf if limit is None else max(0.0, limit - before - spent)
 
     def _picture(self) -> Group:
         """Draw the display; called by rich four times a second."""
@@ -208,8 +214,7 @@ class ConsoleObserver:
         times = f"{format_seconds(spent)} spent"
         limit = self._plan.budget.time if self._plan else None
         if limit:
-            before = self._study.seconds if self._study else 0.0
-            times += f", {format_seconds(max(0.0, limit - before - spent))} left of {format_seconds(limit)}"
+            times += f", {format_seconds(self._time_left(spent))} left of {format_seconds(limit)}"
         return Group(head, Text(times), Text(self._counts(), style="dim"), self._table())
 
     def _counts(self) -> str:

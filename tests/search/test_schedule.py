@@ -1,10 +1,15 @@
-"""What trials that run side by side get of one machine."""
+"""What trials that run side by side get of one machine, and how long a search takes."""
 
 from __future__ import annotations
 
+import pytest
+from toy_training import admit_all, lora, toy_plan
+
 from autopeft.hardware.catalog import load_profile
 from autopeft.hardware.profile import OperatorSpeed
-from autopeft.search.schedule import share_of
+from autopeft.plan.plan import Plan
+from autopeft.search.halving import Rungs
+from autopeft.search.schedule import Schedule, cost_share, make_schedule, share_of
 
 
 def test_trials_side_by_side_share_every_speed_that_was_measured() -> None:
@@ -14,3 +19,29 @@ def test_trials_side_by_side_share_every_speed_that_was_measured() -> None:
     shared = share_of(whole, 2)
     assert shared.bandwidth_bytes_per_second == whole.bandwidth_bytes_per_second / 2
     assert shared.operators["pointwise"] == OperatorSpeed(seconds=1e-6, bytes_per_second=4e9)
+
+
+RUNGS = Rungs(samples=(10, 20, 40), reduction=2)
+
+
+def planned(**asked: float | None) -> Schedule:
+    """Schedule trainings of 100 s, two side by side."""
+    fit = admit_all(lora(2))
+    fit = fit.model_copy(update={"estimate": fit.estimate.model_copy(update={"run_seconds": 100.0})})
+    plan: Plan = toy_plan().model_copy(update={"fits": (fit,)})
+    asked = {"seconds": None, "trials": None, **asked}
+    return make_schedule(plan, RUNGS, concurrent=2, **asked)  # type: ignore[arg-type]
+
+
+def test_repetitions_take_time_too() -> None:
+    alone, repeated = planned(trials=8), planned(trials=8, repetitions=4)
+    assert alone.expected_seconds == pytest.approx(100 + 8 * 50 * cost_share(RUNGS))
+    assert repeated.expected_seconds == pytest.approx(alone.expected_seconds + 200)
+
+
+def test_no_search_is_expected_to_take_longer_than_its_time() -> None:
+    assert planned(trials=100, seconds=300).expected_seconds == 300
+
+
+def test_time_for_repetitions_leaves_fewer_candidates() -> None:
+    assert 1 <= planned(seconds=900, repetitions=4).trials < planned(seconds=900).trials
