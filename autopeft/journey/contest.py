@@ -65,7 +65,7 @@ def hold_contest(
     scores = [_score(WINNER, best.candidate.label, winner, dataset, trial=best)]
     baseline = study.baseline
     if baseline is not None and baseline.state == "complete":
-        other = winner if study.is_default(best) else trained(baseline)
+        other = winner if best.number == baseline.number else trained(baseline)
         if other is not winner:
             kept.append(evaluated(baseline.number, other, dataset))
         scores.append(

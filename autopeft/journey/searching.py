@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from autopeft.errors import DoesNotFitError, InputError
 from autopeft.files import write_atomically
@@ -37,6 +39,7 @@ from autopeft.search.schedule import (
 from autopeft.search.searchers import make_strategy, repetitions_of
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
+from autopeft.space.search_space import longest_epochs
 from autopeft.workload.dataset import Dataset
 
 _PLACES = ("model", "data", "test_data")
@@ -86,7 +89,7 @@ def run_search(
         progress("measuring this machine", 0, 1)
         with stages.timed("profile"):
             profile = measure(request)
-        request = cost_as_time(request, profile)
+        asked, request = request, cost_as_time(request, profile)
         progress("loading model and data", 0, 1)
         with stages.timed("data"):
             inputs = load_inputs(request, profile)
@@ -111,26 +114,34 @@ def run_search(
                 name=folder.path.name,
                 metric=dataset.metric,
                 seed=request.seed,
-                request=request.model_dump_json(exclude={"storage"}),  # it may hold a password
+                request=asked.model_dump_json(exclude={"storage"}),  # it may hold a password
                 plan=plan,
             )
             if request.storage is not None:
                 write_atomically(folder.storage, f"{store.place_without_password}\n")
         progress("starting the search", 1, 1)
         with stages.timed("search"):
-            seconds = None
-            if request.budget.time is not None:
-                rest = request.budget.time - (time.monotonic() - began)
+            total, deadline = _whole_time(request, store), None
+            if total is not None:
+                rest = began + total - store.load().seconds - time.monotonic()
                 after = conclusion_seconds(store.plan(), dataset) if concludes else 0.0
                 # However little time there is, most of it is for the search.
-                seconds = max(1.0, rest - min(rest / 4, after))
-            return _search(request, inputs, planner, store, folder, observers, seconds, nodes)
+                deadline = time.monotonic() + max(1.0, rest - min(rest / 4, after))
+            store.allow(request.budget.model_copy(update={"time": total}))
+            return _search(request, inputs, planner, store, folder, observers, deadline, nodes)
+
+
+def _whole_time(request: Request, store: StudyStore) -> float | None:
+    """Return the seconds that all sessions of a study may take; None where there is no limit."""
+    given = request.budget.time
+    return store.plan().budget.time if given is None else store.load().seconds + given
 
 
 def open_study(request: Request) -> tuple[StudyFolder, Request]:
     """Return the folder of a new study, or of the one to go on with and what it was asked.
 
-    Of the new request a resumed study takes the budget's time and trials; the rest must stay as it was.
+    Of the new request a resumed study takes the budget; the rest must stay as it was. A time or cost that is
+    given is for this session, and added to what was spent; one that is not is what the study began with.
 
     Raises:
         InputError: the name is taken.
@@ -154,10 +165,10 @@ def open_study(request: Request) -> tuple[StudyFolder, Request]:
                 f"a resumed study keeps what it began with: {name} is {before!r}, but got {given!r}; "
                 "leave it out, or begin another study."
             )
-    limits = {name: value for name, value in request.budget if value is not None}
-    if "time" in limits and "trials" not in limits:
-        limits["trials"] = None
-    budget = stored.budget.model_copy(update=limits)
+    limits: dict[str, Any] = {name: value for name, value in request.budget if value is not None}
+    if limits.keys() & {"time", "cost"}:
+        limits = {"trials": None, **limits}
+    budget = stored.budget.model_copy(update={"time": None, "cost": None, **limits})
     return folder, stored.model_copy(update={"budget": budget, "resume": True})
 
 
@@ -180,16 +191,17 @@ def _search(
     store: StudyStore,
     folder: StudyFolder,
     observers: Sequence[Observer],
-    left: float | None,
+    deadline: float | None,
     nodes: int,
 ) -> Study:
     from autopeft.search.ray_runner import run_on_ray
     from autopeft.train.trainer import TrainerFactory
 
+    left = None if deadline is None else deadline - time.monotonic()
     dataset, plan = require_dataset(inputs), store.plan()
-    training = inputs.baseline.training
+    epochs = longest_epochs(inputs.space, inputs.baseline)
     rungs = plan_rungs(
-        round(len(dataset.train) * training.epochs), first_share=FIRST_RUNG, reduction=DOUBLING
+        round(len(dataset.train) * epochs), first_share=FIRST_RUNG, reduction=DOUBLING, epochs=epochs
     )
     schedule = make_schedule(
         plan,
@@ -200,7 +212,9 @@ def _search(
         repetitions=repetitions_of(request.searcher),
         nodes=nodes,
     )
-    deadline = None if left is None else time.monotonic() + left
+    # One training has to fit the time of all sessions, which a limit on cost is part of.
+    limits = {"time": plan.budget.time, "cost": None}
+    admits = replace(planner, budget=planner.budget.model_copy(update=limits))
     search = Search(
         store,
         make_strategy(
@@ -210,13 +224,14 @@ def _search(
             warm=first_tries(request, inputs, dataset.task),
             share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
         ),
-        planner.judge,
+        admits.judge,
         rungs,
         dataset.metric,
         observers,
         baseline=inputs.baseline,
-        max_trials=_most_trials(request, schedule, store),
+        max_trials=_most_trials(request, schedule, deadline),
         deadline=deadline,
+        memory=planner.memory_limit,
     )
     search.start(plan, schedule.trials + 1, schedule.expected_seconds)
     on_gpu = plan.profile.device == "cuda"
@@ -261,12 +276,11 @@ def _require_same_data(dataset: Dataset, folder: StudyFolder) -> None:
         )
 
 
-def _most_trials(request: Request, schedule: Schedule, store: StudyStore) -> int | None:
+def _most_trials(request: Request, schedule: Schedule, deadline: float | None) -> int | None:
     """Return how many candidates may be begun in all: as many as were asked for, or as time allows."""
-    if request.budget.trials is not None or request.budget.time is not None:
+    if request.budget.trials is not None or deadline is not None:
         return request.budget.trials
-    tried = (trial for trial in store.load().trials if trial.role == "candidate" and not trial.repetition)
-    return schedule.trials + sum(trial.state != "rejected" for trial in tried)
+    return schedule.trials
 
 
 def require_fits(plan: Plan) -> None:

@@ -7,8 +7,12 @@ them to be noise (James and Stein 1961, in the empirical Bayes form of Efron and
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+
+from autopeft.train.result import Report
+from autopeft.workload.dataset import Metric
 
 
 def noise_variance(runs: Sequence[Sequence[float]]) -> float | None:
@@ -47,3 +51,10 @@ def shrunk_means(runs: Sequence[Sequence[float]]) -> list[float]:
 
 _LEAST_BETWEEN = 0.1
 """Configurations are believed to differ by at least this share of the noise, so that one can be chosen."""
+
+
+def standing(reports: Sequence[Report], metric: Metric) -> tuple[bool, float]:
+    """Return what orders trials by their last score, better ones higher, those without one lowest."""
+    score = reports[-1].score if reports else math.nan
+    sign = 1 if metric.direction == "maximize" else -1
+    return (True, sign * score) if math.isfinite(score) else (False, 0.0)

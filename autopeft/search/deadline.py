@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
+from autopeft.search.halving import Rungs
 from autopeft.search.study import Trial
 from autopeft.train.result import Report
 
@@ -19,13 +20,13 @@ class Deadline:
     Args:
         at: `clock()` at which the time is spent; None where there is no limit.
         clock: seconds that only grow.
-        total: training rows of a whole training.
+        rungs: how long trainings are.
     """
 
-    def __init__(self, at: float | None, clock: Callable[[], float], total: int) -> None:
+    def __init__(self, at: float | None, clock: Callable[[], float], rungs: Rungs) -> None:
         self._at = math.inf if at is None else at
         self._clock = clock
-        self._total = total
+        self._rungs = rungs
         self._paces: dict[int, float] = {}
 
     @property
@@ -38,11 +39,13 @@ class Deadline:
         """Whether the time is spent for so long that what still runs has to be cut off."""
         return self._clock() >= self._at + 2 * GRACE_SECONDS
 
-    def learn(self, trial: Trial, report: Report) -> None:
+    def learn(self, trial: Trial, reports: Sequence[Report]) -> None:
         """Take note of how long a trial took, to correct what is predicted of others."""
         predicted = trial.predicted.run_seconds if trial.predicted else None
-        if predicted and report.samples and math.isfinite(report.seconds):
-            self._paces[trial.number] = report.seconds / predicted * self._total / report.samples
+        for report in reports[-1:]:
+            if predicted and report.samples and math.isfinite(report.seconds):
+                whole = self._rungs.length(trial.candidate)
+                self._paces[trial.number] = report.seconds / predicted * whole / report.samples
 
     def too_near(self, trial: Trial, reports: Sequence[Report], until: int) -> bool:
         """Say whether a trial could not be trained until so many rows in the time that is left.
@@ -52,13 +55,15 @@ class Deadline:
         """
         if self.passed:
             return True
+        whole = self._rungs.length(trial.candidate)
+        until = min(until, whole)
         last = reports[-1] if reports else None
         predicted = trial.predicted.run_seconds if trial.predicted else None
         if last is not None and last.samples:
             seconds = last.seconds * (until - last.samples) / last.samples
         elif predicted is not None:
             pace = statistics.median(self._paces.values()) if self._paces else 1.0
-            seconds = pace * predicted * until / self._total
+            seconds = pace * predicted * until / whole
         else:
             return False
         return self._clock() + seconds > self._at + GRACE_SECONDS

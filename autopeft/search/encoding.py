@@ -32,6 +32,7 @@ class Encoding:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         self._values = _values(space)
+        self._known: dict[str, list[float]] = {}
         self._parts: list[tuple[str, int, tuple[Scalar, ...]]] = []
         for field, values in self._values.items():
             if field == RATE:
@@ -48,9 +49,16 @@ class Encoding:
 
     def features(self, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
         """Return the features, (candidates, features)."""
-        return np.array([self._row(candidate) for candidate in candidates]).reshape(-1, len(self.groups))
+        rows = [self._row(candidate) for candidate in candidates]
+        return np.array(rows).reshape(-1, len(self.groups))
 
     def _row(self, candidate: Candidate) -> list[float]:
+        key = candidate.key
+        if key not in self._known:
+            self._known[key] = self._described(candidate)
+        return self._known[key]
+
+    def _described(self, candidate: Candidate) -> list[float]:
         row = [math.log10(candidate.training.learning_rate) - usual_rate(self._space, candidate)]
         for field, group, values in self._parts:
             value = value_of(candidate, field)

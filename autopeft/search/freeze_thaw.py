@@ -9,8 +9,10 @@ Wistuba et al. 2022 (DyHPO, arXiv:2202.09774).
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import numpy as np
 
 from autopeft.search.choosing import shrunk_means
 from autopeft.search.encoding import LENGTHS, Encoding
+from autopeft.search.evidence import on_one_scale
 from autopeft.search.halving import Rungs
 from autopeft.search.pool import Pool
 from autopeft.search.strategy import Begin, Decision, GoOn, Move, Repeat
@@ -30,6 +33,8 @@ from autopeft.space.search_space import SearchSpace
 from autopeft.train.result import Report
 from autopeft.workload.dataset import Metric
 
+_LOSS = "log_loss"
+"""What classifiers report beside their score."""
 _FEWEST_CURVES = 2
 """Before so many candidates have a score, the usual ones are tried."""
 _TUNED_EVERY = 8
@@ -61,13 +66,21 @@ _State = Literal["running", "paused", "complete", "out"]
 
 @dataclass
 class _Arm:
-    """A candidate that was begun."""
+    """A candidate that was begun.
+
+    Attributes:
+        shares: of its own training at its evaluations.   scores: there, more is better.
+        told: what the evaluations say, see `evidence`.
+        lost_at: share at which it diverged or failed.
+    """
 
     candidate: Candidate
     state: _State
     again: bool = False
     shares: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
+    told: tuple[float, ...] = ()
+    lost_at: float | None = None
 
 
 class FreezeThaw:
@@ -105,6 +118,8 @@ class FreezeThaw:
         self._encoding = Encoding(space)
         self._surrogate = Surrogate(self._encoding.groups, LENGTHS)
         self._arms: dict[int, _Arm] = {}
+        self._epoch_seconds: dict[str, float] = {}
+        self._has_loss = False
         self._enough = False
         self._reports_since_tuned = _TUNED_EVERY
         self._planned: Move | None = None
@@ -130,6 +145,11 @@ class FreezeThaw:
         if trial.number not in self._arms:
             self._arms[trial.number] = _Arm(trial.candidate, "running", again=trial.repetition > 0)
             self._pool.take(trial.candidate)
+            if trial.repetition and trial.candidate.key not in self._repeated:
+                self._repeated.append(trial.candidate.key)
+        seconds = trial.predicted.run_seconds if trial.predicted else None
+        if seconds:
+            self._epoch_seconds[trial.candidate.footprint] = seconds / trial.candidate.training.epochs
 
     def judge(self, trial: Trial, reports: Sequence[Report]) -> tuple[Decision, str]:
         """Go on while nothing else promises more."""
@@ -155,28 +175,52 @@ class FreezeThaw:
         arm = self._arms[trial.number]
         states: dict[TrialState, _State] = {"running": "paused", "complete": "complete"}
         arm.state = states.get(trial.state, "out")
-        if trial.state == "failed" and not reports:
-            worst = min((each.scores[0] for each in self._arms.values() if each.scores), default=None)
-            if worst is not None:
-                arm.shares, arm.scores = (self._share(self._rungs.samples[0]),), (worst,)
+        if trial.state == "failed":
+            arm.lost_at = self._following(arm.candidate, arm.shares[-1] if arm.shares else 0.0)
 
     def _learn(self, number: int, reports: Sequence[Report]) -> None:
         arm = self._arms[number]
         known = [report for report in reports if math.isfinite(report.score)]
         if len(known) > len(arm.shares):
             self._reports_since_tuned += 1
-        arm.shares = tuple(self._share(report.samples) for report in known)
+        arm.shares = tuple(self._share(arm.candidate, report.samples) for report in known)
+        if len(known) < len(reports):
+            arm.lost_at = self._share(arm.candidate, reports[-1].samples)
         sign = 1.0 if self._metric.direction == "maximize" else -1.0
         arm.scores = tuple(sign * report.score for report in known)
+        losses = [report.extra.get(_LOSS) for report in known]
+        self._has_loss = self._has_loss or None not in losses
+        arm.told = tuple(
+            score if share == 1 or loss is None else -loss
+            for share, score, loss in zip(arm.shares, arm.scores, losses, strict=True)
+        )
 
-    def _share(self, samples: int) -> float:
-        return min(1.0, samples / self._rungs.samples[-1])
+    def _share(self, candidate: Candidate, samples: int) -> float:
+        """Return how much of a candidate's own training is over after so many rows."""
+        return min(1.0, samples / self._rungs.length(candidate))
+
+    def _following(self, candidate: Candidate, share: float) -> float:
+        """Return the share at the evaluation after `share`; 1 after the last."""
+        shares = (self._share(candidate, samples) for samples in self._rungs.samples)
+        return next((each for each in shares if each > share), 1.0)
+
+    def _told(self) -> dict[int, list[tuple[float, float]]]:
+        """Return what is known of each training; what was lost counts as the worst that got as far."""
+        found = {number: list(zip(arm.shares, arm.told, strict=True)) for number, arm in self._arms.items()}
+        worst: dict[float, float] = {}
+        for share, value in itertools.chain.from_iterable(found.values()):
+            worst[share] = min(value, worst.get(share, value))
+        for number, arm in self._arms.items():
+            if arm.lost_at in worst and arm.lost_at not in arm.shares:
+                found[number].append((arm.lost_at, worst[arm.lost_at]))
+        return {number: points for number, points in found.items() if points}
 
     def _most_promising(self) -> Move | None:
         cut_off = (number for number, arm in self._arms.items() if arm.state == "paused" and not arm.scores)
         if (number := next(cut_off, None)) is not None:
             return GoOn(number)
-        arms = {number: arm for number, arm in self._arms.items() if arm.scores}
+        told = self._told()
+        arms = {number: self._arms[number] for number in told}
         last = len(arms) >= _FEWEST_CURVES and self._share_left() < _LAST_SHARE
         paused = [number for number, arm in arms.items() if arm.state == "paused"]
         fresh = [] if self._enough or last else self._fresh(arms)
@@ -187,7 +231,7 @@ class FreezeThaw:
         fresh = self._unlike(fresh, [arm.candidate for arm in arms.values()])
         if not paused and not fresh:
             return self._repetition(arms)
-        values = self._promises(arms, paused, fresh)
+        values = self._promises(arms, told, paused, fresh)
         chosen = int(np.argmax(values))
         if not fresh and values[chosen] < _WORTHWHILE * self._surrogate.spread and self._finished(arms):
             # With time left, what promises little is better than nothing.
@@ -222,7 +266,7 @@ class FreezeThaw:
         begun = Counter(arm.candidate.key for arm in self._arms.values())
         runs: dict[str, list[int]] = {}
         for number, arm in arms.items():
-            if arm.state == "complete":
+            if arm.state == "complete" and arm.scores:
                 runs.setdefault(arm.candidate.key, []).append(number)
         if not runs or any(arm.state == "running" and not arm.again for arm in self._arms.values()):
             return None
@@ -234,19 +278,27 @@ class FreezeThaw:
         leader = min(ranked[:_REPEATED], key=lambda key: begun[key], default=None)
         return Repeat(runs[leader][0]) if leader is not None and begun[leader] < self._runs else None
 
-    def _promises(self, arms: dict[int, _Arm], paused: Sequence[int], fresh: Sequence[Candidate]) -> Array:
+    def _promises(
+        self,
+        arms: dict[int, _Arm],
+        told: dict[int, list[tuple[float, float]]],
+        paused: Sequence[int],
+        fresh: Sequence[Candidate],
+    ) -> Array:
         """Return the expected improvement for the cost of each option, the paused ones first."""
         order = list(arms)
         known = self._encoding.features([arm.candidate for arm in arms.values()])
+        points = list(told.values())
+        values = on_one_scale(points) if self._has_loss else [tuple(v for _, v in each) for each in points]
         curves = [
-            Curve(features, arm.shares, arm.scores)
-            for features, arm in zip(known, arms.values(), strict=True)
+            Curve(features, tuple(share for share, _ in each), value)
+            for features, each, value in zip(known, points, values, strict=True)
         ]
         tune = self._reports_since_tuned >= _TUNED_EVERY
         self._surrogate.fit(curves, prior_mean=_believed(known), tune=tune)
         self._reports_since_tuned = 0 if tune else self._reports_since_tuned
         owners = [order.index(number) for number in paused]
-        done = [place for place, arm in enumerate(arms.values()) if arm.state == "complete"]
+        done = [place for place, arm in enumerate(arms.values()) if arm.state == "complete" and arm.scores]
         features = np.concatenate((known[owners], self._encoding.features(fresh)))
         belief = self._surrogate.final(
             *(features, [*owners, *(None for _ in fresh)], _believed(features)), luck=self._luck
@@ -255,16 +307,26 @@ class FreezeThaw:
         best = float(belief.mean.max())
         if done:
             best = float(self._surrogate.final(known[done], done, _believed(known[done])).mean.max())
-        costs = [self._cost(arms[number].shares[-1]) for number in paused] + [self._cost(0.0)] * len(fresh)
+        costs = [self._cost(arms[number].candidate, arms[number].shares[-1]) for number in paused]
+        costs += [self._cost(candidate, 0.0) for candidate in fresh]
         return np.asarray(expected_improvement(belief, best) / costs)
 
-    def _cost(self, share: float) -> float:
-        """Return what going on costs, as a share of a training."""
-        following = next(each for each in map(self._share, self._rungs.samples) if each > share)
-        return float((following - share) ** (1 - self._patience) * (1 - share) ** self._patience)
+    def _cost(self, candidate: Candidate, share: float) -> float:
+        """Return what going on costs, in trainings of the usual speed and the greatest length."""
+        following = self._following(candidate, share)
+        part = (following - share) ** (1 - self._patience) * (1 - share) ** self._patience
+        return float(
+            part * self._slowness(candidate) * self._rungs.length(candidate) / self._rungs.samples[-1]
+        )
+
+    def _slowness(self, candidate: Candidate) -> float:
+        """Return the predicted time of a row over the usual one; 1 where nothing like it was predicted."""
+        known = self._epoch_seconds.get(candidate.footprint)
+        return 1.0 if known is None else known / statistics.median(self._epoch_seconds.values())
 
     def _leaders(self, arms: dict[int, _Arm]) -> list[_Arm]:
-        return sorted(arms.values(), key=lambda arm: (len(arm.scores), arm.scores[-1]))[-3:]
+        scored = [arm for arm in arms.values() if arm.told]
+        return sorted(scored, key=lambda arm: (len(arm.told), arm.told[-1]))[-3:]
 
 
 def _believed(features: Array) -> Sequence[float]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pydantic import Field, model_validator
 
 from autopeft.message import Message
+from autopeft.space.candidate import Candidate
 from autopeft.workload.dataset import Metric
 
 
@@ -22,10 +23,12 @@ class Rungs(Message):
     Attributes:
         samples: training rows seen at each evaluation, ascending; the last is the whole training.
         reduction: one in so many goes on from each rung but the last.
+        epochs: of the longest training, which the last rung ends; None where all are as long.
     """
 
     samples: tuple[int, ...] = Field(min_length=1)
     reduction: int = Field(default=3, ge=2)
+    epochs: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _ascending(self) -> Rungs:
@@ -33,12 +36,19 @@ class Rungs(Message):
             raise ValueError(f"`samples` must ascend from above 0, but got {list(self.samples)}")
         return self
 
+    def length(self, candidate: Candidate) -> int:
+        """Return the training rows that a candidate sees in all."""
+        share = 1.0 if self.epochs is None else candidate.training.epochs / self.epochs
+        return max(1, math.ceil(min(1.0, share) * self.samples[-1]))
+
     def left(self, seen: int) -> tuple[int, ...]:
         """Return the evaluations that are left after `seen` training rows."""
         return tuple(samples for samples in self.samples if samples > seen)
 
 
-def plan_rungs(total_samples: int, *, reduction: int = 3, first_share: float = 1 / 5) -> Rungs:
+def plan_rungs(
+    total_samples: int, *, reduction: int = 3, first_share: float = 1 / 5, epochs: float | None = None
+) -> Rungs:
     """Place rungs at `first_share` of the training and at `reduction` times as much each.
 
     A rung beyond 80 % of the training is left out: it would save next to nothing.
@@ -50,7 +60,7 @@ def plan_rungs(total_samples: int, *, reduction: int = 3, first_share: float = 1
         if rung < total_samples and (not samples or rung > samples[-1]):
             samples.append(rung)
         share *= reduction
-    return Rungs(samples=(*samples, total_samples), reduction=reduction)
+    return Rungs(samples=(*samples, total_samples), reduction=reduction, epochs=epochs)
 
 
 def should_stop(score: float, others: Sequence[float], reduction: int, metric: Metric) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
 from autopeft.plan.plan import Plan, Rejected, Verdict
+from autopeft.search.choosing import standing
 from autopeft.search.deadline import Deadline
 from autopeft.search.halving import Rungs
 from autopeft.search.observer import Observer
 from autopeft.search.refused import TIME_SPENT, Refused
-from autopeft.search.shortage import held_against, second_try
+from autopeft.search.shortage import fit_together, held_against, second_try
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Begin, Decision, Move, Repeat, Strategy
 from autopeft.search.study import Role, Study, Trial, TrialState
@@ -36,10 +36,12 @@ class Search:
         store: where the study is; trials found there are learnt from and not repeated.
         admit: the budget's verdict on a candidate; what it rejects never starts.
         baseline: the default everyone copies; None leaves it out.
-        max_trials: candidates to start over all sessions, the baseline and repetitions not counted.
+        max_trials: candidates to start over all sessions; the baseline, repetitions and second tries are not
+            counted.
         deadline: `clock()` at which the search ends; no piece of training starts that would end half a
             minute after it or later, as far as that can be told.
         clock: seconds that only grow.
+        memory: bytes that the trials side by side may take together; None where there is no limit.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Search:
         max_trials: int | None = None,
         deadline: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        memory: int | None = None,
     ) -> None:
         self._store = store
         self._strategy = strategy
@@ -64,13 +67,16 @@ class Search:
         self._observers = tuple(observers)
         self._baseline = baseline
         self._max_trials = max_trials
-        self._deadline = Deadline(deadline, clock, rungs.samples[-1])
+        self._deadline = Deadline(deadline, clock, rungs)
         self._clock = clock
+        self._memory = memory
+        self._held_back: Move | None = None
         self._counted_to = clock()
         self._trials: dict[int, Trial] = {}
         self._reports: dict[int, list[Report]] = {}
         self._waiting: list[int] = []
         self._under_way: set[int] = set()
+        self._refused_before: set[int] = set()
         self._ended = ""
         self._no_more = ""
         self._out_of_time = False
@@ -103,7 +109,8 @@ class Search:
         why = "the time was spent" if self._out_of_time else "others promised more"
         kept = sum(trial.state == "paused" for trial in self._trials.values())
         aside = [trial.number for trial in self._trials.values() if trial.state == "running"]
-        for place, number in enumerate(sorted(aside, key=self._standing, reverse=True), start=kept):
+        aside.sort(key=lambda number: standing(self._reports[number], self._metric), reverse=True)
+        for place, number in enumerate(aside, start=kept):
             self._lay_down(number, "paused" if place < MOST_KEPT else "stopped", why)
         self._count_seconds()
         study = self._store.load()
@@ -170,12 +177,15 @@ class Search:
         """Learn from the trials of earlier sessions; what was set aside then may go on."""
         for trial in study.trials:
             self._trials[trial.number] = trial
-            if trial.state != "rejected":
-                self._strategy.started(trial)
-            if trial.finished:
-                self._reports[trial.number] = list(trial.result.reports) if trial.result else []
+            if trial.state == "rejected":
+                if not isinstance(self._admit(trial.candidate), Rejected):
+                    self._refused_before.add(trial.number)
+                    continue
             else:
-                self._reports[trial.number] = list(self._store.reports(trial.number))
+                self._strategy.started(trial)
+            ended = trial.result.reports if trial.result else ()
+            self._reports[trial.number] = list(ended if trial.finished else self._store.reports(trial.number))
+            self._deadline.learn(trial, self._reports[trial.number])
             if not trial.finished and (trial.role == "baseline" or not self.remaining(trial.number)):
                 self._waiting.append(trial.number)
             else:
@@ -201,7 +211,8 @@ class Search:
 
     def _tried(self) -> int:
         candidates = (trial for trial in self._trials.values() if trial.role == "candidate")
-        return sum(trial.state != "rejected" and not trial.repetition for trial in candidates)
+        first = (trial for trial in candidates if not trial.repetition and not trial.note)
+        return sum(trial.state != "rejected" for trial in first)
 
     def _awaits_baseline(self) -> bool:
         return self._baseline is not None and all(each.role != "baseline" for each in self._trials.values())
@@ -218,12 +229,14 @@ class Search:
                 self._begin_no_more(f"{self._tried()} candidates have been tried")
             if (trial := self._second_try()) is not None:
                 return trial
-            move = self._strategy.propose()
+            if self._no_more and isinstance(self._held_back, Begin):
+                self._held_back = None
+            move, self._held_back = self._held_back or self._strategy.propose(), None
             if move is None:
                 if self._under_way:
                     return None
                 self._ended = self._no_more or "no untried candidate that may fit is left in the space"
-            elif (trial := self._make(move, refused)) is not None:
+            elif (trial := self._make(move, refused)) is not None or self._held_back:
                 return trial
         return None
 
@@ -235,7 +248,9 @@ class Search:
                 self._begin_no_more(refused.too_many)
             return trial
         trial = self._trials[move.number]
-        if isinstance(move, Repeat):
+        if not self._has_room(trial):
+            self._held_back = move
+        elif isinstance(move, Repeat):
             if self._ends_in_time(trial):
                 return self._repeat(trial)
             self._ended = TIME_SPENT
@@ -251,14 +266,15 @@ class Search:
         return None if again is None else self._try(again.candidate, again.of.role, again.reason)
 
     def _begin_new(self, candidate: Candidate, refused: Refused) -> Trial | None:
-        if any(trial.candidate.key == candidate.key for trial in self._trials.values()):
+        known = (trial for trial in self._trials.values() if trial.number not in self._refused_before)
+        if any(trial.candidate.key == candidate.key for trial in known):
             refused.known += 1
             return None
         tried = len(self._trials)
         trial = self._try(candidate, "candidate")
-        kept = len(self._trials) > tried
-        refused.unfit += trial is None and kept
-        refused.too_long += trial is None and not kept
+        if trial is None and self._held_back is None:
+            refused.unfit += len(self._trials) > tried
+            refused.too_long += len(self._trials) == tried
         return trial
 
     def _try(self, candidate: Candidate, role: Role, note: str = "") -> Trial | None:
@@ -274,6 +290,10 @@ class Search:
             reason=verdict.reason if isinstance(verdict, Rejected) else "",
             note=note,
         )
+        if not rejected and not self._has_room(trial):
+            # A second try is thought of again by itself.
+            self._held_back = None if note else Begin(candidate)
+            return None
         if not rejected:
             if role == "baseline" or self._ends_in_time(trial):
                 return self._begin(trial)
@@ -283,6 +303,10 @@ class Search:
         self._keep(trial)
         self._finished(trial)
         return None
+
+    def _has_room(self, trial: Trial) -> bool:
+        """Say whether a trial fits beside those that run, by the upper ends of their bands."""
+        return fit_together([trial, *(self._trials[number] for number in self._under_way)], self._memory)
 
     def _repeat(self, trial: Trial) -> Trial:
         """Start a trial's candidate from the next seed."""
@@ -332,12 +356,6 @@ class Search:
         rows = sum(report.samples for report in self._reports[number][-1:])
         self._end(number, state, f"set aside after {rows} rows: {why}")
 
-    def _standing(self, number: int) -> tuple[bool, float]:
-        """Order trials that were set aside: by their last score, those without one last."""
-        score = self._reports[number][-1].score if self._reports[number] else math.nan
-        sign = 1 if self._metric.direction == "maximize" else -1
-        return (True, sign * score) if math.isfinite(score) else (False, 0.0)
-
     def _set_aside(self, number: int) -> None:
         trial = self._trials[number]
         self._under_way.discard(number)
@@ -366,8 +384,8 @@ class Search:
 
     def _note(self, number: int, report: Report) -> None:
         self._count_seconds()
-        self._deadline.learn(self._trials[number], report)
         self._reports[number].append(report)
+        self._deadline.learn(self._trials[number], self._reports[number])
         for observer in self._observers:
             observer.trial_reported(self._trials[number], report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ class _Bridge:
         self._trials: dict[int, Trial] = {}
         self._overdue: dict[int, str] = {}
         self._cut_off: set[int] = set()
+        self._lost: Counter[int] = Counter()
         self._memory_kills = memory_kills()
         self.fault: Exception | None = None
 
@@ -165,6 +167,11 @@ class _Bridge:
             return False
         self._cut_off.add(number)
         return True
+
+    def lost(self, number: int, trial: Any) -> Failure | CutOff:
+        """Say what becomes of a trial that did not begin: it is put back, but not without end."""
+        self._lost[number] += 1
+        return CutOff() if self._lost[number] <= RESTARTS else Failure(_death_of(trial))
 
     def death(self, number: int, trial: Any) -> Failure | CutOff:
         """Say what a trial's process died of."""
@@ -237,7 +244,10 @@ class _Scheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: object, trial: Any) -> None:  # noqa: ARG002
         """Let Tune start the trial again from its checkpoint, unless it died of itself or too often."""
         number = trial.config["number"]
-        if not trial.should_recover():
+        if trial.status == trial.PENDING:
+            # The process died, or failed, while it was handed the trial: Tune drops a trial that never ran.
+            self._bridge.settle(number, self._bridge.lost(number, trial))
+        elif not trial.should_recover():
             self._bridge.settle(number, self._bridge.death(number, trial))
         elif self._bridge.short_of_memory():
             trial.config["died"] = "out of memory (the kernel killed the training process)"

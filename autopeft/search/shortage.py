@@ -77,6 +77,13 @@ def smaller(candidate: Candidate) -> Candidate | None:
     return candidate.model_copy(update={"training": training.model_copy(update=pieces)})
 
 
+def fit_together(trials: Sequence[Trial], limit: int | None) -> bool:
+    """Say whether trials side by side fit by the upper ends of their bands; one alone does."""
+    if limit is None or len(trials) < 2:
+        return True
+    return sum(trial.predicted.memory.high_bytes for trial in trials if trial.predicted) <= limit
+
+
 def held_against(verdict: Verdict, trials: Sequence[Trial]) -> Verdict:
     """Return the budget's verdict, or a refusal where the like has run out of memory.
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from autopeft.errors import MissingExtraError, StorageError
 from autopeft.files import make_folder
 from autopeft.message import Message
+from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
 from autopeft.search.claim import claim_file, claim_server
 from autopeft.search.store_schema import (
@@ -136,6 +137,12 @@ class StudyStore:
         with self._writing() as connection:
             paused = TRIALS.c.study == self._key(), TRIALS.c.state == "paused"
             connection.execute(TRIALS.update().where(*paused).values(state="running", reason=""))
+
+    def allow(self, budget: Budget) -> None:
+        """Take note of another budget than the study began with."""
+        plan = self.plan().model_copy(update={"budget": budget})
+        with self._writing() as connection:
+            connection.execute(STUDY.update().where(*self._this()).values(plan=plan.model_dump_json()))
 
     def add_seconds(self, seconds: float) -> None:
         """Add to the wall time spent on the study."""

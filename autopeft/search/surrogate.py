@@ -118,7 +118,7 @@ class Surrogate:
         mine = np.asarray([-1 if each is None else each for each in owners])[:, None] == self._owner[None]
         across += own * mine * _decay(-self._t[None], theta[3])
         mean = across @ self._weights
-        half = np.linalg.solve(self._factor, across.T)
+        half = _solved(self._factor, across.T)
         variance = np.maximum(smooth + luck * own - (half**2).sum(0), 1e-6)
         centre = self._centre_at(np.zeros(1))[0]
         return Belief(
@@ -135,8 +135,8 @@ class Surrogate:
         covariance += own * (self._owner[:, None] == self._owner[None]) * _decay(apart, grown[3])
         covariance[np.diag_indices_from(covariance)] += noise + _JITTER
         self._factor = np.linalg.cholesky(covariance)
-        half = np.linalg.solve(self._factor, self._y)
-        self._weights = np.linalg.solve(self._factor.T, half)
+        half = _solved(self._factor, self._y)
+        self._weights = _solved(self._factor.T, half, lower=False)
         return float(-0.5 * half @ half - np.log(np.diag(self._factor)).sum())
 
     def _most_probable(self) -> Array:
@@ -173,6 +173,13 @@ def expected_improvement(belief: Belief, best: float) -> Array:
 
     z = (belief.mean - best) / belief.sd
     return np.asarray(belief.sd * (z * norm.cdf(z) + norm.pdf(z)))
+
+
+def _solved(factor: Array, right: Array, *, lower: bool = True) -> Array:
+    """Solve a triangular system of equations."""
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(factor, right, lower=lower, check_finite=False))
 
 
 def _decay(apart: Array, pace: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ LOOK_SECONDS = 2.0
 """How often Ray's own processes are looked at."""
 
 RAY_DIED = "Ray's own processes died; finished trials are kept, go on with --resume."
-_EVENTS = Path("/sys/fs/cgroup/memory.events")
+_OOM_KILLS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
 def piece_limit(trial: Trial, rungs: Rungs, seen: int, floor: float) -> float | None:
@@ -39,7 +40,7 @@ def piece_limit(trial: Trial, rungs: Rungs, seen: int, floor: float) -> float | 
     left = rungs.left(seen)
     if predicted is None or not left:
         return None
-    share = (left[0] - seen) / rungs.samples[-1]
+    share = (left[0] - seen) / rungs.length(trial.candidate)
     return max(floor, FACTOR * predicted * share)
 
 
@@ -118,9 +119,13 @@ def _kill(trial: Any, actor: Any) -> None:
 
 
 def memory_kills() -> int:
-    """Return how many processes the kernel has killed for memory in this control group; 0 where unknown."""
-    try:
-        lines = _EVENTS.read_text(encoding="ascii").split("\n")
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    """Return how many processes the kernel has killed for memory, here or on this machine; 0 where unknown.
+
+    In this control group where it counts them, else since the machine started.
+    """
+    for counters in _OOM_KILLS:
+        with contextlib.suppress(OSError):
+            for line in counters.read_text(encoding="ascii").split("\n"):
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return 0

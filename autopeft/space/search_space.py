@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from autopeft.errors import InputError
 from autopeft.message import Message
 from autopeft.space.candidate import Candidate, Scalar
-from autopeft.space.domain import METHOD, Choice, Domain, assemble, check_field, value_of
+from autopeft.space.domain import METHOD, Choice, Domain, Range, assemble, check_field, value_of
 from autopeft.workload.base_model import Family
 
 _Item = TypeVar("_Item")
@@ -173,6 +173,16 @@ def only_methods(space: SearchSpace, methods: Collection[str]) -> SearchSpace:
         allowed = Choice(choices=tuple(left)) if domain.field == METHOD else domain.allowed
         domains.append(Domain(field=domain.field, allowed=allowed, when=when))
     return SearchSpace.build(**dict(space) | {"domains": tuple(domains)})
+
+
+def longest_epochs(space: SearchSpace, baseline: Candidate) -> float:
+    """Return the epochs of the longest training that the space or the default asks for."""
+    found = [baseline.training.epochs]
+    for domain in space.domains:
+        if domain.field == "training.epochs":
+            values = (domain.allowed.top,) if isinstance(domain.allowed, Range) else domain.allowed.values
+            found += [float(value) for value in values]
+    return max(found)
 
 
 def size(space: SearchSpace) -> int:

@@ -174,7 +174,8 @@ class MlflowObserver:
         if self._problem is not None and not self._due(job):
             self._set_aside([job])
             return
-        jobs = [job] if self._problem is None else self._all_missed(job)
+        recovers = self._problem is not None
+        jobs = self._all_missed(job) if recovers else [job]
         try:
             if self._runs is None:
                 self._runs = MlflowRuns(self._uri, self._experiment, self._tags)
@@ -184,12 +185,14 @@ class MlflowObserver:
         except Exception as error:  # noqa: BLE001
             self._set_aside([job], " ".join(str(error).split()) or type(error).__name__)
             return
-        if self._problem is not None:
+        if recovers:
             with self._spooling:
-                self._problem = None
-                self._missed.clear()
-                if self._spool is not None:
-                    self._spool.unlink(missing_ok=True)
+                # What was set aside meanwhile stays so.
+                self._missed = [each for each in self._missed if each not in jobs]
+                if not self._missed:
+                    self._problem = None
+                    if self._spool is not None:
+                        self._spool.unlink(missing_ok=True)
 
     def _due(self, job: Job) -> bool:
         """Say whether a store that failed is worth another try; at the end of a stage it always is."""

@@ -23,7 +23,7 @@ from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Decision
-from autopeft.search.study import Study
+from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate, Training
 from autopeft.space.domain import Domain, Range
 from autopeft.space.search_space import SearchSpace, assignment_of, warm_start
@@ -316,6 +316,36 @@ def test_what_ran_out_of_memory_is_tried_once_more_in_smaller_pieces(
     assert again.note == f"again in micro-batches of 8 rows: trial {failed.number} ran out of memory"
     assert again.result is not None
     assert again.result.reports
+
+
+def test_a_fast_candidate_goes_before_a_slow_one_that_promises_as_much(make_search: MakeSearch) -> None:
+    def admit(candidate: Candidate) -> Verdict:
+        estimate = estimate_of(candidate).model_copy(update={"run_seconds": float(candidate.rank or 1)})
+        return Fits(candidate=candidate, estimate=estimate)
+
+    warm = [Candidate(method="lora", rank=rank) for rank in (16, 2, 8)]
+    search = make_search(strategy=strategy(warm=warm), rungs=RUNGS, max_trials=3, admit=admit)
+    for _ in warm:
+        trial = search.next_trial()
+        assert trial is not None
+        assert search.report(trial.number, report(50, 0.5)) is Decision.PAUSE
+    following = search.next_trial()
+    assert following is not None
+    assert following.candidate.rank == 2
+
+
+def test_what_diverged_counts_as_the_worst_that_got_as_far() -> None:
+    chosen = strategy()
+    trials = [
+        Trial(number=at, role="candidate", candidate=Candidate(method="lora", rank=2**at), state="running")
+        for at in range(1, 4)
+    ]
+    for trial, scores in zip(trials, ((0.5, 0.6), (0.4, 0.3), (0.9, float("nan"))), strict=True):
+        chosen.started(trial)
+        reports = [report(rows, score) for rows, score in zip((50, 100), scores, strict=True)]
+        chosen.judge(trial, reports)
+    told = chosen._told()
+    assert told[3] == [(50 / 400, 0.9), (100 / 400, 0.3)]
 
 
 class Diverging(ToyRun):

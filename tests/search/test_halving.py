@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from autopeft.errors import InputError
 from autopeft.search.halving import Rungs, plan_rungs, should_stop
+from autopeft.space.candidate import Candidate, Training
 from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS
 
 scores = st.floats(allow_nan=True, allow_infinity=False, width=32)
@@ -76,3 +77,10 @@ def test_of_all_at_a_rung_a_fair_share_would_go_on(table: list[float], reduction
         if not should_stop(score, table[:index] + table[index + 1 :], reduction, metric)
     ]
     assert len(going_on) == max(1, len(table) // reduction)
+
+
+def test_a_shorter_training_ends_before_the_last_rung() -> None:
+    rungs = plan_rungs(300, reduction=2, first_share=1 / 8, epochs=3.0)
+    short, whole = (Candidate(method="lora", training=Training(epochs=epochs)) for epochs in (1, 3))
+    assert (rungs.length(short), rungs.length(whole)) == (100, 300)
+    assert plan_rungs(300).length(short) == 300

@@ -10,10 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_training import Listed, Recorder, ToyFactory, admit_small_ranks, lora, report, states, toy_plan
+from toy_training import (
+    Listed,
+    Recorder,
+    ToyFactory,
+    admit_small_ranks,
+    estimate_of,
+    lora,
+    report,
+    states,
+    toy_plan,
+)
 
 from autopeft.errors import StorageError
-from autopeft.plan.plan import Rejected
+from autopeft.plan.plan import Fits, Rejected, Verdict
 from autopeft.search.desk import checkpoint_folder
 from autopeft.search.executor import run_locally
 from autopeft.search.halving import Rungs
@@ -300,3 +310,51 @@ def test_a_crash_while_checkpoints_are_exchanged_leaves_one(
     assert result is not None
     assert result.reports[0].score == pytest.approx(1.0, abs=0.01)
     assert not old.exists()
+
+
+def test_trials_side_by_side_fit_together(make_search: MakeSearch) -> None:
+    ranks = (3, 8, 2)  # of 1000 bytes each
+    search = make_search(searcher=Listed(*map(lora, ranks)), rungs=Rungs(samples=(10,)), memory=10_000)
+    first = search.next_trial()
+    assert first is not None
+    assert search.next_trial() is None
+    assert not search.ended
+    search.report(first.number, report(10, 0.5))
+    second, third = search.next_trial(), search.next_trial()
+    assert second is not None
+    assert third is not None
+    assert (second.candidate, third.candidate) == (lora(8), lora(2))
+
+
+def test_what_no_longer_exceeds_the_budget_may_be_tried_after_all(
+    make_search: MakeSearch, store: StudyStore
+) -> None:
+    first = make_search(searcher=Listed(lora(8)), admit=admit_small_ranks, rungs=Rungs(samples=(10,)))
+    assert first.next_trial() is None
+    assert states(store.load()) == ["rejected"]
+    later = make_search(searcher=Listed(lora(8)), rungs=Rungs(samples=(10,)))
+    trial = later.next_trial()
+    assert trial is not None
+    assert (trial.number, trial.candidate) == (1, lora(8))
+    later.report(1, report(10, 0.5))
+    assert states(store.load()) == ["rejected", "complete"]
+
+
+def test_a_second_try_does_not_count_among_the_trials(make_search: MakeSearch) -> None:
+    search = make_search(
+        searcher=Listed(lora(4), lora(2)), rungs=Rungs(samples=(10,)), max_trials=1, admit=less
+    )
+    first = search.next_trial()
+    assert first is not None
+    search.fail(first.number, "out of memory (MemoryError: no)")
+    again = search.next_trial()
+    assert again is not None
+    assert again.note
+    search.report(again.number, report(10, 0.5))
+    assert search.next_trial() is None
+    assert search.ended == "1 candidates have been tried"
+
+
+def less(candidate: Candidate) -> Verdict:
+    """Fits, and takes as much as it has rows in a micro-batch."""
+    return Fits(candidate=candidate, estimate=estimate_of(lora(candidate.training.batch_size)))

@@ -68,6 +68,33 @@ def test_ray_runs_what_the_search_decides(
     assert not (tmp_path / "ray").exists()
 
 
+class KillsIdle(Recorder):
+    """Kills a worker when its first trial has ended, before it gets another one."""
+
+    killed = False
+
+    def trial_finished(self, trial: Trial) -> None:
+        super().trial_finished(trial)
+        if not self.killed and trial.result and trial.result.reports:
+            self.killed = True
+            os.kill(int(trial.result.reports[-1].extra["process"]), signal.SIGKILL)
+
+
+@pytest.mark.timeout(180)
+def test_a_trial_whose_worker_died_before_it_began_is_trained(
+    make_search: Callable[..., Search], store: StudyStore, tmp_path: Path
+) -> None:
+    candidates = [Candidate(method="lora", rank=rank) for rank in (2, 4)]
+    observer = KillsIdle()
+    search = make_search(
+        searcher=Listed(*candidates), rungs=Rungs(samples=(10,)), max_trials=None, observers=[observer]
+    )
+    factory = ToyFactory(tmp_path / "made.txt")
+    run_on_ray(search, factory, seed=1, concurrent=1, threads_per_trial=1, folder=tmp_path)
+    assert observer.killed
+    assert [trial.state for trial in search.finish().trials] == ["complete", "complete"]
+
+
 class HangingFactory(ToyFactory):
     """Makes runs of which those of one rank stop their own process, so that no thread of it can help."""
 

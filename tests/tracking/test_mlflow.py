@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -260,6 +262,25 @@ def test_a_store_that_never_answers_is_waited_for_within_bounds(play: Play, tmp_
         assert observer.problem is not None
         assert "did not answer within 0.5 s" in observer.problem
         assert (tmp_path / "demo" / SPOOL).exists()
+
+
+def test_what_waited_behind_a_slow_event_is_not_lost_when_that_one_gets_through(
+    client: MlflowClient, play: Play, tmp_path: Path, uri: str
+) -> None:
+    gate = threading.Event()
+    observer = MlflowObserver(uri, "slow", flush_seconds=0.5)
+    observer._put(functools.partial(lambda _: gate.wait()))
+    study = play(observer)
+    assert not observer.flush()
+    gate.set()
+    observer._flush_seconds = 60
+    assert not observer.flush()
+    assert (tmp_path / "demo" / SPOOL).exists()
+    observer.study_finished(study)
+    assert observer.problem is None
+    assert not (tmp_path / "demo" / SPOOL).exists()
+    assert children(client, observer)
+    observer.close()
 
 
 def test_nothing_of_mlflow_is_logged_to_the_terminal(

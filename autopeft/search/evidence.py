@@ -1,0 +1,63 @@
+"""Evidence: what evaluations at different moments of different trainings say, on one scale.
+
+A score that counts (the accuracy of a few hundred rows) moves late and in steps: after an eighth of a
+training most classifiers still answer one class. Their log loss tells them apart by then. So an evaluation
+before the end speaks by its log loss, and the last one by its score.
+
+The scale is the order among the trainings at the first evaluation. Those that got further were chosen; their
+later evaluations are put so that mean and spread are what the same trainings had at the evaluation before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_FEWEST = 3
+"""Of fewer trainings at a moment nothing is said but that they are what they were."""
+
+
+def on_one_scale(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, ...]]:
+    """Turn evaluations into values that can be compared across moments.
+
+    Args:
+        curves: of each training (share of the training in (0, 1], what it says; more is better), ascending.
+
+    Returns:
+        one value for each evaluation, of mean 0 and variance 1 among the first ones.
+    """
+    shares = sorted({share for curve in curves for share, _ in curve})
+    found: list[dict[float, float]] = [{} for _ in curves]
+    for share in shares:
+        here = [(at, dict(curve)[share]) for at, curve in enumerate(curves) if share in dict(curve)]
+        before = np.array([_last(found[at]) for at, _ in here])
+        values = np.array([value for _, value in here])
+        for (at, _), value in zip(here, _matched(values, before), strict=True):
+            found[at][share] = float(value)
+    return [tuple(values[share] for share, _ in curve) for values, curve in zip(found, curves, strict=True)]
+
+
+def _last(values: dict[float, float]) -> float:
+    return values[max(values)] if values else float("nan")
+
+
+def _matched(values: Array, before: Array) -> Array:
+    """Give values the mean and the spread that their trainings had before; order 0 and 1 at the beginning."""
+    known = before[np.isfinite(before)]
+    mean, spread = (float(known.mean()), float(known.std())) if len(known) else (0.0, 1.0)
+    if len(values) < _FEWEST:
+        return np.where(np.isfinite(before), before, mean)
+    return mean + spread * _standing(values)
+
+
+def _standing(values: Array) -> Array:
+    """Return the normal scores of values by their ranks (van der Waerden), ties in the middle."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values) / (len(values) + 1)
+    return np.array([NormalDist().inv_cdf(rank) for rank in ranks])
