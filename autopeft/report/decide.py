@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -238,6 +239,17 @@ def _counted(study: Study, plan: Plan) -> str:
         return (
             f"It is the {which} of {study.equals} within noise of the best validation {study.metric.name}, "
             f"with {best.result.score:.3f}, {of}{rest}."
+        )
+    runs = [
+        trial.result.score
+        for trial in study.trials
+        if trial.state == "complete" and trial.result and trial.candidate.key == best.candidate.key
+    ]
+    if len(runs) > 1:
+        mean, low, high = statistics.fmean(runs), min(runs), max(runs)
+        return (
+            f"Most is expected of it: validation {study.metric.name} {mean:.3f} on average of {len(runs)} "
+            f"trainings from different seeds ({low:.3f} to {high:.3f}), {of}{rest}."
         )
     return f"It had the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}."
 

@@ -29,9 +29,13 @@ class Ledger:
 
     Args:
         warm: what is proposed first, best first; may lie outside the space.
+        draws: so many in a row may repeat what is known before a neighbour takes their place.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, warm: Sequence[Candidate] = ()) -> None:
+    def __init__(
+        self, space: SearchSpace, *, seed: int, warm: Sequence[Candidate] = (), draws: int = _DRAWS
+    ) -> None:
+        self._draws = draws
         self._space = space
         self._warm = deque(warm)
         self._random = random.Random(seed)
@@ -49,7 +53,7 @@ class Ledger:
         if warm is not None:
             return warm
         for space, drawn in sources:
-            for _ in range(_DRAWS):
+            for _ in range(self._draws):
                 candidate = drawn()
                 if not self.pointless(candidate):
                     return self._take(candidate)

@@ -17,6 +17,9 @@ _STARTUP_TRIALS = 4
 _POPULATION = 20
 
 
+_MOST_DRAWN_AGAIN = 1000
+
+
 class OptunaSearcher:
     """Proposes `warm` candidates first, then what Optuna's sampler finds promising, nothing twice.
 
@@ -52,7 +55,9 @@ class OptunaSearcher:
                     n_startup_trials=_STARTUP_TRIALS,
                 )  # fmt: skip
         self._study = OptunaStudy(space, proposing, [metric.direction])
-        self._ledger = Ledger(space, seed=seed, warm=warm)
+        # A random search that goes on draws all again that it has drawn before.
+        draws = {"draws": _MOST_DRAWN_AGAIN} if sampler == "random" else {}
+        self._ledger = Ledger(space, seed=seed, warm=warm, **draws)
 
     def propose(self) -> Candidate | None:
         """Return the next candidate; None when the space is exhausted."""
