@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from autopeft import handover
 from autopeft.export.bundle import Evaluated
-from autopeft.export.recipes.subject import Recipe
+from autopeft.export.recipes.subject import FORMATS, Recipe
 from autopeft.files import write_atomically
 from autopeft.hardware.catalog import load_profile
 from autopeft.journey.conclusion import data_facts
@@ -217,3 +219,10 @@ def test_a_recipe_of_what_cannot_be_named_is_refused(
     reply = service.post("/api/v1/recipe", json=body, headers=ann)
     assert reply.status_code == status
     assert words in reply.json()["detail"]
+
+
+def test_the_page_offers_every_tool_under_a_label() -> None:
+    page = (resources.files("autopeft.service") / "page" / "index.html").read_text(encoding="utf-8")
+    assert '<label for="recipe-format">' in page
+    offered = page.partition('<select id="recipe-format">')[2].partition("</select>")[0]
+    assert set(re.findall(r'value="([^"]+)"', offered)) == set(FORMATS)
