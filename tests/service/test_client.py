@@ -52,6 +52,7 @@ def test_it_answers_as_the_library_does(client) -> None:
     assert verdicts[0] == verdicts[1]
 
 
+@pytest.mark.slow
 def test_what_is_served_and_written_is_the_librarys(client) -> None:
     assert client.serving(ASKED) == pipeline.serve(ASKED)
     candidate = ap.Candidate.build(method="lora", rank=8, training={"precision": "bf16"})

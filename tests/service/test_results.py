@@ -199,6 +199,20 @@ def test_a_question_becomes_a_recipe_of_what_it_asks_of(service, ann) -> None:
         assert line in text
 
 
+def test_a_recipe_counts_the_classes_of_an_uploaded_file_of_its_users_own(
+    service, ann, bob, encoder_with_weights, tmp_path
+) -> None:
+    rows = ROWS.replace(b"a good film", b"a fine film") + b"".join(b"so so %d,none\n" % n for n in range(20))
+    data = service.post("/api/v1/data?name=rows.csv", content=rows, headers=ann).json()["id"]
+    candidate = {"method": "lora", "training": {"max_length": 24}}
+    body = {"model": str(encoder_with_weights.path), "data": data, "candidate": candidate, "seed": 3}
+    assert service.post("/api/v1/recipe", json=body, headers=bob).status_code == 422
+    reply = service.post("/api/v1/recipe", json=body, headers=ann)
+    assert reply.status_code == 200, reply.text
+    assert "num_labels=3" in reply.json()["files"]["train.py"]
+    assert str(tmp_path) not in reply.text
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
