@@ -29,6 +29,7 @@ from autopeft.connection import Connection
 from autopeft.errors import AutopeftError, DataError, InputError, ServiceError, UnsupportedError
 from autopeft.export.bundle import Bundle
 from autopeft.export.opening import open_bundle
+from autopeft.export.recipes.subject import Format, Recipe
 from autopeft.export.swap import replacing
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
@@ -40,6 +41,8 @@ from autopeft.plan.capacity import Capacity, Demand
 from autopeft.plan.overview import ModelRow
 from autopeft.plan.plan import Plan, Verdict
 from autopeft.plan.question import Question
+from autopeft.plan.serving import Serving
+from autopeft.report.comparison import Comparison
 from autopeft.report.facts import StudyFacts
 from autopeft.search.study import Study
 from autopeft.space.candidate import Candidate
@@ -105,6 +108,10 @@ class Client:
     def explain(self, question: Question) -> Explanation:
         """Answer one question, and say what each switch of it would save or cost."""
         return self._ask("explain", pydantic.TypeAdapter(Explanation), _plain(question))
+
+    def serving(self, question: Question) -> Serving:
+        """Say what a server of one configuration holds: merged, and with adapters beside the base."""
+        return self._ask("serving", pydantic.TypeAdapter(Serving), _plain(question))
 
     def capacity(self, demand: Demand) -> Capacity:
         """Say which devices train the demanded models in which ways, how fast and at what cost."""
@@ -216,6 +223,35 @@ class Client:
         """Return a study with its trials so far."""
         return self._ask(f"studies/{name}", pydantic.TypeAdapter(Study))
 
+    def compare(self, one: Study | str, other: Study | str) -> Comparison:
+        """Hold two studies there side by side, row by row where they were tested on the same rows."""
+        path = f"studies/{_name_of(one)}/compare/{_name_of(other)}"
+        return self._ask(path, pydantic.TypeAdapter(Comparison))
+
+    def recipe(
+        self,
+        of: Study | str | Question | Candidate,
+        wanted: Format = "script",
+        *,
+        trial: int | None = None,
+        model: str | None = None,
+        data: str | None = None,
+        **options: Unpack[Options],
+    ) -> Recipe:
+        """Write a configuration as the files that another tool trains it from.
+
+        Args:
+            of: a study, whose winner or `trial` is taken; a question; or a candidate of `model`.
+            data: a file of rows here, which is sent: its rows and classes are counted.
+        """
+        read = pydantic.TypeAdapter(Recipe)
+        if isinstance(of, Question | Candidate):
+            body = _fields(model=model, **options) | self._files(data, options)
+            what = "question" if isinstance(of, Question) else "candidate"
+            return self._ask("recipe", read, body | {"format": wanted, what: _plain(of)})
+        asked = {"format": wanted} if trial is None else {"format": wanted, "trial": str(trial)}
+        return self._ask(f"studies/{_name_of(of)}/recipe?{urllib.parse.urlencode(asked)}", read)
+
     def export(self, study: Study | str, *, out: str | None = None, force: bool = False) -> Bundle:
         """Download a study's adapter as a directory that transformers and peft load.
 
@@ -223,7 +259,7 @@ class Client:
             InputError: the directory exists, and `force` was not said.
             BundleError: what came is not whole; what was there before stays.
         """
-        name = study if isinstance(study, str) else study.name
+        name = _name_of(study)
         place = Path(out or name)
         if place.exists() and not force:
             raise InputError(f"{place} exists already: name another directory, or say force=True.")
@@ -243,7 +279,7 @@ class Client:
 
     def report(self, study: Study | str, *, out: str | None = None) -> Path:
         """Download a study's report page, and return where it is."""
-        name = study if isinstance(study, str) else study.name
+        name = _name_of(study)
         place = Path(out or f"{name}.html")
         return write_atomically(place, self._service.get(f"studies/{name}/report"))
 
@@ -295,6 +331,10 @@ class Client:
     def _ask(self, path: str, read: pydantic.TypeAdapter[Read], body: dict[str, Any] | None = None) -> Read:
         content = self._service.get(path) if body is None else self._service.post(path, body)
         return read.validate_json(content)
+
+
+def _name_of(study: Study | str) -> str:
+    return study if isinstance(study, str) else study.name
 
 
 def _plain(message: Message) -> dict[str, Any]:

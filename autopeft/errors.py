@@ -4,7 +4,8 @@
     ├── InputError           what was asked cannot be read or is not allowed
     │   ├── UnknownNameError     a model, method, device, space or study nobody knows
     │   ├── ConfigError          a file of ours (autopeft.yaml, a search space, a profile) is malformed
-    │   └── DataError            a data file is missing, malformed or unusable
+    │   ├── DataError            a data file is missing, malformed or unusable
+    │   └── UnscoredError        a study's winner was not scored on the test rows yet
     ├── UnsupportedError     a valid request that autopeft cannot answer
     ├── MissingExtraError    an optional package is not installed
     ├── StorageError         a file or database cannot be written or read (disk full, permissions)
@@ -49,6 +50,10 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """A data file is missing, malformed or cannot be learnt from."""
+
+
+class UnscoredError(InputError):
+    """The winner of a study was not scored on the test rows yet, and nothing is to be scored now."""
 
 
 class UnsupportedError(AutopeftError):

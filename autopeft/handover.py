@@ -46,18 +46,20 @@ def recipe(
     candidate: Candidate | None = None,
     out: Path | None = None,
     force: bool = False,
+    elsewhere: bool = False,
 ) -> Recipe:
     """Write a study's winner, a trial, or a configuration as files that another tool trains it from.
 
     Args:
         candidate: of the model and data that the request names, instead of a study's trial.
         out: directory to write, with the rows where they are known; None writes nothing.
+        elsewhere: for another machine, so that a base in a directory of this one is called by its name alone.
     """
     from autopeft.journey.reciting import recipe_of_candidate, recipe_of_study
 
     if candidate is not None:
-        return recipe_of_candidate(request, candidate, wanted, out, force=force)
-    return recipe_of_study(request, wanted, trial, out, force=force)
+        return recipe_of_candidate(request, candidate, wanted, out, force=force, elsewhere=elsewhere)
+    return recipe_of_study(request, wanted, trial, out, force=force, elsewhere=elsewhere)
 
 
 def candidates(source: str) -> list[Candidate]:
@@ -72,6 +74,17 @@ def compare(one: str, other: str, *, workspace: str = ".autopeft") -> Comparison
     from autopeft.journey.comparing import compare
 
     return compare(one, other, workspace)
+
+
+def compare_studies(one: str, other: str, *, workspace: str = ".autopeft") -> Comparison:
+    """Hold two studies side by side by the test scores that are kept of them; nothing is scored now.
+
+    Raises:
+        UnscoredError: the winner of one of them was not scored yet.
+    """
+    from autopeft.journey.comparing import compare_studies
+
+    return compare_studies(one, other, workspace)
 
 
 def tracking_uri(request: Request) -> str:

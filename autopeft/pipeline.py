@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from autopeft.errors import AutopeftError
     from autopeft.hardware.profile import HardwareProfile
     from autopeft.journey.consulting import Consultant
+    from autopeft.journey.posing import Poser
     from autopeft.journey.syncing import Synced
     from autopeft.methods.spec import MethodSpec
     from autopeft.plan.answer import Answer, Explanation
@@ -195,9 +196,13 @@ def explain(
 def serve(question: Question, *, workspace: str = ".autopeft") -> Serving:
     """Say what a server of a configuration holds: merged, and with adapters beside the base."""
     from autopeft.journey.hosting import host
-    from autopeft.journey.posing import Poser
 
-    return host(question, Poser(Path(workspace), lambda: known_profile(Request(workspace=workspace))))
+    return host(question, _poser(workspace))
+
+
+def candidate_of(question: Question, *, workspace: str = ".autopeft") -> Candidate:
+    """Return the configuration that a question asks of, as a recipe takes it."""
+    return _poser(workspace).pose(question).candidate
 
 
 def described_rows(request: Request) -> dict[str, Any]:
@@ -349,6 +354,12 @@ def space(name: str) -> SpaceFacts:
     from autopeft.space.reader import load_space
 
     return count(load_space(name))
+
+
+def _poser(workspace: str) -> Poser:
+    from autopeft.journey.posing import Poser
+
+    return Poser(Path(workspace), lambda: known_profile(Request(workspace=workspace)))
 
 
 def _tracker(request: Request) -> MlflowObserver:

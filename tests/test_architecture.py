@@ -57,7 +57,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "doctor": (),
     "service": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "export", "request", "pipeline", "doctor", "journey"),
+        *("report", "export", "request", "handover", "pipeline", "doctor", "journey"),
     ),
     "adapters": ("methods",),
     "cli": (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autopeft.errors import InputError
+from autopeft.errors import InputError, UnscoredError
 from autopeft.export.bundle import EVALUATION, MANIFEST, Bundle, Evaluated
 from autopeft.export.opening import open_bundle
 from autopeft.journey.concluding import Finished
@@ -40,11 +40,26 @@ def compare(one: str, other: str, workspace: str) -> Comparison:
         InputError: there is no such thing, or they have different metrics.
         BundleError: a bundle is not as it was exported.
     """
-    (left, first), (right, second) = (_side(each, workspace) for each in (one, other))
+    return _held(_side(one, workspace), _side(other, workspace))
+
+
+def compare_studies(one: str, other: str, workspace: str) -> Comparison:
+    """Hold two studies side by side by the test scores that are kept of them; nothing is scored now.
+
+    Raises:
+        InputError: there is no such study, or they have different metrics.
+        UnscoredError: the winner of one of them was not scored yet.
+    """
+    return _held(*(_kept_side(each, workspace) for each in (one, other)))
+
+
+def _held(one: tuple[Side, Evaluated], other: tuple[Side, Evaluated]) -> Comparison:
+    """Hold two results side by side."""
+    (left, first), (right, second) = one, other
     if first.metric != second.metric:
         raise InputError(
-            f"two results must have the same metric, but got {first.metric.name} ({one}) and "
-            f"{second.metric.name} ({other})."
+            f"two results must have the same metric, but got {first.metric.name} ({left.place}) and "
+            f"{second.metric.name} ({right.place})."
         )
     if first.metric == RELATIVE_ERROR and not _same_spread(first, second):
         (left, first), (right, second) = _in_own_unit(left, first), _in_own_unit(right, second)
@@ -131,6 +146,19 @@ def _side(name: str, workspace: str) -> tuple[Side, Evaluated]:
     earned = done.scores().of(best.number)
     if earned is None:
         earned = done.evaluated(best, done.trained(best, done.inputs()))
+    return _of_study(name, best, earned, done), earned
+
+
+def _kept_side(name: str, workspace: str) -> tuple[Side, Evaluated]:
+    """Return a study with what each of its test rows contributed, as it was kept."""
+    done = Finished(Request(study=name, workspace=workspace))
+    best = done.trial(None)
+    earned = done.kept_scores().of(best.number)
+    if earned is None:
+        raise UnscoredError(
+            f"a comparison needs test scores, but the winner of study {name!r} (trial {best.number}) has "
+            "none: autopeft run and autopeft report score it."
+        )
     return _of_study(name, best, earned, done), earned
 
 

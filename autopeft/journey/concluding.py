@@ -73,16 +73,21 @@ class Finished:
     def scores(self) -> Scores:
         """Return the test scores; the test rows are touched when they are first asked for."""
         best = self.study.best
-        if self.folder.scores.exists():
-            scores = Scores.read(self.folder.scores)
-            if scores.trial == (best.number if best else None):
-                return scores
+        scores = self.kept_scores()
+        if self.folder.scores.exists() and scores.trial == (best.number if best else None):
+            return scores
         inputs = self.inputs()
         with self.stages.timed("test scores"):
             scores = hold_contest(
                 self.study, inputs.base, require_dataset(inputs), self.folder.checkpoint, self.device
             )
         return scores.keep(self.folder.scores)
+
+    def kept_scores(self) -> Scores:
+        """Return the test scores as they were kept last; none where nothing was scored."""
+        if not self.folder.scores.exists():
+            return Scores(trial=None, scores=())
+        return Scores.read(self.folder.scores)
 
     def trial(self, number: int | None) -> Trial:
         """Return a trial that was trained to the end: the winner, or that of a number.

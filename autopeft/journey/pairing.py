@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from autopeft.report.intervals import bootstrap_interval, mean_interval, paired_difference
-from autopeft.train.scoring import Facts, f1
 from autopeft.workload.tasks import Metric
+
+if TYPE_CHECKING:
+    from autopeft.train.scoring import Facts
 
 
 def lead(metric: Metric, one: Facts, other: Facts) -> tuple[float, float, float]:
@@ -22,6 +24,8 @@ def lead(metric: Metric, one: Facts, other: Facts) -> tuple[float, float, float]
             differences = (one[:, 0] - other[:, 0]).tolist()
             return (sum(differences) / len(differences), *mean_interval(differences))
         case "bootstrap":
+            from autopeft.train.scoring import f1  # loads torch, which the other metrics do without
+
             found = f1(one) - f1(other)
             low, high = bootstrap_interval(len(one), lambda rows: f1(one[rows]) - f1(other[rows]))
             return found, min(low, found), max(high, found)

@@ -32,7 +32,13 @@ _TURNS_APART: tuple[Format, ...] = ("trl", "unsloth")
 
 
 def recipe_of_study(
-    request: Request, wanted: Format, trial: int | None, out: Path | None, *, force: bool
+    request: Request,
+    wanted: Format,
+    trial: int | None,
+    out: Path | None,
+    *,
+    force: bool,
+    elsewhere: bool = False,
 ) -> Recipe:
     """Write a trial of a study as a recipe: the winner, or that of a number.
 
@@ -45,11 +51,18 @@ def recipe_of_study(
     base, dataset = load_data(done.request)
     if dataset is not None:
         done.require_same(dataset)
-    return _write(chosen.candidate, base, dataset, None, done.study.seed_of(chosen), wanted, out, force=force)
+    seed = done.study.seed_of(chosen)
+    return _write(chosen.candidate, base, dataset, None, seed, wanted, out, force=force, elsewhere=elsewhere)
 
 
 def recipe_of_candidate(
-    request: Request, candidate: Candidate, wanted: Format, out: Path | None, *, force: bool
+    request: Request,
+    candidate: Candidate,
+    wanted: Format,
+    out: Path | None,
+    *,
+    force: bool,
+    elsewhere: bool = False,
 ) -> Recipe:
     """Write a configuration as a recipe, for the model and the data that a request names.
 
@@ -58,7 +71,8 @@ def recipe_of_candidate(
         UnsupportedError: the tool, or the method, cannot do it, and why.
     """
     base, dataset = load_data(request)
-    return _write(candidate, base, dataset, request.task, request.seed, wanted, out, force=force)
+    task, seed = request.task, request.seed
+    return _write(candidate, base, dataset, task, seed, wanted, out, force=force, elsewhere=elsewhere)
 
 
 def candidates_in(source: str) -> list[Candidate]:
@@ -98,11 +112,18 @@ def _write(
     out: Path | None,
     *,
     force: bool,
+    elsewhere: bool,
 ) -> Recipe:
     from autopeft.export.recipes.writing import WRITERS
 
     subject = subject_of(candidate, base, dataset, task, seed)
+    unnamed = elsewhere and Path(subject.model).is_absolute()
+    if unnamed:
+        subject = subject.model_copy(update={"model": base.name})
     recipe = WRITERS[wanted](subject)
+    if unnamed:
+        note = f"{base.name} is a directory on the machine that wrote this: name yours in its place"
+        recipe = recipe.model_copy(update={"notes": (*recipe.notes, note)})
     if out is not None:
         with replacing(out, force=force) as folder:
             for name, text in recipe.files.items():

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from autopeft.service import catalogue, contract, health, pages, planning, problems, results, training
+from autopeft.service import (
+    catalogue,
+    contract,
+    health,
+    pages,
+    planning,
+    problems,
+    recipes,
+    results,
+    training,
+)
 from autopeft.service.gate import Gate, known_names
 
 if TYPE_CHECKING:
@@ -33,7 +43,7 @@ def create_app(office: Office) -> FastAPI:
     )
     app.state.office = office
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign]
-    for module in (pages, health, catalogue, planning, training, results):
+    for module in (pages, health, catalogue, planning, training, results, recipes):
         app.include_router(module.router)
     problems.install(app)
     return app

@@ -44,6 +44,11 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "gpus": ["l4", "h100-sxm"],
         "seq_len": 512,
     },
+    "RecipeRequest": {
+        "model": "Llama-3.1-8B",
+        "candidate": {"method": "lora", "rank": 16, "training": {"precision": "bf16", "max_length": 1024}},
+        "format": "trl",
+    },
     "Problem": {
         "type": f"{PREFIX}unknown-name",
         "title": "A name that nobody knows",

@@ -16,7 +16,9 @@ from autopeft.plan.capacity import Capacity, Demand
 from autopeft.plan.overview import ModelRow
 from autopeft.plan.plan import Plan, Verdict
 from autopeft.plan.question import Question
+from autopeft.plan.serving import Serving
 from autopeft.request import Request as Wish
+from autopeft.service import apart
 from autopeft.service.access import Reader, office_of
 from autopeft.service.contract import takes
 from autopeft.service.replies import read_json, read_message, reply, strictly
@@ -77,6 +79,19 @@ async def explain(request: Request, who: Reader) -> Response:
     question = office.names.question(Question.build(**await read_json(request)))
     key = f"explain {question.model_dump_json()} {sorted(question.model_fields_set)}"
     return reply(await office.desk.ask(key, lambda consultant: consultant.explain(question)))
+
+
+@router.post("/serving", response_model=Serving, openapi_extra=takes(Question))
+async def serving(request: Request, who: Reader) -> Response:
+    """Say what a server of one configuration holds: merged, and with adapters beside the base."""
+    del who
+    office = office_of(request)
+    question = office.names.question(Question.build(**await read_json(request)))
+    key = f"serving {question.model_dump_json()} {sorted(question.model_fields_set)}"
+    place = office.settings.workspace
+    return reply(
+        await office.desk.ask(key, lambda _: apart.ask("serving", Serving, place, question=question))
+    )
 
 
 @router.post(

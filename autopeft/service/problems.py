@@ -21,6 +21,7 @@ from autopeft.errors import (
     ServiceError,
     StorageError,
     UnknownNameError,
+    UnscoredError,
     UnsupportedError,
 )
 from autopeft.message import Message
@@ -70,6 +71,7 @@ class RefusedError(ServiceError):
 
 # The first row that an error belongs to decides; what is in no row is a bug and answered by 500.
 TABLE: tuple[tuple[type[AutopeftError], HTTPStatus, str], ...] = (
+    (UnscoredError, HTTPStatus.CONFLICT, "conflict"),
     (UnknownNameError, HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-name"),
     (DataError, HTTPStatus.UNPROCESSABLE_ENTITY, "data"),
     (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY, "config"),

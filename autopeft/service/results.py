@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from fastapi import APIRouter, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle
 from autopeft.journey import keeping
 from autopeft.journey.keeping import Kept
+from autopeft.report.comparison import Comparison
 from autopeft.report.facts import StudyFacts
 from autopeft.request import Request as Wish
 from autopeft.search.study import Study
+from autopeft.service import apart
 from autopeft.service.access import Reader, office_of
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
@@ -51,13 +54,13 @@ def studies(request: Request, who: Reader) -> Response:
 @router.get("/studies/{name}", response_model=Study)
 def study(request: Request, who: Reader, name: StudyName) -> Response:
     """Return a study with its trials so far."""
-    return reply(keeping.load(_wish(request, who, name)))
+    return reply(keeping.load(own_study(request, who, name)))
 
 
 @router.get("/studies/{name}/facts", response_model=StudyFacts)
 def facts(request: Request, who: Reader, name: StudyName) -> Response:
     """Return everything that the report of a study shows."""
-    return reply(_or_missing(lambda: keeping.facts(_wish(request, who, name))))
+    return reply(_or_missing(lambda: keeping.facts(own_study(request, who, name))))
 
 
 @router.get(
@@ -67,7 +70,7 @@ def facts(request: Request, who: Reader, name: StudyName) -> Response:
 )
 def report(request: Request, who: Reader, name: StudyName) -> Response:
     """Return the report page of a study."""
-    page = _or_missing(lambda: keeping.report_file(_wish(request, who, name)))
+    page = _or_missing(lambda: keeping.report_file(own_study(request, who, name)))
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": REPORT_CSP})
 
 
@@ -78,12 +81,35 @@ def report(request: Request, who: Reader, name: StudyName) -> Response:
 )
 def bundle(request: Request, who: Reader, name: StudyName) -> Response:
     """Download the adapter of a study: a zip of the directory that transformers and peft load."""
-    folder = _or_missing(lambda: keeping.bundle_folder(_wish(request, who, name)))
+    folder = _or_missing(lambda: keeping.bundle_folder(own_study(request, who, name)))
     headers = {"content-disposition": f'attachment; filename="{name}.zip"'}
     return StreamingResponse(_zipped(folder), media_type="application/zip", headers=headers)
 
 
-def _wish(request: Request, who: Caller, name: str) -> Wish:
+@router.get("/studies/{name}/compare/{other}", response_model=Comparison, openapi_extra={"x-problems": [409]})
+async def compare(request: Request, who: Reader, name: StudyName, other: StudyName) -> Response:
+    """Hold two studies of yours side by side, row by row where they were tested on the same rows.
+
+    Only test scores that are there are compared: a study whose winner has none, as one that was only searched
+    or is still searched, is a conflict.
+    """
+    office = office_of(request)
+    wishes = [await run_in_threadpool(own_study, request, who, each) for each in (name, other)]
+    winners = [await run_in_threadpool(winner_of, each) for each in wishes]
+    key = f"compare {name} {other} {winners}"
+    place = office.settings.workspace
+    return reply(
+        await office.desk.ask(key, lambda _: apart.ask("compare", Comparison, place, one=name, other=other))
+    )
+
+
+def winner_of(wish: Wish) -> int | None:
+    """Return the number of the trial that wins a study so far; None where none was trained to the end."""
+    best = keeping.load(wish).best
+    return None if best is None else best.number
+
+
+def own_study(request: Request, who: Caller, name: str) -> Wish:
     """Return the request that names a study, of its user only.
 
     Raises:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,11 @@ def test_the_command_shows_both_and_prints_json(tmp_path, capfd) -> None:
     document, _, text = printed.partition("\n}\n")
     assert json.loads(document + "}")["paired"] is True
     assert "Only A has 20 rows right, only B 5; p = 0.00408 of no difference." in text
+
+
+def test_comparing_and_describing_data_load_no_torch() -> None:
+    code = (
+        "import sys, autopeft.journey.comparing, autopeft.journey.conclusion\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

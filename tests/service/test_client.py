@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 import autopeft as ap
-from autopeft import api
-from autopeft.errors import DataError, InputError, ServiceError
+from autopeft import api, handover, pipeline
+from autopeft.errors import DataError, InputError, ServiceError, UnsupportedError
 from tests.service.conftest import QUESTION
 from tests.service.live import Service, running, write_rows
 
@@ -36,7 +36,7 @@ def test_it_has_the_librarys_verbs() -> None:
         if inspect.isfunction(each) and each.__module__ == api.__name__
     }
     public = {name for name in verbs if not name.startswith("_")}
-    of_this_machine = {"profile", "verify", "compare"}
+    of_this_machine = {"profile", "verify"}
     assert public - of_this_machine <= set(dir(ap.Client))
 
 
@@ -50,6 +50,19 @@ def test_it_answers_as_the_library_does(client) -> None:
         face.estimate(QUESTION["model"], ap.Candidate(method="lora"), **asked) for face in (ap, client)
     ]
     assert verdicts[0] == verdicts[1]
+
+
+@pytest.mark.slow
+def test_what_is_served_and_written_is_the_librarys(client) -> None:
+    assert client.serving(ASKED) == pipeline.serve(ASKED)
+    candidate = ap.Candidate.build(method="lora", rank=8, training={"precision": "bf16"})
+    here = handover.recipe(ap.Request(model=QUESTION["model"]), "trl", candidate=candidate)
+    assert client.recipe(candidate, "trl", model=QUESTION["model"]) == here
+    with pytest.raises(UnsupportedError, match="autopeft itself"):
+        client.recipe(ASKED.model_copy(update={"method": "boft"}), "axolotl")
+    for ask in (lambda: client.compare("one", "other"), lambda: client.recipe("one", trial=1)):
+        with pytest.raises(ServiceError, match="unknown study 'one'"):
+            ask()
 
 
 def test_a_mistake_is_the_error_that_it_is_here(client, tmp_path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import autopeft as ap
+from autopeft import pipeline
+from autopeft.plan.serving import Serving
 from tests.service.conftest import QUESTION
 
 
@@ -62,3 +64,22 @@ def test_an_overview_holds_usual_models_against_a_budget(service) -> None:
     rows = service.post("/api/v1/overview", json={"budget": {"gpu_mem": "16GB"}}).json()
     fitting = [row for row in rows if any(each["verdict"]["verdict"] == "fits" for each in row["options"])]
     assert len(rows) > len(fitting) > 10
+
+
+def test_what_a_server_holds_is_the_librarys_answer(service) -> None:
+    asked = {"model": QUESTION["model"], "method": "qlora", "gpu": "l40s", "batch_size": 8, "seq_len": 2048}
+    reply = service.post("/api/v1/serving", json=asked)
+    assert reply.status_code == 200, reply.text
+    assert Serving.model_validate_json(reply.content) == pipeline.serve(ap.Question.build(**asked))
+    unmerged = reply.json()["unmerged"]
+    assert unmerged["adapters"] > 0
+    assert unmerged["sequences"] > 8
+
+
+def test_what_is_not_served_says_why(service) -> None:
+    reply = service.post("/api/v1/serving", json=QUESTION | {"model": "bert-base-uncased"})
+    assert reply.status_code == 422
+    assert reply.json()["type"].endswith(":unsupported")
+    assert "write text" in reply.json()["detail"]
+    assert service.post("/api/v1/serving", json=QUESTION | {"gpu": "l40z"}).status_code == 422
+    assert service.post("/api/v1/serving", json=QUESTION | {"model": "/etc"}).status_code == 403

@@ -5,11 +5,13 @@ const get = (id) => document.getElementById(id);
 const ENDED = ["done", "failed", "stopped"];
 let stream = null;
 let shown = null;
+let recited = 0; // recipes that were asked for; only the last one's answer is shown
 
 export function startTraining() {
   get("job").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
   get("live-stop").addEventListener("click", () => act("stop", {}));
   get("live-resume").addEventListener("click", () => act("resume", { time: "10min" }));
+  get("recipe-form").addEventListener("submit", (event) => { event.preventDefault(); recite(); });
   setInterval(() => { if (shown && shown.began !== null) schedule(); }, 1000);
   list();
 }
@@ -71,6 +73,9 @@ function follow(job) {
   get("live").dataset.job = job.id;
   get("live-title").textContent = `Search ${job.id.slice(0, 12)}`;
   command(job);
+  recited += 1;
+  get("recipe-text").hidden = true;
+  get("recipe-status").textContent = "";
   paint();
   stream = new EventSource(`api/v1/jobs/${job.id}/events`);
   stream.onmessage = (message) => { take(JSON.parse(message.data)); schedule(); };
@@ -163,5 +168,18 @@ function command(job) {
   if (budget.time) words.push("--time", `${budget.time}s`);
   if (budget.trials) words.push("--trials", String(budget.trials));
   get("job-command").textContent = words.map(quoted).join(" ");
-  get("recipe").textContent = JSON.stringify(asked, null, 2);
+  get("asked").textContent = JSON.stringify(asked, null, 2);
+}
+
+async function recite() {
+  const mine = ++recited;
+  get("recipe-text").hidden = true;
+  get("recipe-status").textContent = "Writing, which takes some seconds.";
+  try {
+    const made = await call("GET", `studies/${shown.job.id}/recipe?format=${get("recipe-format").value}`);
+    if (mine !== recited) return;
+    get("recipe").textContent = Object.entries(made.files).map(([name, text]) => `# ${name}\n${text}`).join("\n");
+    get("recipe-text").hidden = false;
+    get("recipe-status").textContent = [`Train with: ${made.command}`, ...made.notes].join(". ");
+  } catch (error) { if (mine === recited) get("recipe-status").textContent = error.message; }
 }

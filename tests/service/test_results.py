@@ -1,0 +1,242 @@
+"""What was found, over HTTP: studies side by side, and configurations as the files of other tools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from autopeft import handover
+from autopeft.export.bundle import Evaluated
+from autopeft.export.recipes.subject import FORMATS, Recipe
+from autopeft.files import write_atomically
+from autopeft.hardware.catalog import load_profile
+from autopeft.journey.conclusion import data_facts
+from autopeft.journey.contest import Scores
+from autopeft.journey.workspace import StudyFolder, open_store, study_folder
+from autopeft.plan.budget import Budget
+from autopeft.plan.plan import Plan
+from autopeft.report.comparison import Comparison
+from autopeft.report.intervals import wilson
+from autopeft.request import Request
+from autopeft.search.study import Trial
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.result import Report
+from autopeft.workload.dataset import Lengths, Workload
+from autopeft.workload.readers import read_dataset
+from autopeft.workload.tasks import ACCURACY, F1, Metric
+
+ROWS = b"text,label\n" + b"".join(b"a good film %d,good\na bad film %d,bad\n" % (n, n) for n in range(40))
+SHORT = Training(max_length=24)
+CANDIDATES = tuple(Candidate(method="lora", rank=rank, training=SHORT) for rank in (4, 32, 64))
+MODEL = "Llama-3.1-8B"
+
+
+@pytest.fixture
+def service(open_service: Callable[..., TestClient], encoder_with_weights) -> TestClient:
+    """A service that takes jobs and runs none."""
+    models = (Path(encoder_with_weights.path).parent,)
+    return open_service(tokens=True, rate=0, slots=0, models=models)
+
+
+@pytest.fixture
+def ann(service) -> dict[str, str]:
+    return {"authorization": f"Bearer {service.office.tokens.create('ann', 'submit')[1]}"}
+
+
+@pytest.fixture
+def bob(service) -> dict[str, str]:
+    return {"authorization": f"Bearer {service.office.tokens.create('bob', 'submit')[1]}"}
+
+
+@pytest.fixture
+def made(service, ann, encoder_with_weights) -> Callable[..., str]:
+    """Make studies of Ann as her jobs leave them, of three trials of which the second wins."""
+    workspace, model = str(service.office.settings.workspace.resolve()), str(encoder_with_weights.path)
+    place = f"{workspace}/uploads/hers/rows.csv"
+    write_atomically(Path(place), ROWS)
+
+    def make(right: range | None, *, metric: Metric = ACCURACY) -> str:
+        name = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann).json()["id"]
+        folder = study_folder(workspace, name)
+        plan = Plan(
+            model=Path(model).name,
+            space="quick",
+            workload=Workload(task="classification", lengths=Lengths.constant(8)),
+            budget=Budget(),
+            profile=load_profile("l4"),
+            fits=(),
+            rejected=(),
+        )
+        store = open_store(folder)
+        asked = Request(model=model, data=place, workspace=workspace, study=name)
+        store.create(name=name, metric=metric, seed=0, request=asked.model_dump_json(), plan=plan)
+        for number, candidate in enumerate(CANDIDATES):
+            trial = Trial.build(number=number, role="candidate", candidate=candidate, state="running")
+            store.add_trial(trial)
+            if number < 2:
+                store.finish(number, "complete", last=a_report(0.5 + 0.1 * number))
+        store.close()
+        data_facts(read_dataset(place)).keep(folder.data)
+        if right is not None:
+            keep_scores(folder, right, metric)
+        return str(name)
+
+    return make
+
+
+def a_report(score: float) -> Report:
+    return Report(
+        samples=10, step=1, loss=0.5, score=score, seconds=7, step_seconds=1, peak_bytes=10, extra={}
+    )
+
+
+def keep_scores(folder: StudyFolder, right: range, metric: Metric) -> None:
+    """Keep that the winner, trial 1, had those of 200 test rows right."""
+    facts = tuple((float(at in right), 0.1) for at in range(200))
+    low, high = wilson(len(right), 200)
+    earned = Evaluated(
+        trial=1, metric=metric, score=len(right) / 200, low=low, high=high, rows="same", facts=facts
+    )
+    Scores(trial=1, scores=(), evaluated=(earned,)).keep(folder.scores)
+
+
+def test_two_studies_are_held_side_by_side_as_the_library_does(service, ann, made, tmp_path) -> None:
+    one, other = made(range(150)), made(range(20, 180))
+    reply = service.get(f"/api/v1/studies/{one}/compare/{other}", headers=ann)
+    assert reply.status_code == 200, reply.text
+    assert str(tmp_path) not in reply.text
+    found = Comparison.model_validate_json(reply.content)
+    here = handover.compare(one, other, workspace=str(service.office.settings.workspace))
+    left_out = {"one": {"data"}, "other": {"data"}}
+    assert found.model_dump(exclude=left_out) == here.model_dump(exclude=left_out)
+    assert (found.paired, found.only_one, found.only_other) == (True, 20, 30)
+    assert found.one.data == "rows.csv"
+
+
+def test_a_study_without_test_scores_is_a_conflict_and_is_not_scored(service, ann, made) -> None:
+    scored, searched = made(range(150)), made(None)
+    reply = service.get(f"/api/v1/studies/{scored}/compare/{searched}", headers=ann)
+    assert reply.status_code == 409
+    assert searched in reply.json()["detail"]
+    folder = study_folder(str(service.office.settings.workspace), searched)
+    assert not folder.scores.exists()
+
+
+def test_scores_of_different_metrics_are_not_compared(service, ann, made) -> None:
+    one, other = made(range(150)), made(range(150), metric=F1)
+    reply = service.get(f"/api/v1/studies/{one}/compare/{other}", headers=ann)
+    assert reply.status_code == 422
+    assert "the same metric" in reply.json()["detail"]
+
+
+def test_a_study_of_another_is_as_one_that_nobody_has(service, ann, bob, made) -> None:
+    hers = made(range(150))
+    for what in (f"{hers}/compare/none", f"none/compare/{hers}", f"{hers}/recipe", "none/recipe"):
+        assert service.get(f"/api/v1/studies/{what}", headers=bob).status_code == 404
+    seen, unseen = (
+        service.get(f"/api/v1/studies/{name}/recipe", headers=bob).json()["detail"] for name in (hers, "none")
+    )
+    assert seen.replace(hers, "none") == unseen
+    assert service.get(f"/api/v1/studies/{hers}/compare/none", headers=ann).status_code == 404
+
+
+@pytest.mark.parametrize(("trial", "rank"), [(None, 32), (0, 4)])
+def test_a_trial_as_a_script_is_the_librarys_but_for_the_models_directory(
+    service, ann, made, encoder_with_weights, tmp_path, trial, rank
+) -> None:
+    name, asked = made(None), {} if trial is None else {"trial": trial}
+    workspace = str(service.office.settings.workspace.resolve())
+    study_folder(workspace, name).checkpoint(0).mkdir(parents=True)
+    reply = service.get(f"/api/v1/studies/{name}/recipe", params=asked, headers=ann)
+    assert reply.status_code == 200, reply.text
+    folder = str(encoder_with_weights.path)
+    assert not any(place in reply.text for place in (folder, str(tmp_path)))
+    found = Recipe.model_validate_json(reply.content)
+    here = handover.recipe(Request(workspace=workspace, study=name), "script", trial=trial)
+    assert f"'r': {rank}," in found.files["train.py"]
+    assert found.files["train.py"] == here.files["train.py"].replace(folder, Path(folder).name)
+    assert found.notes[:-1] == here.notes
+    assert "name yours in its place" in found.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("format=keras", "format"),
+        ("trial=-1", "trial"),
+        ("trial=2", "trained to the end"),
+        ("trial=0", "the weights of trial 0 are not in studies/"),
+    ],
+)
+def test_a_recipe_that_cannot_be_says_why_and_no_place(service, ann, made, tmp_path, query, words) -> None:
+    reply = service.get(f"/api/v1/studies/{made(None)}/recipe?{query}", headers=ann)
+    assert reply.status_code == 422
+    assert words in reply.json()["detail"]
+    assert str(tmp_path) not in reply.text
+
+
+def test_a_line_of_a_plan_becomes_the_files_of_another_tool(service, ann) -> None:
+    candidate = Candidate.build(method="lora", rank=8, quantization="nf4-dq", training={"precision": "bf16"})
+    body = {"model": MODEL, "candidate": candidate.model_dump(mode="json"), "format": "axolotl"}
+    reply = service.post("/api/v1/recipe", json=body, headers=ann)
+    assert reply.status_code == 200, reply.text
+    here = handover.recipe(Request(model=MODEL), "axolotl", candidate=candidate)
+    assert Recipe.model_validate_json(reply.content) == here
+
+
+def test_a_question_becomes_a_recipe_of_what_it_asks_of(service, ann) -> None:
+    question = {"model": MODEL, "method": "qlora", "rank": 8, "batch_size": 2, "seq_len": 1024, "gpu": "l4"}
+    reply = service.post("/api/v1/recipe", json={"question": question, "format": "trl"}, headers=ann)
+    assert reply.status_code == 200, reply.text
+    text = reply.json()["files"]["sft.yaml"]
+    for line in ("load_in_4bit: true", "lora_r: 8", "per_device_train_batch_size: 2", "max_length: 1024"):
+        assert line in text
+
+
+def test_a_recipe_counts_the_classes_of_an_uploaded_file_of_its_users_own(
+    service, ann, bob, encoder_with_weights, tmp_path
+) -> None:
+    rows = ROWS.replace(b"a good film", b"a fine film") + b"".join(b"so so %d,none\n" % n for n in range(20))
+    data = service.post("/api/v1/data?name=rows.csv", content=rows, headers=ann).json()["id"]
+    candidate = {"method": "lora", "training": {"max_length": 24}}
+    body = {"model": str(encoder_with_weights.path), "data": data, "candidate": candidate, "seed": 3}
+    assert service.post("/api/v1/recipe", json=body, headers=bob).status_code == 422
+    reply = service.post("/api/v1/recipe", json=body, headers=ann)
+    assert reply.status_code == 200, reply.text
+    assert "num_labels=3" in reply.json()["files"]["train.py"]
+    assert str(tmp_path) not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({}, 422, "candidate"),
+        ({"candidate": {"method": "lora"}}, 422, "base model"),
+        ({"candidate": {"method": "lora"}, "model": MODEL, "format": "keras"}, 422, "format"),
+        ({"candidate": {"method": "lora"}, "question": {"model": MODEL, "method": "lora"}}, 422, "leave out"),
+        ({"question": {"model": MODEL, "methode": "lora"}}, 422, "methode"),
+        ({"candidate": {"method": "lora"}, "model": "/etc"}, 403, "--models"),
+        ({"candidate": {"method": "lora"}, "model": MODEL, "gpu": "l4"}, 422, "gpu"),
+        ({"candidate": {"method": "lora"}, "model": MODEL, "data": "/etc/passwd"}, 422, "data"),
+        ({"candidate": {"method": "lora", "knobs": {"path": "/etc/x"}}, "model": MODEL}, 422, "no file"),
+    ],
+)
+def test_a_recipe_of_what_cannot_be_named_is_refused(
+    service, ann, body: dict[str, Any], status, words
+) -> None:
+    reply = service.post("/api/v1/recipe", json=body, headers=ann)
+    assert reply.status_code == status
+    assert words in reply.json()["detail"]
+
+
+def test_the_page_offers_every_tool_under_a_label() -> None:
+    page = (resources.files("autopeft.service") / "page" / "index.html").read_text(encoding="utf-8")
+    assert '<label for="recipe-format">' in page
+    offered = page.partition('<select id="recipe-format">')[2].partition("</select>")[0]
+    assert set(re.findall(r'value="([^"]+)"', offered)) == set(FORMATS)
