@@ -37,7 +37,7 @@ class Budget(Message):
     Attributes:
         gpu_mem: memory of the device, all trials that run on it together; on a machine without
             a GPU the memory of the training processes.
-        time: wall time of the whole search, final training included.
+        time: wall time of a search, of all its sessions together.
         trials: number of candidates tried, beside the default that they are compared with.
         params: largest trainable share of all parameters.
         cost: dollars; of a plan those of one training, of a search those of all of it.

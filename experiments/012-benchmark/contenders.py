@@ -67,12 +67,13 @@ def tpe_with_asha(
         known = candidate.key in tried
         tried.add(candidate.key)
         scheduler.on_trial_add(None, trial)
-        seen, result = 0, {}
+        seen, result, setup = 0, {}, recording.setup_seconds
         for point in recording.points:
             result = {"samples": point.samples, "score": point.score, "training_iteration": point.samples}
             last = point.samples == rungs[-1]
             paid = 0 if known else 1
-            _step(trace, paid * (point.samples - seen), paid * point.seconds, point.score if last else None)
+            seconds, setup = point.seconds + setup, 0.0
+            _step(trace, paid * (point.samples - seen), paid * seconds, point.score if last else None)
             seen = point.samples
             if not last:
                 searcher.on_trial_result(trial.trial_id, result)
@@ -91,10 +92,11 @@ class _Trial:
 
 
 def _train(trace: Trace, recording: Recording) -> None:
-    seen = 0
+    seen, setup = 0, recording.setup_seconds
     for point in recording.points:
         last = point is recording.points[-1]
-        _step(trace, point.samples - seen, point.seconds, point.score if last else None)
+        _step(trace, point.samples - seen, point.seconds + setup, point.score if last else None)
+        setup = 0.0
         seen = point.samples
 
 

@@ -95,6 +95,7 @@ def _share_out(
 ) -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
+    queue.cancel_join_thread()  # what is left in it after the deadline is nobody's
     known = recorded()
     for candidate, seed in jobs:
         if (dataset.name, candidate.key, seed) not in known:

@@ -6,9 +6,9 @@ curve up. Ray Tune's contender runs Ray's own `OptunaSearch` and `ASHAScheduler`
 
 from __future__ import annotations
 
-import heapq
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Decision, Strategy
-from autopeft.search.study import Study, Trial
+from autopeft.search.study import Study
 from autopeft.space.candidate import Candidate
 from autopeft.space.reader import load_space
 from autopeft.space.search_space import SearchSpace
@@ -75,8 +75,8 @@ class Table:
     @property
     def rungs(self) -> Rungs:
         """When trainings were evaluated."""
-        first = next(iter(self.recordings.values()))
-        return Rungs(samples=tuple(point.samples for point in first.points))
+        longest = max(self.recordings.values(), key=lambda each: len(each.points))
+        return Rungs(samples=tuple(point.samples for point in longest.points))
 
     def candidates(self) -> list[Candidate]:
         """Return the candidates with a recording of seed 0."""
@@ -86,16 +86,15 @@ class Table:
 def load(dataset: str) -> Table:
     """Read a dataset's recordings; a failed training has the score 0 from where it failed."""
     table = Table(dataset, load_space(str(HERE / "space.yaml")))
-    for (name, key, seed), row in recorded().items():
-        if name != dataset:
-            continue
+    rows = {(key, seed): row for (name, key, seed), row in recorded().items() if name == dataset}
+    every = sorted({point["samples"] for row in rows.values() for point in row["curve"]})
+    for (key, seed), row in rows.items():
         points = [
             Point(point["samples"], point["score"], point["log_loss"], point["seconds"])
             for point in row["curve"]
         ]
         last = 0 if not points else points[-1].samples
-        total = next(iter(table.recordings.values())).points if table.recordings else ()
-        points += [Point(each.samples, 0.0, math.inf, 0.0) for each in total if each.samples > last]
+        points += [Point(samples, 0.0, math.inf, 0.0) for samples in every if samples > last]
         if points:
             table.recordings[key, seed] = Recording(
                 tuple(points), row.get("test", 0.0), row.get("setup_seconds", 0.0), row.get("trained", 0)
@@ -144,20 +143,17 @@ def simulate(
     table: Table,
     strategy: Strategy,
     *,
-    workers: int = 1,
-    max_trials: int | None = None,
     budget_samples: float = math.inf,
-    deadline: float | None = None,
     baseline: Candidate | None = None,
     enough: float = math.inf,
-    clock: Clock | None = None,
 ) -> tuple[Study, Trace]:
-    """Run a search; several trials side by side take turns as their simulated times say.
+    """Run a search, one trial at a time.
 
     Args:
+        baseline: trained to its end first.
         enough: validation score at which the simulation ends.
     """
-    clock = clock or Clock()
+    clock = Clock()
     trace = Trace()
     with tempfile.TemporaryDirectory(dir=_memory_disk()) as folder:
         store = StudyStore(Path(folder) / "study.sqlite")
@@ -165,56 +161,36 @@ def simulate(
         search = Search(
             *(store, strategy, lambda candidate: _admit(table, candidate), table.rungs, ACCURACY),
             baseline=baseline,
-            max_trials=max_trials,
-            deadline=deadline,
             clock=clock,
         )
-        running: list[tuple[float, int, Trial]] = []
-
-        def start(trial: Trial) -> None:
-            recording = table.recordings[trial.candidate.key, trial.repetition]
+        decision, trial = Decision.COMPLETE, None
+        while not trace.samples or (trace.samples[-1] < budget_samples and trace.best[-1] < enough):
+            if decision is not Decision.CONTINUE:
+                trial = search.next_trial()
+                if trial is None:
+                    break
+                clock.now += table.recordings[trial.candidate.key, trial.repetition].setup_seconds
+            points = table.recordings[trial.candidate.key, trial.repetition].points
             following = search.remaining(trial.number)[0]
-            point = next(each for each in recording.points if each.samples == following)
-            heapq.heappush(
-                running, (clock.now + recording.setup_seconds + point.seconds, trial.number, trial)
-            )
-
-        def go_on(trial: Trial) -> None:
-            recording = table.recordings[trial.candidate.key, trial.repetition]
-            following = search.remaining(trial.number)[0]
-            point = next(each for each in recording.points if each.samples == following)
-            heapq.heappush(running, (clock.now + point.seconds, trial.number, trial))
-
-        while True:
-            while len(running) < workers and (trial := search.next_trial()) is not None:
-                start(trial)
-            if not running:
-                break
-            clock.now, number, trial = heapq.heappop(running)
-            recording = table.recordings[trial.candidate.key, trial.repetition]
-            following = search.remaining(number)[0]
-            place = [each.samples for each in recording.points].index(following)
-            point = recording.points[place]
-            before = recording.points[place - 1].samples if place else 0
-            decision = search.report(number, _report(point))
+            place = [each.samples for each in points].index(following)
+            clock.now += points[place].seconds
+            decision = search.report(trial.number, _report(points[: place + 1]))
             over = decision is Decision.COMPLETE
-            trace.add(point.samples - before, clock.now, point.score if over else None)
-            if decision is Decision.CONTINUE:
-                go_on(trial)
-            if trace.samples[-1] >= budget_samples or trace.best[-1] >= enough:
-                break
+            before = points[place - 1].samples if place else 0
+            trace.add(points[place].samples - before, clock.now, points[place].score if over else None)
         study = search.finish()
         store.close()
     return study, trace
 
 
-def _report(point: Point) -> Report:
+def _report(points: Sequence[Point]) -> Report:
+    point = points[-1]
     return Report(
         samples=point.samples,
         step=point.samples,
         loss=None,
         score=point.score,
-        seconds=point.seconds,
+        seconds=sum(each.seconds for each in points),
         step_seconds=0.0,
         peak_bytes=0,
         extra={"log_loss": point.log_loss},

@@ -23,11 +23,12 @@ from replay import ACCURACY, Trace, load, simulate
 
 from autopeft.files import write_atomically
 from autopeft.search.freeze_thaw import FreezeThaw
+from autopeft.space.search_space import typical
 
 RESULTS = HERE / "results.json"
 TRIALS = 64
 """Complete trainings of the random search that sets the goal."""
-CONTENDERS = ("random", "TPE + ASHA/2", "TPE + ASHA/4", "freeze-thaw")
+CONTENDERS = ("random", "TPE + ASHA/2", "TPE + ASHA/4", "freeze-thaw", "freeze-thaw, default first")
 GRID = 64
 
 
@@ -68,8 +69,9 @@ def _race(job: tuple[str, int]) -> dict[str, Any]:
         traces[f"TPE + ASHA/{reduction}"] = tpe_with_asha(
             table, seed, reduction=reduction, budget_samples=rows, enough=goal
         )
-    strategy = FreezeThaw(table.space, table.rungs, seed=seed, metric=ACCURACY, warm=(), runs=1)
-    _, traces["freeze-thaw"] = simulate(table, strategy, budget_samples=rows, enough=goal)
+    for who, default in (("freeze-thaw", None), ("freeze-thaw, default first", typical(table.space, {}))):
+        strategy = FreezeThaw(table.space, table.rungs, seed=seed, metric=ACCURACY, warm=(), runs=1)
+        _, traces[who] = simulate(table, strategy, budget_samples=rows, enough=goal, baseline=default)
     top = max(recording.points[-1].score for recording in table.recordings.values())
     return {
         "goal": goal,
