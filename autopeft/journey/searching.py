@@ -121,7 +121,7 @@ def run_search(
                 write_atomically(folder.storage, f"{store.place_without_password}\n")
         progress("starting the search", 1, 1)
         with stages.timed("search"):
-            total, deadline = _whole_time(request, store), None
+            total, deadline = whole_time(request, store), None
             if total is not None:
                 rest = began + total - store.load().seconds - time.monotonic()
                 after = conclusion_seconds(store.plan(), dataset) if concludes else 0.0
@@ -131,7 +131,7 @@ def run_search(
             return _search(request, inputs, planner, store, folder, observers, deadline, nodes)
 
 
-def _whole_time(request: Request, store: StudyStore) -> float | None:
+def whole_time(request: Request, store: StudyStore) -> float | None:
     """Return the seconds that all sessions of a study may take; None where there is no limit."""
     given = request.budget.time
     return store.plan().budget.time if given is None else store.load().seconds + given

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from autopeft.errors import DoesNotFitError
+from autopeft.errors import DoesNotFitError, InputError
 from autopeft.hardware.catalog import load_profile
-from autopeft.journey.searching import require_fits
+from autopeft.journey.searching import open_study, require_fits, whole_time
+from autopeft.journey.workspace import open_store
 from autopeft.methods.registry import DEFAULT
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan, Rejected
-from autopeft.workload.dataset import Lengths, Workload
+from autopeft.request import Request
+from autopeft.search.store import StudyStore
+from autopeft.workload.dataset import ACCURACY, Lengths, Workload
 
 
 def test_a_refusal_says_that_the_profile_it_rests_on_is_doubtful() -> None:
@@ -30,3 +35,50 @@ def test_a_refusal_says_that_the_profile_it_rests_on_is_doubtful() -> None:
         require_fits(sure)
     with pytest.raises(DoesNotFitError, match="doubtful: other work slows this machine"):
         require_fits(sure.model_copy(update={"profile": slowed}))
+
+
+@pytest.mark.parametrize(("given", "whole"), [(None, 7200), (600, 4600)])
+def test_a_time_that_is_given_anew_is_added_to_what_was_spent(
+    tmp_path: Path, given: float | None, whole: float
+) -> None:
+    store = StudyStore(tmp_path / "study.db")
+    plan = Plan(
+        model="m",
+        space="quick",
+        workload=Workload(task="classification", lengths=Lengths.constant(8)),
+        budget=Budget(time=7200),
+        profile=load_profile("l4"),
+        fits=(),
+        rejected=(),
+    )
+    store.create(name="s", metric=ACCURACY, seed=0, request="{}", plan=plan)
+    store.add_seconds(4000)
+    assert whole_time(Request(budget=Budget(time=given)), store) == whole
+    store.allow(plan.budget.model_copy(update={"time": whole}))
+    assert whole_time(Request(), store) == whole
+
+
+def test_a_resumption_takes_the_budget_and_nothing_else(tmp_path: Path) -> None:
+    asked = Request(
+        model="m", data="d.csv", study="s", workspace=str(tmp_path), budget=Budget(time=7200, trials=8)
+    )
+    folder, _ = open_study(asked)
+    store = open_store(folder, None)
+    plan = Plan(
+        model="m",
+        space="quick",
+        workload=Workload(task="classification", lengths=Lengths.constant(8)),
+        budget=asked.budget,
+        profile=load_profile("l4"),
+        fits=(),
+        rejected=(),
+    )
+    store.create(name="s", metric=ACCURACY, seed=0, request=asked.model_dump_json(), plan=plan)
+    store.close()
+    again = {"study": "s", "workspace": str(tmp_path), "resume": True}
+    _, same = open_study(Request(**again))
+    assert (same.budget.time, same.budget.trials) == (None, 8)
+    _, longer = open_study(Request(**again, budget=Budget(time=600)))
+    assert (longer.budget.time, longer.budget.trials) == (600, None)
+    with pytest.raises(InputError, match="keeps what it began with: seed"):
+        open_study(Request(**again, seed=3))
