@@ -54,13 +54,14 @@ def studies(request: Request, who: Reader) -> Response:
 @router.get("/studies/{name}", response_model=Study)
 def study(request: Request, who: Reader, name: StudyName) -> Response:
     """Return a study with its trials so far."""
-    return reply(keeping.load(own_study(request, who, name)))
+    return reply(_placeless(keeping.load(own_study(request, who, name))))
 
 
 @router.get("/studies/{name}/facts", response_model=StudyFacts)
 def facts(request: Request, who: Reader, name: StudyName) -> Response:
-    """Return everything that the report of a study shows."""
-    return reply(_or_missing(lambda: keeping.facts(own_study(request, who, name))))
+    """Return everything that the report of a study shows, but for where things lie."""
+    found = _or_missing(lambda: keeping.facts(own_study(request, who, name)))
+    return reply(found.model_copy(update={"study": _placeless(found.study), "places": {}}))
 
 
 @router.get(
@@ -147,6 +148,11 @@ class _Sink:
     def take(self) -> bytes:
         taken, self._parts = b"".join(self._parts), []
         return taken
+
+
+def _placeless(study: Study) -> Study:
+    """Leave out the directory of the service that holds a study."""
+    return study.model_copy(update={"folder": ""})
 
 
 def _zipped(folder: Path) -> Iterator[bytes]:

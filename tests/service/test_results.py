@@ -96,6 +96,13 @@ def a_report(score: float) -> Report:
     )
 
 
+def test_a_study_says_nothing_of_the_services_disk(service, ann, made) -> None:
+    answer = service.get(f"/api/v1/studies/{made(range(8))}", headers=ann)
+    assert answer.status_code == 200
+    assert len(answer.json()["trials"]) == len(CANDIDATES)
+    assert str(service.office.settings.workspace.resolve()) not in answer.text
+
+
 def keep_scores(folder: StudyFolder, right: range, metric: Metric) -> None:
     """Keep that the winner, trial 1, had those of 200 test rows right."""
     facts = tuple((float(at in right), 0.1) for at in range(200))
