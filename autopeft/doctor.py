@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from autopeft.errors import StorageError
 from autopeft.files import cache_folder
 from autopeft.message import Message
 from autopeft.units import GIB, format_bytes
+
+_SECONDS = 5
+"""A server that does not answer for so long is not there."""
 
 State = Literal["ok", "warn", "fail"]
 LEAST_PYTHON = (3, 11)
@@ -35,8 +40,13 @@ class Check(Message):
     mend: str = ""
 
 
-def examine(workspace: Path) -> tuple[Check, ...]:
-    """Look at interpreter, packages, devices, memory and disk; change nothing."""
+def examine(workspace: Path, storage: str | None = None, mlflow: str | None = None) -> tuple[Check, ...]:
+    """Look at interpreter, packages, devices, memory and disk; change nothing.
+
+    Args:
+        storage: URL of the database of studies, and mlflow: address of the tracking server; if there are any,
+            whether they answer.
+    """
     return (
         _python(),
         *(_package(name, least) for name, least in _lower_bounds().items()),
@@ -46,6 +56,8 @@ def examine(workspace: Path) -> tuple[Check, ...]:
         _memory(),
         _place("workspace", lambda: workspace),
         _place("cache", cache_folder),
+        *([_database(storage)] if storage else []),
+        *([_server(mlflow)] if mlflow else []),
     )
 
 
@@ -141,3 +153,51 @@ def _place(name: str, locate: Callable[[], Path]) -> Check:
     return Check(
         name=name, state="warn", found=found, mend=f"make room: {format_bytes(LEAST_DISK)} is enough"
     )
+
+
+def _database(address: str) -> Check:
+    """Look whether a database answers."""
+    import sqlalchemy as sql
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        url = sql.engine.make_url(address)
+        shown = url.render_as_string(hide_password=True)
+        waiting = {"connect_timeout": _SECONDS} if url.get_backend_name() != "sqlite" else {}
+        engine = sql.create_engine(url, connect_args=waiting)
+        with engine.connect() as connection:
+            connection.execute(sql.text("SELECT 1"))
+        engine.dispose()
+    except ModuleNotFoundError as error:
+        return Check(
+            name="storage",
+            state="fail",
+            found=f"{shown} needs {error.name}, which is not installed",
+            mend=f"pip install {error.name}",
+        )
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        return Check(
+            name="storage",
+            state="fail",
+            found=f"no answer: {reason}",
+            mend="start the database, or see to its address, user and password",
+        )
+    return Check(name="storage", state="ok", found=shown)
+
+
+def _server(address: str) -> Check:
+    """Look whether something listens where the tracking server should be; a file needs nobody to listen."""
+    place = urlsplit(address)
+    if place.scheme not in ("http", "https"):
+        return Check(name="tracking server", state="ok", found=address)
+    found = f"{place.hostname}:{place.port or (443 if place.scheme == 'https' else 80)}"
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS).close()
+    except OSError as error:
+        mend = "start the server; until then runs are kept, and autopeft sync sends them later"
+        return Check(
+            name="tracking server", state="fail", found=f"{found}: {error.strerror or error}", mend=mend
+        )
+    return Check(name="tracking server", state="ok", found=f"{found} listens")

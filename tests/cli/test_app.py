@@ -94,6 +94,26 @@ def test_the_doctor_says_how_to_mend_what_is_not_well(autopeft: Callable[..., ob
     assert answer.code == (2 if any(check["state"] == "fail" for check in checks) else 0)
 
 
+@pytest.mark.parametrize(
+    ("flag", "name", "found"),
+    [
+        (("--storage", "postgresql+psycopg://me:secret@127.0.0.1:9/x"), "storage", "no answer: "),
+        (("--storage", "sqlite:////no/such/place.db"), "storage", "unable to open database file"),
+        (("--mlflow", "http://127.0.0.1:9"), "tracking server", "127.0.0.1:9: Connection refused"),
+    ],
+)
+def test_the_doctor_finds_a_server_that_is_not_there(
+    autopeft: Callable[..., object], flag: tuple[str, str], name: str, found: str
+) -> None:
+    answer = autopeft("doctor", *flag, "--json")
+    assert answer.code == 2
+    assert "secret" not in answer.out
+    check = next(each for each in json.loads(answer.out) if each["name"] == name)
+    assert check["state"] == "fail"
+    assert found in check["found"]
+    assert check["mend"]
+
+
 def test_the_doctor_finds_a_workspace_that_cannot_be_written(
     autopeft: Callable[..., object], tmp_path: Path
 ) -> None:
