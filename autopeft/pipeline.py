@@ -201,8 +201,11 @@ def serve(question: Question, *, workspace: str = ".autopeft") -> Serving:
 
 
 def candidate_of(question: Question, *, workspace: str = ".autopeft") -> Candidate:
-    """Return the configuration that a question asks of, as a recipe takes it."""
-    return _poser(workspace).pose(question).candidate
+    """Return the configuration that a question asks of, at the usual learning rate, as a recipe takes it."""
+    from autopeft.journey.first_tries import at_usual_rate
+
+    posed = _poser(workspace).pose(question)
+    return at_usual_rate(posed.candidate, posed.base.family)
 
 
 def described_rows(request: Request) -> dict[str, Any]:

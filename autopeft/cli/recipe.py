@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autopeft.cli.estimate import (
+    Checkpointing,
+    GradAccum,
+    Layers,
+    Precision,
+    Quantization,
+    Rank,
+    Targets,
+)
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
 from autopeft.errors import InputError
@@ -14,6 +24,7 @@ from autopeft.errors import InputError
 if TYPE_CHECKING:
     from autopeft.export.recipes.subject import Recipe
     from autopeft.request import Request
+    from autopeft.space.candidate import Candidate
 
 FormatName = Annotated[
     str,
@@ -27,6 +38,7 @@ TrialNumber = Annotated[
     int | None,
     typer.Option("--trial", min=0, metavar="N", show_default=False, help="Trial. Default: the one that won."),
 ]
+_NO_MODEL = "a configuration needs a base model: give --model NAME, DIRECTORY or HUB_ID."
 Source = Annotated[
     str | None,
     typer.Option(
@@ -39,10 +51,11 @@ Source = Annotated[
 Line = Annotated[int, typer.Option(min=1, metavar="N", help="With --from: which configuration of the file.")]
 Method = Annotated[
     str | None,
-    typer.Option(metavar="NAME", show_default=False, help="A method with its defaults, instead of a study."),
-]
-Rank = Annotated[
-    int | None, typer.Option(min=1, metavar="N", show_default=False, help="With --method: its rank.")
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="A method, or qlora, instead of a study; the flags of `estimate` say how.",
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -66,6 +79,12 @@ def recipe(
     line: Line = 1,
     method: Method = None,
     rank: Rank = None,
+    targets: Targets = None,
+    layers: Layers = None,
+    quantization: Quantization = None,
+    grad_accum: GradAccum = None,
+    gradient_checkpointing: Checkpointing = None,
+    precision: Precision = None,
     out: Out = None,
     force: Force = False,
     as_json: Json = False,
@@ -77,9 +96,18 @@ def recipe(
 
     if wanted not in FORMATS:
         raise InputError(f"a recipe's format must be one of {', '.join(FORMATS)}, but got {wanted!r}.")
-    candidate = _candidate(request, source, line, method, rank)
+    said = {
+        "rank": rank,
+        "targets": targets,
+        "layers": layers,
+        "quantization": quantization,
+        "grad_accum": grad_accum,
+        "gradient_checkpointing": gradient_checkpointing,
+        "precision": precision,
+    }
+    candidate = _candidate(request, source, line, method, said)
     if candidate is not None and request.model is None:
-        raise InputError("a configuration needs a base model: give --model NAME, DIRECTORY or HUB_ID.")
+        raise InputError(_NO_MODEL)
     if candidate is not None and trial is not None:
         raise InputError("--trial is of a study: leave out --from and --method.")
     with screen.clean_stdout(when=as_json):
@@ -91,23 +119,41 @@ def recipe(
     return Exit.DONE
 
 
-def _candidate(request: Request, source: str | None, line: int, method: str | None, rank: int | None) -> Any:
+def _candidate(
+    request: Request, source: str | None, line: int, method: str | None, said: Mapping[str, Any]
+) -> Candidate | None:
     """Return the configuration that is asked for without a study; None for a study's."""
-    from autopeft import handover
-    from autopeft.space.candidate import Candidate
+    from autopeft import handover, pipeline
+    from autopeft.plan.question import Question
 
     if source is not None and method is not None:
         raise InputError("--from and --method both name a configuration: leave one out.")
-    if source is None and method is None:
-        return None
+    flags = [f"--{name.replace('_', '-')}" for name, value in said.items() if value is not None]
+    if method is None and flags:
+        raise InputError(f"{', '.join(flags)} needs --method: a study or a file says all of it itself.")
     if source is not None:
         found = handover.candidates(source)
         if line > len(found):
             raise InputError(f"{source} holds {len(found)} configurations, but got --line {line}.")
         return found[line - 1]
-    given = {"max_length": request.seq_len, "batch_size": request.batch_size, "epochs": request.epochs}
-    training = {name: value for name, value in given.items() if value is not None}
-    return Candidate.build(method=method, rank=rank, training=training)
+    if method is None:
+        return None
+    if request.model is None:
+        raise InputError(_NO_MODEL)
+    given = {
+        "model": request.model,
+        "method": method,
+        "task": request.task,
+        "epochs": request.epochs,
+        "seq_len": request.seq_len,
+        "batch_size": request.batch_size,
+        # Whoever trains it has a GPU, whatever this machine has.
+        "precision": "bf16",
+        "optimizer": "adamw",
+        **{name: value for name, value in said.items() if value is not None},
+    }
+    question = Question.build(**{name: value for name, value in given.items() if value is not None})
+    return pipeline.candidate_of(question, workspace=request.workspace)
 
 
 def _shown(made: Recipe, out: Path | None) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from autopeft.cli.tables import band, heading, table
 from autopeft.plan.plan import Fits, Plan, Rejected, Verdict
-from autopeft.units import format_bytes, format_count, format_limit, format_seconds
+from autopeft.units import format_bytes, format_count, format_limit, format_seconds, format_usd
 
 if TYPE_CHECKING:
     from autopeft.plan.budget import Budget
@@ -78,6 +78,8 @@ def _limits(budget: Budget) -> str:
         words.append(format_seconds(budget.time))
     if budget.trials is not None:
         words.append(f"{budget.trials} trials")
+    if budget.cost is not None:
+        words.append(f"at most {format_usd(budget.cost)}")
     if budget.params is not None:
         words.append(f"at most {100 * budget.params:.3g} % trained")
     return ", ".join(words)
@@ -112,7 +114,7 @@ def _front(chosen: Sequence[Fits], fits: Sequence[Fits]) -> Table:
 
 
 def _fits(fits: Sequence[Fits]) -> Table:
-    """Show the best way to feed each configuration; the plan is ranked already."""
+    """Show the best way to feed each configuration, by its number in the plan, which is ranked already."""
     groups: dict[object, list[Fits]] = {}
     for each in fits:
         alike = each.candidate.model_copy(update={"rank": None}) if each.prior else each.candidate
@@ -121,8 +123,9 @@ def _fits(fits: Sequence[Fits]) -> Table:
     runs = any(each.estimate.wall_seconds is not None for each in fits)
     columns = ("prior", "trained", "peak memory", "90 % band", "a run" if runs else "a step")
     made = table("#", "configuration", *columns, right=("#", *columns))
-    for number, members in enumerate(list(groups.values())[:MOST_ROWS], start=1):
+    for members in list(groups.values())[:MOST_ROWS]:
         best, label = members[0], _with_ranks(members)
+        number = next(place for place, each in enumerate(fits, start=1) if each is best)
         memory, run = best.estimate.memory, best.estimate.wall_seconds
         seconds = best.estimate.time.step_seconds if run is None else run
         made.add_row(
@@ -159,7 +162,8 @@ def _about_prior(fits: Sequence[Fits]) -> list[RenderableType]:
     words = (
         f"prior: published, not predicted: {metric}, with what placement and quantisation changed "
         "elsewhere; ± one standard deviation; it ranks. Sources are in --json. "
-        "Of each configuration the variant that is fastest a row is shown."
+        "Of each configuration the variant that is fastest a row is shown, by its number in the plan "
+        "(`recipe --from PLAN.json --line N`)."
     )
     return [Text(words, style="dim")]
 

@@ -45,6 +45,13 @@ def first_tries(request: Request, inputs: Inputs, task: Task) -> tuple[Candidate
     return (*first, *{each.key: each for each in proven[:PROVEN]}.values(), *usual)
 
 
+def at_usual_rate(candidate: Candidate, family: Family) -> Candidate:
+    """Return a configuration at the learning rate that is usual for its method and family."""
+    rate = float(f"{10 ** prior_rate(candidate.method, family)[0]:.2g}")
+    training = candidate.training.model_copy(update={"learning_rate": rate})
+    return candidate.model_copy(update={"training": training})
+
+
 def usual_form(space: SearchSpace, method: str, family: Family) -> Candidate:
     """Return what the space would try first of a method, at a learning rate that is usual for the family.
 

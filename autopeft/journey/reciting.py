@@ -121,9 +121,18 @@ def _write(
     if unnamed:
         subject = subject.model_copy(update={"model": base.name})
     recipe = WRITERS[wanted](subject)
+    notes = [*recipe.notes]
+    if dataset is None or out is None:
+        rows = f"{TRAIN} and {VALIDATION} have to lie beside this"
+        notes.append(f"{rows}: --data FILE --out DIR writes both from your rows")
+    if _misses_template(subject):
+        notes.append(
+            "rows are plain prompts and completions, as no chat template of the model is at hand: "
+            "if it has one, name the model's directory to train on its turns"
+        )
     if unnamed:
-        note = f"{base.name} is a directory on the machine that wrote this: name yours in its place"
-        recipe = recipe.model_copy(update={"notes": (*recipe.notes, note)})
+        notes.append(f"{base.name} is a directory on the machine that wrote this: name yours in its place")
+    recipe = recipe.model_copy(update={"notes": tuple(notes)})
     if out is not None:
         with replacing(out, force=force) as folder:
             for name, text in recipe.files.items():
@@ -131,6 +140,11 @@ def _write(
             if dataset is not None:
                 write_rows(folder, dataset, subject, base, wanted)
     return recipe
+
+
+def _misses_template(subject: Subject) -> bool:
+    """Say whether rows would be turns of a chat if the model's template were at hand."""
+    return subject.task in ("sft", "dpo") and subject.family == "decoder" and not subject.chat
 
 
 def subject_of(

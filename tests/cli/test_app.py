@@ -205,3 +205,21 @@ def test_a_shell_can_complete_device_names() -> None:
         [sys.executable, "-m", "autopeft"], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["l40s"]
+
+
+def test_a_recipe_takes_the_words_of_an_estimate(autopeft: Callable[..., object]) -> None:
+    answer = autopeft(
+        *("recipe", "--format", "trl", "--model", "Llama-3.1-8B", "--method", "qlora", "--rank", "8"),
+        *("--gradient-checkpointing", "--batch-size", "2", "--seq-len", "512"),
+    )
+    assert answer.code == 0
+    for line in ("load_in_4bit: true", "lora_r: 8", "bf16: true", "gradient_checkpointing: true"):
+        assert line in answer.out
+    assert "learning_rate: 0.0002" in answer.out
+    assert "# train.jsonl and validation.jsonl have to lie beside this" in answer.out
+
+
+def test_flags_of_a_configuration_need_a_method(autopeft: Callable[..., object]) -> None:
+    answer = autopeft("recipe", "--model", "Llama-3.1-8B", "--rank", "8", "--precision", "bf16")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("autopeft: --rank, --precision needs --method")

@@ -207,6 +207,14 @@ def test_of_each_configuration_one_way_to_feed_it_is_shown(plan: Plan) -> None:
     assert "no prior" in text
 
 
+def test_a_plan_counts_as_its_json_does(plan: Plan) -> None:
+    slow = LORA.model_copy(update={"training": Training(batch_size=2)})
+    fits = [Fits(candidate=one, estimate=estimate()) for one in (LORA, slow, FULL)]
+    text = shown(verdicts.plan(plan.model_copy(update={"fits": tuple(fits), "rejected": ()})), 100)
+    numbers = {words[1].strip(","): words[0] for line in text.splitlines() if len(words := line.split()) > 1}
+    assert (numbers["lora"], numbers["full"]) == ("1", "3")
+
+
 def test_an_overview_says_how_far_each_way_to_train_goes_and_what_is_too_big() -> None:
     fits = Option(verdict=Fits(candidate=LORA, estimate=estimate()), largest_batch=12, longest_row=8192)
     not_told = Option(verdict=Fits(candidate=LORA, estimate=estimate()))
