@@ -12,6 +12,7 @@ from autopeft.message import Message
 
 _FILE = Path(__file__).with_name("prices.yaml")
 _GIVEN = "given"
+_SHARES = {"half": 2, "a quarter": 4, "an eighth": 8}
 
 
 class Price(Message):
@@ -32,6 +33,11 @@ class Price(Message):
     source: str
 
     @property
+    def together(self) -> int:
+        """How many devices are rented together at least."""
+        return _SHARES.get(self.offer.rpartition(", ")[2], 1)
+
+    @property
     def words(self) -> str:
         """Where the price comes from, in a line."""
         if self.provider == _GIVEN:
@@ -48,11 +54,17 @@ def list_prices() -> tuple[Price, ...]:
     return tuple(sorted((Price(**row) for row in content), key=lambda row: (row.gpu, row.usd_per_hour)))
 
 
-def price_of(gpu: str, *, provider: str | None = None, given: float | None = None) -> Price | None:
+def price_of(
+    gpu: str, *, provider: str | None = None, given: float | None = None, devices: int = 1
+) -> Price | None:
     """Return the lowest listed price of a device, None where none is listed.
+
+    Where offers of so many devices are listed, it is the lowest of these: a share of a machine with eight is
+    rented by nobody who needs one. Else it is the lowest of all, and its offer says what is rented.
 
     Args:
         gpu: name of its profile.
+        devices: how many are needed.
         provider: take the price of this one only.
         given: dollars an hour that the user pays; wins over the list.
 
@@ -67,7 +79,8 @@ def price_of(gpu: str, *, provider: str | None = None, given: float | None = Non
     providers = {row.provider for row in list_prices()}
     if wanted is not None and wanted not in providers:
         raise UnknownNameError("provider", wanted, providers)
-    return next((row for row in list_prices() if row.gpu == gpu and wanted in (None, row.provider)), None)
+    rows = [row for row in list_prices() if row.gpu == gpu and wanted in (None, row.provider)]
+    return min(rows, key=lambda row: (devices % row.together != 0, row.usd_per_hour), default=None)
 
 
 def why_no_price(gpu: str, provider: str | None = None) -> str:

@@ -172,7 +172,12 @@ def bill(row: Posed, estimate: CostEstimate) -> tuple[Cost | None, str | None]:
     if row.profile.provenance.kind == "assumed":
         return None, "a cost needs a device whose speed is known: give --gpu NAME (`autopeft gpus`)"
     try:
-        price = price_of(row.profile.name, provider=row.tariff.provider, given=row.tariff.price)
+        price = price_of(
+            row.profile.name,
+            provider=row.tariff.provider,
+            given=row.tariff.price,
+            devices=row.spread.gpus,
+        )
     except InputError as error:
         return None, str(error)
     if price is None:

@@ -80,10 +80,11 @@ def usd_per_hour(request: Request, profile: HardwareProfile) -> float | None:
     """
     if request.budget.cost is None:
         return None
-    price = price_of(profile.name, provider=request.provider, given=request.price)
+    devices = spread_of(request).gpus
+    price = price_of(profile.name, provider=request.provider, given=request.price, devices=devices)
     if price is None:
         raise InputError(f"a cost limit needs a price, but {why_no_price(profile.name, request.provider)}.")
-    return price.usd_per_hour * spread_of(request).gpus
+    return price.usd_per_hour * devices
 
 
 def require_rows(request: Request) -> None:

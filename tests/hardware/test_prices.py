@@ -19,11 +19,21 @@ def test_every_price_is_of_a_known_device_with_source_and_month() -> None:
 
 
 def test_the_lowest_price_is_taken_unless_a_provider_is_named() -> None:
-    lowest, aws = price_of("h100-sxm"), price_of("h100-sxm", provider="AWS")
+    lowest, aws = price_of("h100-sxm", devices=8), price_of("h100-sxm", provider="AWS")
     assert lowest is not None
     assert aws is not None
     assert lowest.usd_per_hour == min(p.usd_per_hour for p in list_prices() if p.gpu == "h100-sxm")
     assert aws.provider == "aws"
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_share_of_a_machine_counts_where_the_whole_machine_is_needed(devices: int) -> None:
+    price = price_of("b200", devices=devices)
+    assert price is not None
+    assert price.together == (8 if devices == 8 else 1)
+    only_whole = price_of("b200", provider="lambda")
+    assert only_whole is not None
+    assert only_whole.together == 8
 
 
 def test_a_given_price_wins() -> None:
