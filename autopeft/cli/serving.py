@@ -32,6 +32,11 @@ def shown(serving: Serving) -> Group:
     if serving.limit_bytes is not None:
         of = f"{serving.share:.0%} of {format_limit(serving.limit_bytes)}, vLLM's usual share"
         parts += [Text(""), _rooms(serving), Text(f"Of {of}. An {serving.bound}.")]
+        if serving.weights_bytes > serving.share * serving.limit_bytes:
+            parts.append(Text("It does not fit: the weights alone take more.", style="bold red"))
+        elif serving.unmerged is not None:
+            words = "Adapters are slots on the device, left beside so many sequences of"
+            parts.append(Text(f"{words} {serving.seq_len:,} tokens; more lie in the host's memory."))
     else:
         parts.append(Text("Name a device (--gpu NAME or --gpu-mem SIZE) to see what fits."))
     return Group(*parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autopeft.errors import UnsupportedError
+from autopeft.errors import InputError, UnsupportedError
 from autopeft.journey.posing import Posed, Poser
 from autopeft.methods.lora_variants import MOVED
 from autopeft.methods.quantization.schemes import Quantization, find_quantization
@@ -37,6 +37,8 @@ def host(question: Question, poser: Poser) -> Serving:
         InputError: a name is unknown, or something does not suit the model.
         UnsupportedError: the model does not write text, or keeps no keys and values.
     """
+    if question.gpus > 1 or question.sharding is not None or question.offload:
+        raise InputError("--serve is of one device: leave out gpus, sharding and offload.")
     posed = poser.pose(question)
     base, candidate = posed.base, complete(posed.candidate)
     if base.family != "decoder":

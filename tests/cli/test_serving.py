@@ -98,3 +98,15 @@ def test_what_is_not_served_so_says_why(autopeft: Callable[..., object]) -> None
 
 def test_too_little_memory_is_status_1(autopeft: Callable[..., object]) -> None:
     assert autopeft("estimate", "Llama-3.1-8B", "--serve", "--gpu-mem", "12GB").code == 1
+
+
+def test_what_does_not_fit_says_so(autopeft: Callable[..., SimpleNamespace]) -> None:
+    answer = autopeft("estimate", "Llama-3.1-8B", "--serve", "--gpu-mem", "4GB", "--quantization", "nf4")
+    assert answer.code == 1
+    assert "It does not fit: the weights alone take more." in answer.out
+
+
+def test_serving_is_of_one_device(autopeft: Callable[..., SimpleNamespace]) -> None:
+    answer = autopeft("estimate", "Llama-3.1-8B", "--serve", "--gpu", "l4", "--gpus", "2")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == "autopeft: --serve is of one device: leave out gpus, sharding and offload.\n"
