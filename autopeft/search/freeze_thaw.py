@@ -103,14 +103,12 @@ class FreezeThaw:
         warm: Sequence[Candidate],
         share_left: Callable[[], float] = lambda: 1.0,
         runs: int = _RUNS,
-        luck: float = 0.3,
         patience: float = 0.5,
     ) -> None:
         self._rungs = rungs
         self._metric = metric
         self._warm = list(warm)
         self._patience = patience
-        self._luck = luck
         self._runs = runs
         self._repeated: list[str] = []
         self._share_left = share_left
@@ -297,12 +295,10 @@ class FreezeThaw:
         tune = self._reports_since_tuned >= _TUNED_EVERY
         self._surrogate.fit(curves, prior_mean=_believed(known), tune=tune)
         self._reports_since_tuned = 0 if tune else self._reports_since_tuned
-        owners = [order.index(number) for number in paused]
         done = [place for place, arm in enumerate(arms.values()) if arm.state == "complete" and arm.scores]
-        features = np.concatenate((known[owners], self._encoding.features(fresh)))
-        belief = self._surrogate.final(
-            *(features, [*owners, *(None for _ in fresh)], _believed(features)), luck=self._luck
-        )
+        held = [order.index(number) for number in paused]
+        features = np.concatenate((known[held], self._encoding.features(fresh)))
+        belief = self._surrogate.final(features, [*held, *(None for _ in fresh)], _believed(features))
         # What is to be surpassed is what the best is worth, not what luck gave it.
         best = float(belief.mean.max())
         if done:

@@ -183,8 +183,7 @@ class Search:
                     continue
             else:
                 self._strategy.started(trial)
-            ended = trial.result.reports if trial.result else ()
-            self._reports[trial.number] = list(ended if trial.finished else self._store.reports(trial.number))
+            self._reports[trial.number] = list(self._store.reports(trial.number))
             self._deadline.learn(trial, self._reports[trial.number])
             if not trial.finished and (trial.role == "baseline" or not self.remaining(trial.number)):
                 self._waiting.append(trial.number)

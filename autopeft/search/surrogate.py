@@ -101,16 +101,13 @@ class Surrogate:
             self._theta = self._most_probable()
         self._solve(self._theta)
 
-    def final(
-        self, features: Array, owners: Sequence[int | None], prior_mean: Sequence[float], *, luck: float = 1.0
-    ) -> Belief:
+    def final(self, features: Array, owners: Sequence[int | None], prior_mean: Sequence[float]) -> Belief:
         """Predict the final scores of configurations.
 
         Args:
             features: (configurations, features).
             owners: index of each one's curve among those fitted, None for one that was never tried.
             prior_mean: as in `fit`.
-            luck: share of a configuration's own part that counts as uncertain.
         """
         theta = np.exp(self._theta)
         smooth, own = theta[:2]
@@ -119,7 +116,7 @@ class Surrogate:
         across += own * mine * _decay(-self._t[None], theta[3])
         mean = across @ self._weights
         half = _solved(self._factor, across.T)
-        variance = np.maximum(smooth + luck * own - (half**2).sum(0), 1e-6)
+        variance = np.maximum(smooth + own - (half**2).sum(0), 1e-6)
         centre = self._centre_at(np.zeros(1))[0]
         return Belief(
             mean=centre + self._scale * (mean + np.asarray(prior_mean)),

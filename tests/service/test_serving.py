@@ -76,7 +76,7 @@ def test_it_ends_when_it_is_told_though_somebody_follows_a_job(tmp_path) -> None
         followed: list[str] = []
 
         def follow() -> None:
-            followed.extend(event["event"] for _, event in client._events(job, 0))
+            followed.extend(event["event"] for _, event in client._service.events(f"jobs/{job}/events", 0))
 
         thread = threading.Thread(target=follow)
         thread.start()
