@@ -68,7 +68,9 @@ def rows_trained(study: Study) -> int:
     return sum(trial.result.reports[-1].samples for trial in first if trial.result)
 
 
-def test_it_finds_the_best_method_for_little_more_than_half_of_training_all(searched: Callable[..., Study]) -> None:
+def test_it_finds_the_best_method_for_little_more_than_half_of_training_all(
+    searched: Callable[..., Study],
+) -> None:
     study = searched(max_trials=24)
     assert study.best is not None
     assert study.best.candidate.method == "lora"

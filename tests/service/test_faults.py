@@ -58,9 +58,9 @@ def models(encoder_with_weights, monkeypatch) -> str:
 
 def submit(service: Service, model: str, rows: Path, count: int) -> list[str]:
     client = ap.Client(service.url)
-    number = json.loads(client._call("POST", "data?name=rows.csv", rows.read_bytes()))["id"]
-    body = json.dumps(JOB | {"model": model, "data": number}).encode()
-    return [json.loads(client._call("POST", "jobs", body))["id"] for _ in range(count)]
+    number = json.loads(client._service.post("data?name=rows.csv", rows.read_bytes()))["id"]
+    body = JOB | {"model": model, "data": number}
+    return [json.loads(client._service.post("jobs", body))["id"] for _ in range(count)]
 
 
 def jobs(service: Service) -> dict[str, dict[str, Any]]:
