@@ -124,3 +124,23 @@ def test_a_peak_over_the_budget_is_admitted(make_facts: FactsFactory, facts: Stu
 def test_a_single_complete_trial_is_the_only_one(make_facts: FactsFactory, facts: StudyFacts) -> None:
     only: tuple[Trial, ...] = (facts.study.trials[3],)
     assert "as the only one trained to the end" in make_facts(trials=only).reasons[0]
+
+
+def test_the_reason_of_a_repeated_winner_is_its_average(make_facts: FactsFactory) -> None:
+    def run(number: int, rank: int, value: float) -> Trial:
+        done = next(each for each in make_facts().study.trials if each.state == "complete")
+        last = done.result.reports[-1].model_copy(update={"score": value})
+        changed = {
+            "number": number,
+            "role": "candidate",
+            "candidate": done.candidate.model_copy(update={"rank": rank}),
+            "result": done.result.model_copy(update={"reports": (last,)}),
+        }
+        return done.model_copy(update=changed)
+
+    others = [run(4 + at, 64 + at, 0.70) for at in range(3)]
+    facts = make_facts(trials=(run(0, 4, 0.84), run(1, 4, 0.86), *others))
+    assert facts.study.best is not None
+    assert facts.study.best.candidate.rank == 4
+    words = "Most is expected of it: validation accuracy 0.850 on average of 2 trainings"
+    assert any(words in reason for reason in facts.reasons)
