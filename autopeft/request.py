@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from autopeft.cost.estimate import Objective
 from autopeft.cost.spread import MOST_DEVICES, Sharding
 from autopeft.errors import ConfigError
 from autopeft.message import Message
@@ -49,6 +50,7 @@ class Request(Message):
         space: a search space by name or file.
         prefer: which of several configurations within noise of the best wins: the best, the smallest or the
             fastest to train.
+        front: a cost; the search is then for the front of score against it, not for the best score alone.
         searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes to successive halving.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
@@ -74,6 +76,7 @@ class Request(Message):
     space: str = "quick"
     searcher: SearcherName = "freeze-thaw"
     prefer: Preference = "quality"
+    front: Objective | None = None
     budget: Budget = Budget()
     seq_len: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)

@@ -223,6 +223,8 @@ def _search(
             seed=request.seed,
             warm=first_tries(request, inputs, dataset.task),
             share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
+            front=request.front,
+            judge=admits.judge,
         ),
         admits.judge,
         rungs,
