@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autopeft.cli.columns import COLUMNS
 from autopeft.cli.estimate import (
     Checkpointing,
     GradAccum,
@@ -69,7 +70,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @takes_request(
-    "model", "data", "test_data", "task", "seq_len", "batch_size", "epochs", "seed", "study", "workspace"
+    *COLUMNS,
+    *("model", "data", "test_data", "task", "seq_len", "batch_size", "epochs", "seed", "study", "workspace"),
 )
 def recipe(
     request: Request,

@@ -68,9 +68,10 @@ def test_the_rows_of_a_file_are_measured_and_counted(
     autopeft: Callable[..., object], encoder_with_weights: BaseModel, tmp_path: Path
 ) -> None:
     texts = [f"{'good ' * (1 + row % 4)}{'film ' * (row // 4)}" for row in range(40)]
-    rows = ["text,label", *(f"{text},{'ab'[row % 2]}" for row, text in enumerate(texts))]
+    rows = ["body,verdict", *(f"{text},{'ab'[row % 2]}" for row, text in enumerate(texts))]
     (tmp_path / "rows.csv").write_text("\n".join(rows))
-    answer = autopeft("estimate", str(encoder_with_weights.path), "--data", "rows.csv")
+    columns = ("--text-column", "body", "--label-column", "verdict")
+    answer = autopeft("estimate", str(encoder_with_weights.path), "--data", "rows.csv", *columns)
     words = r"at most \d\d tokens, \d on average, batch 1 \(default\), \d\d examples, 1 epoch \(default\)"
     assert re.search(f"^rows: {words}$", answer.out, re.MULTILINE), answer
 
