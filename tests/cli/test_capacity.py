@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from linear_cost import LinearCost
 
+from autopeft.units import format_usd
+
 ASKED = ("capacity", "SmolLM2-135M,Llama-3.2-1B", "--gpu", "t4,h100-sxm", "--methods", "lora,lora+nf4")
 
 
@@ -27,6 +29,22 @@ def test_the_table_names_the_cheapest_and_the_fastest_and_fits_100_columns(
     for words in ("4 x h100-sxm fsdp", "Cheapest:", "Fastest:", "500 such trainings a week", "list price"):
         assert words in answer.out, answer.out
     assert max(map(len, answer.out.splitlines())) <= 100
+
+
+def test_a_narrow_screen_loses_other_columns_but_neither_cost_nor_time(
+    autopeft: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (*ASKED, "--gpus", "1,4", "--sharding", "fsdp", "--price", "2", "--runs-per-week", "500")
+    costs = {cell["cost"]["usd"] for cell in json.loads(autopeft(*asked, "--json").out)["cells"]}
+    for width, left_out in ((100, set()), (80, {"rows", "tokens/s"}), (60, {"rows", "tokens/s", "memory"})):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown = autopeft(*asked).out
+        assert max(map(len, shown.splitlines())) <= width
+        heads = [line.split() for line in shown.splitlines() if line.startswith("device ")]
+        assert {"rows", "memory", "tokens/s"} - set(heads[0]) == left_out
+        assert all({"time", "cost"} <= set(head) for head in heads)
+        assert all(format_usd(usd) in shown for usd in costs)
+        assert "a week" in shown
 
 
 def test_json_has_a_cell_for_each_combination(autopeft: Callable[..., object]) -> None:
