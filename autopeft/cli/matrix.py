@@ -23,13 +23,8 @@ _MATTER_LEAST = ("rows", "tokens/s", "memory")
 def capacity(made: Capacity, page: Path | None) -> Group:
     """Show the matrix of each model, what is cheapest and fastest, and why the rest does not fit."""
     demand = made.demand
-    rows = f"{demand.examples:,} examples" + (f" x {demand.epochs:g} epochs" if demand.epochs != 1 else "")
-    length = f" of {demand.seq_len} tokens" if demand.seq_len else ""
-    recomputed = "" if demand.gradient_checkpointing else "no "
-    words = f"{rows}{length}, at most {demand.batch_size} rows a device at once"
-    words += f" x {demand.grad_accum}" if demand.grad_accum > 1 else ""
-    words += f", {recomputed}gradient checkpointing, loop {demand.loop}"
-    parts: list[RenderableType] = [Text(words, style="dim")]
+    parts: list[RenderableType] = [Text(demand.words, style="dim")]
+    parts += [Text(f"{way}: {form}", style="dim") for way, form in made.configurations.items() if way != form]
     for model in demand.models:
         cells = [cell for cell in made.cells if cell.model == model]
         parts += [Text(), heading(model), _matrix(cells)]

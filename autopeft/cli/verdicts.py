@@ -23,8 +23,8 @@ MOST_ROWS, MOST_REASONS, MOST_ON_FRONT = 20, 6, 12
 
 
 def name(candidate: Candidate) -> str:
-    """Name what a candidate adapts: its label without the learning rate, which costs nothing."""
-    return re.sub(r" lr=\S+$", "", candidate.label)
+    """Name what a candidate adapts; the learning rate costs nothing."""
+    return candidate.form
 
 
 def batch(candidate: Candidate) -> str:

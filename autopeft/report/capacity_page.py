@@ -56,6 +56,7 @@ def render(made: Capacity) -> str:
         .render(
             demand=made.demand,
             demanded=demanded(made),
+            configurations=made.configurations,
             sections=sections,
             rows=[row_of(cell) for cell in made.cells],
             fleet=made.demand.runs_per_week is not None,
@@ -69,11 +70,8 @@ def render(made: Capacity) -> str:
 
 def demanded(made: Capacity) -> str:
     """Say in a line what shall be trained."""
-    demand = made.demand
-    epochs = f" for {demand.epochs:g} epochs" if demand.epochs != 1 else ""
-    length = f" of {demand.seq_len} tokens" if demand.seq_len else ""
-    runs = f" · {demand.runs_per_week:g} trainings a week" if demand.runs_per_week else ""
-    return f"{demand.examples:,} examples{length}{epochs}, at most {demand.batch_size} rows a device{runs}"
+    weekly = made.demand.runs_per_week
+    return made.demand.words + (f" · {weekly:g} trainings a week" if weekly else "")
 
 
 def decision(made: Capacity, model: str) -> str:

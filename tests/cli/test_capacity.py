@@ -26,7 +26,14 @@ def test_the_table_names_the_cheapest_and_the_fastest_and_fits_100_columns(
 ) -> None:
     answer = autopeft(*ASKED, "--gpus", "1,4", "--sharding", "fsdp", "--runs-per-week", "500")
     assert answer.code == 0, answer
-    for words in ("4 x h100-sxm fsdp", "Cheapest:", "Fastest:", "500 such trainings a week", "list price"):
+    for words in (
+        "lora+nf4: lora r=16 query+value nf4",
+        "4 x h100-sxm fsdp",
+        "Cheapest:",
+        "Fastest:",
+        "500 such trainings a week",
+        "list price",
+    ):
         assert words in answer.out, answer.out
     assert max(map(len, answer.out.splitlines())) <= 100
 
