@@ -56,7 +56,8 @@ class Request(Message):
         train_rows: use at most this many training rows.
         examples: without data: how many rows to plan for.
         gpus, sharding, offload: how a planned training is spread over devices, see `Spread`.
-        price: dollars an hour of one device; None takes the lowest that is listed, of `provider` if given.
+        price: dollars an hour of one device, 0 for one's own; None takes the lowest that is listed, of
+            `provider` if given.
         grid_factor: kg of CO2 a kWh.
         workspace: directory that studies are written to.
         study: name of the study; None makes one up from model and data.
@@ -86,7 +87,7 @@ class Request(Message):
     gpus: int | None = Field(default=None, ge=1, le=MOST_DEVICES)
     sharding: Sharding | None = None
     offload: bool = False
-    price: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     provider: str | None = None
     grid_factor: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)

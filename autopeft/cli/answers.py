@@ -193,6 +193,8 @@ def _spread(given: SpreadEstimate) -> str:
 
 
 def _money(cost: Cost) -> str:
+    if cost.usd_per_hour == 0:
+        return f"{format_usd(0)} ({cost.price.words})"
     parts = [f"{format_usd(cost.usd_per_hour)} an hour ({cost.price.words})"]
     if cost.usd is not None and cost.epoch_usd is not None:
         parts.insert(0, f"{format_usd(cost.usd)} a run, {format_usd(cost.epoch_usd)} an epoch")

@@ -104,7 +104,7 @@ def require_one_device(request: Request) -> None:
 
 
 def cost_as_time(request: Request, profile: HardwareProfile) -> Request:
-    """Turn a search's limit on cost into one on time: this machine is paid by the hour.
+    """Turn a search's limit on cost into one on time: this machine is paid by the hour, or is free.
 
     Raises:
         InputError: no price is known, or several devices shall share a trial.
@@ -115,7 +115,7 @@ def cost_as_time(request: Request, profile: HardwareProfile) -> Request:
             "or use autopeft plan or capacity."
         )
     rate = usd_per_hour(request, profile)
-    if rate is None or request.budget.cost is None:
+    if not rate or request.budget.cost is None:
         return request
     seconds = request.budget.cost / rate * SECONDS_AN_HOUR
     time = seconds if request.budget.time is None else min(request.budget.time, seconds)

@@ -229,7 +229,8 @@ def _read_number(given: object) -> float:
     return float(given)
 
 
-Positive = Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float), Field(gt=0)]
+NotNegative = Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float), Field(ge=0)]
+Positive = Annotated[NotNegative, Field(gt=0)]
 Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, BeforeValidator(_spelled)]
 
@@ -265,7 +266,8 @@ class Question(Message):
         gpus: devices that share the training, each with its own batch.
         sharding: how they share it; None is "ddp" for several devices.
         offload: keep what is sharded in the host's memory.
-        price: dollars an hour of one device; None takes the lowest that is listed, of `provider` if given.
+        price: dollars an hour of one device, 0 for one's own; None takes the lowest that is listed, of
+            `provider` if given.
         grid_factor: kg of CO2 a kWh.
     """
 
@@ -314,11 +316,9 @@ class Question(Message):
     gpus: int = Field(default=1, ge=1, le=MOST_DEVICES)
     sharding: Annotated[Sharding, _word("sharding", Sharding)] | None = None
     offload: bool = False
-    price: Positive | None = None
+    price: NotNegative | None = None
     provider: Name | None = None
-    grid_factor: Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float)] | None = Field(
-        default=None, ge=0
-    )
+    grid_factor: NotNegative | None = None
 
     @classmethod
     def build(cls, **fields: Any) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,3 +170,38 @@ def test_estimate_for_several_devices_says_what_they_exchange(autopeft: Callable
     answer = autopeft("estimate", "SmolLM2-135M", "--gpu", "l4", "--gpus", "4", "--sharding", "zero3")
     assert answer.code == 0, answer
     assert "4 x zero3" in answer.out
+
+
+def test_hardware_of_ones_own_is_free(autopeft: Callable[..., object], tmp_path: Path) -> None:
+    asked = (*ASKED, "--price", "0", "--runs-per-week", "50", "--html", "page.html")
+    shown = autopeft(*asked)
+    assert shown.code == 0, shown
+    assert "$" not in shown.out
+    assert re.search(r"Cheapest: lora.* on .*: free in .* \(price as given\)", shown.out)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "h100-sxm: free, price as given" in page
+    assert 'data-chart="c-front-' not in page, "there is no cost to draw"
+    estimated = ("estimate", "SmolLM2-135M", "--gpu", "l4", "--examples", "3600", "--price", "0")
+    assert re.search(r"^cost +free \(price as given\)$", autopeft(*estimated).out, re.MULTILINE)
+    assert json.loads(autopeft(*estimated, "--json").out)["cost"]["usd"] == 0
+
+
+@pytest.mark.parametrize("price", ["-1", "nan", "inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ASKED,
+        ("estimate", "SmolLM2-135M", "--gpu", "l4"),
+        ("plan", "--model", "SmolLM2-135M", "--gpu", "l4"),
+        ("search", "--model", "SmolLM2-135M", "--data", "rows.csv"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_price_that_is_none_is_one_line_and_status_2(
+    autopeft: Callable[..., object], command: tuple[str, ...], price: str
+) -> None:
+    answer = autopeft(*command, "--price", price)
+    assert answer.code == 2, answer
+    assert answer.err.startswith("autopeft: price: ")
+    assert f"but got {float(price)}" in answer.err
+    assert len(answer.err.splitlines()) == 1

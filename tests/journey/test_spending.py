@@ -18,6 +18,11 @@ def test_a_search_may_take_as_long_as_its_cost_pays_for_its_machine() -> None:
     assert cost_as_time(short, L4).budget.time == 3600
 
 
+def test_a_cost_limits_no_search_on_a_machine_that_is_free() -> None:
+    request = Request(budget={"cost": "5usd", "time": "1h"}, price=0)
+    assert cost_as_time(request, L4) == request
+
+
 def test_a_plan_pays_for_all_devices_at_the_lowest_price() -> None:
     four = Request(budget={"cost": "5usd"}, gpus=4)
     alone = Request(budget={"cost": "5usd"})
