@@ -31,6 +31,8 @@ def plan(request: Request, all_models: AllModels = False, as_json: Json = False)
     """Show what fits a budget, and why the rest does not.
 
     Without a model, usual models of the catalogue are held against the budget.
+    Of one model also on several devices (--gpus 2 --sharding fsdp), and with --examples at what cost;
+    `autopeft capacity` holds devices and their numbers side by side.
     Exit status: 0 something fits, 1 nothing does.
     """
     from autopeft import pipeline

@@ -172,6 +172,18 @@ def test_estimate_for_several_devices_says_what_they_exchange(autopeft: Callable
     assert "4 x zero3" in answer.out
 
 
+def test_a_plan_over_two_devices_costs_twice_as_much_an_hour(autopeft: Callable[..., object]) -> None:
+    asked = ("plan", "--model", "SmolLM2-135M", "--gpu", "l4", "--examples", "3600", "--price", "2")
+    one, two = (json.loads(autopeft(*asked, "--gpus", gpus, "--json").out)["fits"][0] for gpus in ("1", "2"))
+    for fit, gpus in ((one, 1), (two, 2)):
+        run = fit["estimate"]["run"]
+        hours = sum(value for name, value in run.items() if name.endswith("_seconds")) / 3600
+        assert fit["usd"] == pytest.approx(2 * gpus * hours)
+    shown = autopeft(*asked, "--gpus", "2")
+    assert shown.out.startswith("SmolLM2-135M on 2 x NVIDIA L4, ddp")
+    assert "cost: of one training, $4.00 an hour (price as given)." in shown.out
+
+
 def test_hardware_of_ones_own_is_free(autopeft: Callable[..., object], tmp_path: Path) -> None:
     asked = (*ASKED, "--price", "0", "--runs-per-week", "50", "--html", "page.html")
     shown = autopeft(*asked)
