@@ -95,8 +95,7 @@ def main() -> int:
         status = 0
     except AutopeftError as error:
         code, kind = row_of(error)
-        words = str(error).replace(f"{asked['workspace']}{os.sep}", "")
-        told, status = Refusal(status=code, kind=kind, detail=words), _REFUSED
+        told, status = Refusal(status=code, kind=kind, detail=str(error)), _REFUSED
     with open(answer, "wb") as stream:
         stream.write(told.model_dump_json().encode())
     return status

@@ -25,6 +25,7 @@ from autopeft.errors import (
     UnsupportedError,
 )
 from autopeft.message import Message
+from autopeft.service.places import without_places
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -163,7 +164,8 @@ async def _of_ours(request: Request, error: Exception) -> Response:
     headers = error.headers if isinstance(error, RefusedError) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s", error)
-    return response(_id(request), status, kind, str(error), headers=headers)
+    words = without_places(str(error), request.app.state.office.settings.workspace)
+    return response(_id(request), status, kind, words, headers=headers)
 
 
 async def _of_parameters(request: Request, error: Exception) -> Response:

@@ -8,13 +8,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
-from autopeft.export.bundle import MANIFEST, Bundle
+from autopeft.export.bundle import MANIFEST, Bundle, Form
 from autopeft.journey import keeping
 from autopeft.journey.keeping import Kept
 from autopeft.report.comparison import Comparison
@@ -80,10 +80,20 @@ def report(request: Request, who: Reader, name: StudyName) -> Response:
     response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-def bundle(request: Request, who: Reader, name: StudyName) -> Response:
-    """Download the adapter of a study: a zip of the directory that transformers and peft load."""
-    folder = _or_missing(lambda: keeping.bundle_folder(own_study(request, who, name)))
-    headers = {"content-disposition": f'attachment; filename="{name}.zip"'}
+def bundle(
+    request: Request,
+    who: Reader,
+    name: StudyName,
+    trial: Annotated[int | None, Query(ge=0, le=10**6, description="Default: the winner.")] = None,
+    form: Form = "adapter",
+) -> Response:
+    """Download what was exported of a study: a zip of the directory that transformers and peft load.
+
+    A run exports its winner's adapter; `exports` of the study makes others.
+    """
+    folder = _or_missing(lambda: keeping.bundle_folder(own_study(request, who, name), trial, form))
+    named = name + folder.name.removeprefix("bundle")
+    headers = {"content-disposition": f'attachment; filename="{named}.zip"'}
     return StreamingResponse(_zipped(folder), media_type="application/zip", headers=headers)
 
 
