@@ -189,12 +189,20 @@ async def _of_framework(request: Request, error: Exception) -> Response:
     return response(_id(request), error.status_code, kind, detail, headers=dict(error.headers or {}))
 
 
-async def _of_machine(request: Request, error: Exception) -> Response:
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-        _log.error("%s", error)
+def of_machine(error: OSError) -> RefusedError | None:
+    """Return the refusal that an error of the machine is; None where it is a bug."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
         words = f"the service cannot write: {error.strerror}; its administrator has to make room."
-        return response(_id(request), HTTPStatus.INSUFFICIENT_STORAGE, "storage", words)
-    return await _of_bug(request, error)
+        return RefusedError(HTTPStatus.INSUFFICIENT_STORAGE, "storage", words)
+    if error.errno in {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}:
+        words = f"the service's machine is short of something: {error.strerror}; try again in 30 s."
+        return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", words, Retry_After="30")
+    return None
+
+
+async def _of_machine(request: Request, error: Exception) -> Response:
+    refusal = of_machine(error) if isinstance(error, OSError) else None
+    return await (_of_bug(request, error) if refusal is None else _of_ours(request, refusal))
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:
