@@ -6,6 +6,7 @@ from pathlib import Path
 
 from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Form
+from autopeft.files import write_atomically
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
 from autopeft.message import Message
 from autopeft.report.facts import StudyFacts
@@ -72,6 +73,34 @@ def report_file(request: Request) -> Path:
     if not folder.report.is_file():
         raise InputError(f"the study {folder.path.name!r} has no report: autopeft report writes it.")
     return folder.report
+
+
+def served_report(request: Request) -> Path | None:
+    """Return the report page of a study for others; None where it is older than the facts, or not written.
+
+    Raises:
+        InputError: there is no report at all.
+    """
+    report_file(request)
+    folder = existing_study(request.workspace, request.study)
+    page = folder.served_report
+    current = page.is_file() and page.stat().st_mtime_ns >= folder.facts.stat().st_mtime_ns
+    return page if current else None
+
+
+def write_served_report(request: Request) -> Kept:
+    """Write the report page of a study for others, and return what there is of the study.
+
+    Raises:
+        InputError: the study is not concluded.
+        StorageError: the disk is full or the place cannot be written.
+    """
+    from autopeft.report.html import render
+
+    folder = existing_study(request.workspace, request.study)
+    page = render(facts(request).elsewhere())
+    write_atomically(folder.served_report, page.replace(str(Path(request.workspace).resolve()), "workspace"))
+    return _kept(folder)
 
 
 def bundle_folder(request: Request, trial: int | None = None, form: Form = "adapter") -> Path:

@@ -63,6 +63,11 @@ class StudyFolder:
         """The report page."""
         return self.path / "report.html"
 
+    @property
+    def served_report(self) -> Path:
+        """The report page for others, which names no places of this disk."""
+        return self.path / "report-served.html"
+
     def exported(self, trial: int | None, form: str) -> Path:
         """Where a form of a trial is exported to; None is the winner."""
         name = "bundle" if trial is None else f"bundle-{trial:04d}"

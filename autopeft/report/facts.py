@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from autopeft.message import Message
@@ -146,3 +147,18 @@ class StudyFacts(Message):
     untried: tuple[Untried, ...] = ()
     combinations: int | None = None
     continuous: bool = False
+
+    def elsewhere(self) -> StudyFacts:
+        """Return the facts as others have them: names, where only this disk knows the places."""
+        data = self.data.model_copy(
+            update={"name": _named(self.data.name), "source": _named(self.data.source)}
+        )
+        plan = self.plan.model_copy(update={"model": _named(self.plan.model)})
+        study = self.study.model_copy(update={"folder": ""})
+        return self.model_copy(
+            update={"study": study, "plan": plan, "data": data, "places": {}, "next_steps": ()}
+        )
+
+
+def _named(place: str) -> str:
+    return Path(place).name if Path(place).is_absolute() else place

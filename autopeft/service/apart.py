@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError
 from autopeft.export.recipes.subject import Format
+from autopeft.journey import keeping
 from autopeft.message import Message
 from autopeft.plan.question import Question
 from autopeft.request import Request
@@ -37,7 +38,7 @@ BYTES = 6 * GIB
 _COMMAND = [sys.executable, "-m", "autopeft.service.apart"]
 _REFUSED = 2
 _log = logging.getLogger(__name__)
-Verb = Literal["serving", "compare", "recipe"]
+Verb = Literal["serving", "compare", "recipe", "report"]
 Made = TypeVar("Made", bound=Message)
 
 
@@ -183,7 +184,16 @@ def _recipe(
     return handover.recipe(asked, wanted, trial=trial, candidate=given, elsewhere=True)
 
 
-_VERBS: dict[str, Callable[..., Message]] = {"serving": _serving, "compare": _compare, "recipe": _recipe}
+def _report(workspace: str, study: str) -> Message:
+    return keeping.write_served_report(Request(workspace=workspace, study=study))
+
+
+_VERBS: dict[str, Callable[..., Message]] = {
+    "serving": _serving,
+    "compare": _compare,
+    "recipe": _recipe,
+    "report": _report,
+}
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -225,7 +225,8 @@ class _Run:
         if not lines:
             return
         try:
-            self._jobs.note(self._job.id, [line.decode("utf-8", "replace") for line in lines if line])
+            told = [line.decode("utf-8", "replace") for line in lines if line]
+            self._jobs.note(self._job.id, [without_places(each, self._settings.workspace) for each in told])
         except AutopeftError as error:
             _log.warning("events cannot be written: %s", error, extra={"job": self._job.id})
             return

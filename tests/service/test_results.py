@@ -14,9 +14,15 @@ from fastapi.testclient import TestClient
 
 from autopeft import handover
 from autopeft.export.recipes.subject import FORMATS, Recipe
+from autopeft.journey.concluding import Finished
+from autopeft.journey.conclusion import conclude
+from autopeft.journey.contest import Scores
 from autopeft.journey.workspace import study_folder
 from autopeft.report.comparison import Comparison
+from autopeft.report.facts import DataFacts
+from autopeft.report.html import write_report
 from autopeft.request import Request
+from autopeft.service.places import without_places
 from autopeft.space.candidate import Candidate
 from autopeft.workload.tasks import F1
 from tests.service.kept import CANDIDATES, ROWS, keep_study
@@ -52,6 +58,45 @@ def test_a_study_says_nothing_of_the_services_disk(service, ann, made) -> None:
     assert answer.status_code == 200
     assert len(answer.json()["trials"]) == len(CANDIDATES)
     assert str(service.office.settings.workspace.resolve()) not in answer.text
+
+
+def test_the_report_and_the_facts_say_nothing_of_the_services_disk(service, ann, made, tmp_path) -> None:
+    name, workspace = made(None), service.office.settings.workspace.resolve()
+    folder = study_folder(str(workspace), name)
+    done = Finished(Request(workspace=str(workspace), study=name))
+    failed = done.study.trials[2].model_copy(
+        update={"state": "failed", "reason": f"{folder.path}/x cannot be written"}
+    )
+    facts = conclude(
+        study=done.study.model_copy(update={"trials": (*done.study.trials[:2], failed)}),
+        plan=done.plan,
+        data=DataFacts.read(folder.data),
+        scores=Scores(trial=None, scores=()),
+        bundle=None,
+        folder=folder,
+        seconds={},
+        mlflow=f"sqlite:///{workspace}/mlflow.db",
+    ).keep(folder.facts)
+    write_report(facts, folder.report)
+    assert str(tmp_path) in folder.report.read_text(encoding="utf-8")
+    for what in ("report", "facts"):
+        reply = service.get(f"/api/v1/studies/{name}/{what}", headers=ann)
+        assert reply.status_code == 200, reply.text
+        assert str(tmp_path) not in reply.text
+        assert "rows.csv" in reply.text
+        assert "x cannot be written" in reply.text
+    assert str(tmp_path) in folder.report.read_text(encoding="utf-8")
+    written = folder.served_report.stat().st_mtime_ns
+    service.get(f"/api/v1/studies/{name}/report", headers=ann)
+    assert folder.served_report.stat().st_mtime_ns == written
+    facts.model_copy(update={"decision": "Another."}).keep(folder.facts)
+    assert "Another." in service.get(f"/api/v1/studies/{name}/report", headers=ann).text
+
+
+@pytest.mark.parametrize("text", ["{}", '"{}"'])
+def test_a_place_in_the_workspace_is_named_from_there_on(tmp_path, text) -> None:
+    said = text.format(f"{tmp_path}/studies/a/log in {tmp_path}.")
+    assert without_places(said, tmp_path) == text.format("studies/a/log in the workspace.")
 
 
 def test_two_studies_are_held_side_by_side_as_the_library_does(service, ann, made, tmp_path) -> None:
