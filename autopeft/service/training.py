@@ -19,6 +19,7 @@ from autopeft.errors import InputError
 from autopeft.message import Message
 from autopeft.plan.budget import Seconds
 from autopeft.request import Request as Wish
+from autopeft.service import flags
 from autopeft.service.access import Reader, Submitter, office_of
 from autopeft.service.contract import takes
 from autopeft.service.jobs import Job, Kind, State
@@ -115,7 +116,7 @@ def delete_data(request: Request, who: Submitter, number: DataId) -> Response:
             Wish,
             name="JobRequest",
             without=NOT_TO_SEARCH,
-            also={"kind": {"enum": ["run", "search"], "type": "string", "default": "run"}},
+            also={**flags.BUDGET, "kind": {"enum": ["run", "search"], "type": "string", "default": "run"}},
         ),
         "x-problems": [409],
         "x-also": {"200": "The job that the same Idempotency-Key made before."},

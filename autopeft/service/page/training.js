@@ -72,7 +72,7 @@ function follow(job) {
   shown = { job, trials: new Map(), metric: null, time: job.seconds, began: null, what: "" };
   get("live").hidden = false;
   get("live").dataset.job = job.id;
-  get("live-title").textContent = `Search ${job.id.slice(0, 12)}`;
+  get("live-title").textContent = `${job.kind === "export" ? "Export" : "Search"} ${job.id.slice(0, 12)}`;
   command(job);
   recited += 1;
   get("recipe-text").hidden = true;
