@@ -22,6 +22,8 @@ USUAL_EPOCHS = 1.0
 """Passes over the examples where nobody says how many."""
 
 _LONGEST_REASON = 400
+_LONGEST_TEXT, _LONGEST_LIST = 4096, 50_000
+"""Characters of a name or path, and of names with commas between them."""
 _WAYS = {"qlora": "lora+nf4-dq"}
 _OTHER_SPELLINGS: dict[str, dict[str, str]] = {
     "precision": {
@@ -81,10 +83,12 @@ _LAYERS = re.compile(r"all|first-half|last-half|last-quarter|\d{1,6}-(\d{1,6})?|
 _LISTED = re.compile(r"\d{1,6}(\s*,\s*\d{1,6})+")
 
 
-def _text(given: object) -> str:
+def _text(given: object, longest: int = _LONGEST_TEXT) -> str:
     if not isinstance(given, str):
         raise ValueError(f"it must be a text, but got {given!r}")  # noqa: TRY004 - pydantic takes this one
     text = given.strip()
+    if len(text) > longest:
+        raise ValueError(f"it must have at most {longest:,} characters, but got {len(text):,}")
     if not text or not text.isprintable():
         raise ValueError(f"it must be a printable text that is not empty, but got {given!r}")
     return text
@@ -115,7 +119,7 @@ def _word(field: str, known: Any) -> BeforeValidator:
 
 def _read_targets(given: object) -> str | tuple[str, ...]:
     if isinstance(given, str):
-        parts = [_role(part) for part in _text(given).split(",") if part.strip()]
+        parts = [_role(part) for part in _text(given, _LONGEST_LIST).split(",") if part.strip()]
         if len(parts) == 1:
             return "+".join(_role(part) for part in parts[0].split("+"))
     elif isinstance(given, list | tuple):

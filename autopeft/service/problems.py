@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from autopeft.errors import (
     AutopeftError,
@@ -96,6 +97,7 @@ KINDS = {
     "syntax": "A request that cannot be read",
     "too-large": "A body that is too large",
     "media-type": "A body of a type that is not taken",
+    "slow": "A body that takes too long",
     "unauthorized": "A token is needed",
     "forbidden": "Not allowed",
     "not-found": "Not there",
@@ -150,6 +152,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _of_parameters)
     app.add_exception_handler(HTTPException, _of_framework)
     app.add_exception_handler(OSError, _of_machine)
+    app.add_exception_handler(ClientDisconnect, _of_gone)
     app.add_exception_handler(Exception, _of_bug)
 
 
@@ -203,6 +206,11 @@ def of_machine(error: OSError) -> RefusedError | None:
 async def _of_machine(request: Request, error: Exception) -> Response:
     refusal = of_machine(error) if isinstance(error, OSError) else None
     return await (_of_bug(request, error) if refusal is None else _of_ours(request, refusal))
+
+
+async def _of_gone(request: Request, error: Exception) -> Response:
+    del error  # nobody reads the answer, and nothing of it is a bug
+    return response(_id(request), HTTPStatus.BAD_REQUEST, "syntax", "the body was cut off.")
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:

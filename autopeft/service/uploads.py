@@ -26,6 +26,7 @@ from autopeft.errors import ConfigError, DataError, StorageError, UnknownNameErr
 from autopeft.files import make_folder, write_atomically
 from autopeft.message import Message
 from autopeft.report.facts import DataFacts
+from autopeft.service.limits import Places
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import too_large
 from autopeft.service.settings import Settings
@@ -40,7 +41,11 @@ _ID = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 _FACTS = ".upload.json"
 _LEFT_FREE = GIB
-_DRAFT_SECONDS = 3600.0
+UPLOAD_SECONDS = 1800.0
+"""A file has so long to come."""
+_DRAFT_SECONDS = 2 * UPLOAD_SECONDS
+_AT_ONCE, _AT_ONCE_OF_ALL = 4, 40
+"""Files that one user, and all of them, send at once: what is on its way is in nobody's sum yet."""
 
 
 class Upload(Message):
@@ -63,6 +68,7 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self._root = Path(settings.workspace).resolve() / "uploads"
         self._most, self._kept = settings.upload_bytes, settings.kept_bytes
+        self._coming = Places(_AT_ONCE, _AT_ONCE_OF_ALL)
         write_atomically(self._root / CONFINED, "")
         for draft in self._root.glob("*/.draft-*"):  # of uploads that a crash cut off
             with contextlib.suppress(FileNotFoundError):  # another process has removed it
@@ -74,7 +80,7 @@ class Uploads:
 
         Raises:
             DataError: its name cannot be that of a data file.
-            RefusedError: it is too large, or with the others of its user is.
+            RefusedError: it is too large, or with the others of its user is, or too many come at once.
             StorageError: there is no room.
         """
         if not _NAME.fullmatch(name) or Path(name).suffix.lower() not in SUFFIXES:
@@ -82,6 +88,17 @@ class Uploads:
                 f"a data file's name must be letters, digits, spaces and . _ -, and end in one of "
                 f"{', '.join(SUFFIXES)}, but got {name[:200]!r}."
             )
+        with self._coming.one(who.user) as there_is_room:
+            if not there_is_room:
+                raise RefusedError(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "quota",
+                    "too many files are being sent at once: wait for one of them.",
+                    Retry_After="10",
+                )
+            return await self._write(who, name, parts)
+
+    async def _write(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
         home = make_folder(self._home(who))
         before = await run_in_threadpool(_size, home)
         if shutil.disk_usage(home).free < _LEFT_FREE:
