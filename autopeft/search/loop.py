@@ -214,11 +214,8 @@ class Search:
         first = (trial for trial in candidates if not trial.repetition and not trial.note)
         return sum(trial.state != "rejected" for trial in first)
 
-    def _awaits_baseline(self) -> bool:
-        return self._baseline is not None and all(each.role != "baseline" for each in self._trials.values())
-
     def _try_baseline(self) -> Trial | None:
-        if self._baseline is None or not self._awaits_baseline():
+        if self._baseline is None or any(each.role == "baseline" for each in self._trials.values()):
             return None
         return self._try(self._baseline, "baseline")
 
