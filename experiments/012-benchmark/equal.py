@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from contenders import random_search, tpe_with_asha, train
 from numpy.typing import NDArray
-from record import DATASETS, HERE, candidates, recorded
+from record import HERE, MAIN, candidates, recorded
 from replay import ACCURACY, Table, Trace, load, simulate
 
 from autopeft.files import write_atomically
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    whole = [name for name in DATASETS if len(load(name).candidates()) == len(candidates())]
+    whole = [name for name in MAIN.datasets if len(load(name).candidates()) == len(candidates())]
     jobs = [(name, seed) for name in whole for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         chosen = dict(zip((f"{name} {seed}" for name, seed in jobs), pool.map(choices, jobs), strict=True))

@@ -1,8 +1,8 @@
 """Record the benchmark: `python experiments/012-benchmark/record.py`.
 
-Trains every configuration of `space.yaml` once on every dataset (and the leaders with further seeds), and
-keeps the whole learning curve of each as one line of `curves.jsonl`. What has its line is not trained again,
-so the script can be stopped at any moment.
+Trains every configuration of a space once on every dataset (and the leaders with further seeds), and keeps
+the whole learning curve of each as one line of a file. What has its line is not trained again, so the script
+can be stopped at any moment. `--of paper` records the space of AutoPEFT instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import platform
 import random
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,13 +32,44 @@ from autopeft.workload.dataset import Dataset
 from autopeft.workload.demo import demo_dataset, demo_model
 
 HERE = Path(__file__).parent
-CURVES = HERE / "curves.jsonl"
-DATASETS = ("movies", "tweets", "products", "news")
-TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 500, 240, 400
-SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Of the training, where it is evaluated."""
-LEADERS, SEEDS = 20, (1, 2)
-"""So many of the best by validation score are trained with further seeds."""
+VALIDATION_ROWS, TEST_ROWS = 240, 400
+SEEDS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is recorded.
+
+    Attributes:
+        shares: of the training, where it is evaluated.
+        leaders: so many of the best by validation score are trained with further seeds.
+    """
+
+    space: Path
+    curves: Path
+    datasets: tuple[str, ...]
+    train_rows: int
+    shares: tuple[float, ...]
+    leaders: int
+
+
+MAIN = Recording(
+    HERE / "space.yaml",
+    HERE / "curves.jsonl",
+    ("movies", "tweets", "products", "news"),
+    train_rows=500,
+    shares=(1 / 8, 1 / 4, 1 / 2, 1.0),
+    leaders=20,
+)
+PAPER = Recording(
+    HERE / "space-2024.yaml",
+    HERE / "curves-2024.jsonl",
+    ("tweets",),
+    train_rows=300,
+    shares=(1 / 4, 1 / 2, 1.0),
+    leaders=0,
+)
+RECORDINGS = {"main": MAIN, "paper": PAPER}
 
 
 def main() -> None:
@@ -45,81 +77,86 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no run after so many")
-    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
+    parser.add_argument("--of", default="main", choices=RECORDINGS)
     arguments = parser.parse_args()
+    of = RECORDINGS[arguments.of]
     deadline = time.monotonic() + 60 * arguments.minutes
     base = demo_model("classification")
-    datasets = {name: benchmark_dataset(name) for name in arguments.datasets}
+    datasets = {name: benchmark_dataset(of, name) for name in of.datasets}
     import autopeft.train.trainer  # noqa: F401 (loaded once, before the processes part)
 
     for dataset in datasets.values():
-        _share_out([(candidate, 0) for candidate in candidates()], base, dataset, deadline, arguments.workers)
+        jobs = [(candidate, 0) for candidate in candidates(of)]
+        _share_out(of, jobs, base, dataset, deadline, arguments.workers)
     for name, dataset in datasets.items():
-        _share_out(
-            [(candidate, seed) for seed in SEEDS for candidate in leaders(name)],
-            *(base, dataset, deadline, arguments.workers),
-        )
+        jobs = [(candidate, seed) for seed in SEEDS for candidate in leaders(of, name)]
+        _share_out(of, jobs, base, dataset, deadline, arguments.workers)
 
 
-def candidates() -> list[Candidate]:
+def candidates(of: Recording = MAIN) -> list[Candidate]:
     """Return the configurations in an order that is the same every time and favours none."""
-    space = load_space(str(HERE / "space.yaml"))
+    space = load_space(str(of.space))
     every = [assemble({**space.fixed, **values}) for values in assignments(space)]
     return random.Random(0).sample(every, len(every))
 
 
-def benchmark_dataset(name: str) -> Dataset:
+def benchmark_dataset(of: Recording, name: str) -> Dataset:
     """Return the demo's rows in the benchmark's sizes."""
-    whole = demo_dataset("classification", name=name, train_rows=TRAIN_ROWS)
+    whole = demo_dataset("classification", name=name, train_rows=of.train_rows)
     return whole.model_copy(
         update={"validation": whole.validation[:VALIDATION_ROWS], "test": whole.test[:TEST_ROWS]}
     )
 
 
-def recorded() -> dict[tuple[str, str, int], dict[str, Any]]:
+def recorded(of: Recording = MAIN) -> dict[tuple[str, str, int], dict[str, Any]]:
     """Read the curves so far, by dataset, key of the candidate, and seed."""
-    lines = CURVES.read_text(encoding="utf-8").splitlines() if CURVES.exists() else []
+    lines = of.curves.read_text(encoding="utf-8").splitlines() if of.curves.exists() else []
     return {(row["dataset"], row["key"], row["seed"]): row for row in map(json.loads, lines)}
 
 
-def leaders(dataset: str) -> list[Candidate]:
+def leaders(of: Recording, dataset: str) -> list[Candidate]:
     """Return the best of a dataset by their validation scores at the end."""
-    known = recorded()
-    curves = {each.key: known.get((dataset, each.key, 0), {}).get("curve") for each in candidates()}
-    ranked = sorted(candidates(), key=lambda each: -curves[each.key][-1]["score"] if curves[each.key] else 0)
-    return ranked[:LEADERS]
+    known, every = recorded(of), candidates(of)
+    curves = {each.key: known.get((dataset, each.key, 0), {}).get("curve") for each in every}
+    ranked = sorted(every, key=lambda each: -curves[each.key][-1]["score"] if curves[each.key] else 0)
+    return ranked[: of.leaders]
 
 
 def _share_out(
-    jobs: list[tuple[Candidate, int]], base: BaseModel, dataset: Dataset, deadline: float, workers: int
+    of: Recording,
+    jobs: list[tuple[Candidate, int]],
+    base: BaseModel,
+    dataset: Dataset,
+    deadline: float,
+    workers: int,
 ) -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     queue.cancel_join_thread()  # what is left in it after the deadline is nobody's
-    known = recorded()
+    known = recorded(of)
     for candidate, seed in jobs:
         if (dataset.name, candidate.key, seed) not in known:
             queue.put((candidate, seed))
     for _ in range(workers):
         queue.put(None)
-    crew = [context.Process(target=_work, args=(queue, base, dataset, deadline)) for _ in range(workers)]
+    crew = [context.Process(target=_work, args=(of, queue, base, dataset, deadline)) for _ in range(workers)]
     for worker in crew:
         worker.start()
     for worker in crew:
         worker.join()
 
 
-def _work(queue: Any, base: BaseModel, dataset: Dataset, deadline: float) -> None:
+def _work(of: Recording, queue: Any, base: BaseModel, dataset: Dataset, deadline: float) -> None:
     while (job := queue.get()) is not None and time.monotonic() < deadline:
         # A process for each run, so that its peak of memory is its own.
-        run = multiprocessing.get_context("fork").Process(target=_record, args=(base, dataset, *job))
+        run = multiprocessing.get_context("fork").Process(target=_record, args=(of, base, dataset, *job))
         run.start()
         run.join()
         if run.exitcode:
             return
 
 
-def _record(base: BaseModel, dataset: Dataset, candidate: Candidate, seed: int) -> None:
+def _record(of: Recording, base: BaseModel, dataset: Dataset, candidate: Candidate, seed: int) -> None:
     import torch
     from transformers.utils import logging
 
@@ -140,7 +177,7 @@ def _record(base: BaseModel, dataset: Dataset, candidate: Candidate, seed: int) 
         trainer = Trainer(base, dataset, complete(candidate), seed=seed)
         row["setup_seconds"] = round(time.process_time() - began, 2)
         row["trained"] = sum(parameter.numel() for parameter in trainable(trainer.model))
-        for share in SHARES:
+        for share in of.shares:
             began = time.process_time()
             report = trainer.advance(round(share * trainer.total_samples))
             curve.append(
@@ -163,7 +200,7 @@ def _record(base: BaseModel, dataset: Dataset, candidate: Candidate, seed: int) 
         "machine": f"one of {os.cpu_count()} cores, {platform.machine()}",
         "versions": " ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft")),
     }
-    with CURVES.open("a", encoding="utf-8") as file:
+    with of.curves.open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(json.dumps(row) + "\n")
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from record import HERE, candidates, recorded
+from record import MAIN, Recording, candidates, recorded
 
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
-from autopeft.plan.plan import Fits, Plan
+from autopeft.plan.plan import Fits, Plan, Rejected, Verdict
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
 from autopeft.search.store import StudyStore
@@ -41,6 +41,7 @@ _NO_TIME = TimeEstimate(
     evaluation_row_seconds=0,
     bound="compute",
 )
+_BASE_PARAMS = 22_713_216
 ACCURACY = Metric(name="accuracy", direction="maximize")
 
 
@@ -55,7 +56,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Recording:
+class Training:
     """One training."""
 
     points: tuple[Point, ...]
@@ -70,7 +71,8 @@ class Table:
 
     dataset: str
     space: SearchSpace
-    recordings: dict[tuple[str, int], Recording] = field(default_factory=dict)
+    of: Recording = MAIN
+    recordings: dict[tuple[str, int], Training] = field(default_factory=dict)
 
     @property
     def rungs(self) -> Rungs:
@@ -80,13 +82,13 @@ class Table:
 
     def candidates(self) -> list[Candidate]:
         """Return the candidates with a recording of seed 0."""
-        return [each for each in candidates() if (each.key, 0) in self.recordings]
+        return [each for each in candidates(self.of) if (each.key, 0) in self.recordings]
 
 
-def load(dataset: str) -> Table:
+def load(dataset: str, of: Recording = MAIN) -> Table:
     """Read a dataset's recordings; a failed training has the score 0 from where it failed."""
-    table = Table(dataset, load_space(str(HERE / "space.yaml")))
-    rows = {(key, seed): row for (name, key, seed), row in recorded().items() if name == dataset}
+    table = Table(dataset, load_space(str(of.space)), of)
+    rows = {(key, seed): row for (name, key, seed), row in recorded(of).items() if name == dataset}
     every = sorted({point["samples"] for row in rows.values() for point in row["curve"]})
     for (key, seed), row in rows.items():
         points = [
@@ -96,7 +98,7 @@ def load(dataset: str) -> Table:
         last = 0 if not points else points[-1].samples
         points += [Point(samples, 0.0, math.inf, 0.0) for samples in every if samples > last]
         if points:
-            table.recordings[key, seed] = Recording(
+            table.recordings[key, seed] = Training(
                 tuple(points), row.get("test", 0.0), row.get("setup_seconds", 0.0), row.get("trained", 0)
             )
     return table
@@ -108,19 +110,23 @@ class Trace:
 
     Attributes:
         best: highest final validation score of a whole training so far.   chosen: whose it was.
+        finished: each whole training: rows spent until then, and its candidate's key.
     """
 
     samples: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
     chosen: str = ""
+    finished: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, samples: int, seconds: float, done: tuple[float, str] | None) -> None:
         """Add a piece of training; `done` is its score and its candidate's key if the training ended."""
         so_far = self.best[-1] if self.best else -math.inf
-        if done is not None and done[0] > so_far:
-            so_far, self.chosen = done
         self.samples.append((self.samples[-1] if self.samples else 0) + samples)
+        if done is not None:
+            self.finished.append((self.samples[-1], done[1]))
+            if done[0] > so_far:
+                so_far, self.chosen = done
         self.seconds.append(seconds)
         self.best.append(so_far)
 
@@ -164,7 +170,7 @@ def simulate(
         store = StudyStore(Path(folder) / "study.sqlite")
         store.create(name="replay", metric=ACCURACY, seed=0, request="{}", plan=_plan())
         search = Search(
-            *(store, strategy, lambda candidate: _admit(table, candidate), table.rungs, ACCURACY),
+            *(store, strategy, lambda candidate: admit(table, candidate), table.rungs, ACCURACY),
             baseline=baseline,
             clock=clock,
         )
@@ -203,7 +209,10 @@ def _report(points: Sequence[Point]) -> Report:
     )
 
 
-def _admit(table: Table, candidate: Candidate) -> Fits:
+def admit(table: Table, candidate: Candidate) -> Verdict:
+    """Let everything pass that was recorded, with the parameters that it trains as its only cost."""
+    if (candidate.key, 0) not in table.recordings:
+        return Rejected(candidate=candidate, reason="it adapts nothing")
     memory = MemoryEstimate(
         parts=MemoryParts(weights=1),
         allocated_peak_bytes=1,
@@ -218,7 +227,7 @@ def _admit(table: Table, candidate: Candidate) -> Fits:
         memory=memory,
         time=_NO_TIME,
         trainable_params=trained,
-        total_params=max(1, trained),
+        total_params=_BASE_PARAMS + trained,
         adapter_file_bytes=4 * trained,
         provenance="replay",
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from contenders import random_search, tpe_with_asha
-from record import DATASETS, HERE, candidates
+from record import HERE, MAIN, candidates
 from replay import ACCURACY, Trace, load, simulate
 
 from autopeft.files import write_atomically
@@ -52,7 +52,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     if RESULTS.exists() and not arguments.again:
         found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    whole = [name for name in DATASETS if len(load(name).candidates()) == len(candidates())]
+    whole = [name for name in MAIN.datasets if len(load(name).candidates()) == len(candidates())]
     jobs = [
         (name, seed, missing)
         for name in whole
@@ -128,7 +128,7 @@ def _curve(trace: Trace, rows: float) -> list[float]:
 
 
 def _write(found: dict[str, Any]) -> None:
-    names = [name for name in DATASETS if any(key.startswith(f"{name} ") for key in found)]
+    names = [name for name in MAIN.datasets if any(key.startswith(f"{name} ") for key in found)]
     lines = [
         "| dataset | contender | reached | rows, mean | times fewer than 64 random trainings [95 %] | "
         "times fewer seconds | times fewer, seeds that nothing was chosen on |",
