@@ -25,7 +25,9 @@ class Cost(NamedTuple):
 
 COSTS: dict[Objective, Cost] = {
     "params": Cost("trained parameters", "Score against size", lambda count: format_count(int(count))),
-    "share": Cost("trained share of parameters", "Score against trained share", "{:.3%}".format),
+    "share": Cost(
+        "trained share of parameters", "Score against trained share", lambda share: f"{100 * share:.3g} %"
+    ),
     "memory": Cost(
         "predicted peak memory, bytes", "Score against memory", lambda size: format_bytes(int(size)), False
     ),

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+from typing import get_args
+
+import pytest
+
+from autopeft.cost.estimate import Objective
 from autopeft.report.charts import charts
+from autopeft.report.costs import COSTS
+from autopeft.report.decide import reasons
 from autopeft.report.facts import StudyFacts
 
 
@@ -12,6 +19,19 @@ def test_a_full_study_has_every_chart_with_a_finding(facts: StudyFacts) -> None:
 
 def test_a_study_without_a_complete_trial_draws_what_it_has(fruitless: StudyFacts) -> None:
     assert [chart.name for chart in charts(fruitless)] == ["memory", "stages"]
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_a_search_for_a_front_draws_and_lists_it(facts: StudyFacts, objective: Objective) -> None:
+    study = facts.study.model_copy(update={"front_of": objective})
+    drawn = next(c for c in charts(facts.model_copy(update={"study": study})) if c.name == "trade-off")
+    assert drawn.figure.layout.xaxis.title.text == COSTS[objective].axis
+    said = reasons(study=study, plan=facts.plan, data=facts.data, scores=facts.scores)
+    [line] = [each for each in said if each.startswith("The front of")]
+    front = study.front(objective)
+    assert [line.index(trial.candidate.label) for trial in front] == sorted(
+        line.index(trial.candidate.label) for trial in front
+    )
 
 
 def test_a_thousand_trials_share_a_handful_of_traces(thousand: StudyFacts) -> None:
