@@ -54,7 +54,7 @@ def tpe_with_asha(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rungs = table.rungs.samples
     searcher = OptunaSearch(
-        space=lambda trial: _suggested(table.space, trial), metric="judged", mode="max", seed=seed
+        space=lambda trial: suggest(table.space, trial), metric="judged", mode="max", seed=seed
     )
     scheduler = ASHAScheduler(
         *("samples", "judged", "max"), max_t=rungs[-1], grace_period=rungs[0], reduction_factor=reduction
@@ -70,7 +70,7 @@ def tpe_with_asha(
         trial = _Trial(f"{number}")
         number += 1
         config = searcher.suggest(trial.trial_id)
-        candidate = _candidate(table.space, config)
+        candidate = candidate_of(table.space, config)
         if (candidate.key, 0) not in table.recordings:
             searcher.on_trial_complete(trial.trial_id, error=True)
             continue
@@ -120,7 +120,8 @@ def _step(trace: Trace, samples: int, seconds: float, done: tuple[float, str] | 
     trace.add(samples, before + seconds, done)
 
 
-def _suggested(space: SearchSpace, trial: Any) -> None:
+def suggest(space: SearchSpace, trial: Any) -> None:
+    """Ask an Optuna trial for a value of every field that counts, learning rates from a range."""
     values: dict[str, Scalar] = {}
     while (domain := _open(space, values)) is not None:
         listed = domain.allowed.values
@@ -132,7 +133,8 @@ def _suggested(space: SearchSpace, trial: Any) -> None:
         values[domain.field] = _listed(domain, drawn)
 
 
-def _candidate(space: SearchSpace, config: dict[str, Any]) -> Candidate:
+def candidate_of(space: SearchSpace, config: dict[str, Any]) -> Candidate:
+    """Return the candidate of what was suggested, with the nearest listed learning rate."""
     values: dict[str, Scalar] = {}
     while (domain := _open(space, values)) is not None:
         values[domain.field] = _listed(domain, config[_name(space, domain)])

@@ -14,7 +14,6 @@ import math
 import multiprocessing
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from contenders import random_search, train
