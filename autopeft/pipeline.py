@@ -51,7 +51,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
         DoesNotFitError: nothing in the space fits the budget.
     """
     from autopeft.export.bundle import Export
-    from autopeft.journey.concluding import write_conclusion
+    from autopeft.journey.concluding import Finished, write_conclusion
 
     tracker = _tracker(request)
     told = progress or _ignore
@@ -60,7 +60,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
         concluded = request.model_copy(update={"study": study.name})
         if study.best is not None:
             told("scoring on the test rows and exporting", 0, 1)
-            export(concluded, Export(force=True))
+            export(concluded, Export(force=True, refit=Finished(concluded).request.refit))
         told("writing the report", 0, 1)
         facts = write_conclusion(concluded, tracker.problem or tracking_uri_of(concluded))
         tracker.log_summary(facts)

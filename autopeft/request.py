@@ -52,6 +52,7 @@ class Request(Message):
             fastest to train.
         front: a cost; the search is then for the front of score against it, not for the best score alone.
         searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes to successive halving.
+        refit: a run trains the winner once more before it exports it, on the validation rows too.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
         examples: without data: how many rows to plan for.
@@ -78,6 +79,7 @@ class Request(Message):
     searcher: SearcherName = "freeze-thaw"
     prefer: Preference = "quality"
     front: Objective | None = None
+    refit: bool = False
     budget: Budget = Budget()
     seq_len: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)

@@ -21,6 +21,13 @@ TrialNumber = Annotated[
     int | None,
     typer.Option("--trial", min=0, metavar="N", help="Trial to export. Default: the one that won."),
 ]
+Refit = Annotated[
+    bool,
+    typer.Option(
+        "--refit",
+        help="Train its configuration once more before, on the validation rows too, and export that.",
+    ),
+]
 License = Annotated[
     str,
     typer.Option(
@@ -76,6 +83,7 @@ def export(
     out: Out = None,
     force: Force = False,
     trial: TrialNumber = None,
+    refit: Refit = False,
     merged: Merged = False,
     dtype: Dtype = None,
     to_lora: ToLora = False,
@@ -102,6 +110,7 @@ def export(
         out=out,
         force=force,
         trial=trial,
+        refit=refit,
         form="merged" if merged else "lora" if to_lora else "adapter",
         dtype=_DTYPES[dtype],
         lora_rank=lora_rank,

@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
+from autopeft.cli.search_flags import Refit
 
 if TYPE_CHECKING:
     from autopeft.request import Request
 
 
 @takes_request(without=("gpus", "sharding", "offload", "examples", "grid_factor"))
-def run(request: Request, as_json: Json = False) -> int:
+def run(request: Request, refit: Refit = False, as_json: Json = False) -> int:
     """Go the whole way: profile, plan, search, export, report."""
     from autopeft import pipeline
     from autopeft.cli import screen, summary
     from autopeft.tracking.console import ConsoleObserver
 
+    request = request.model_copy(update={"refit": refit or request.refit})
     console = screen.stderr() if as_json else screen.stdout()
     with screen.clean_stdout(when=as_json), screen.counting(console) as progress:
         facts = pipeline.run(request, [ConsoleObserver(console)], progress)

@@ -41,3 +41,12 @@ ChosenFront = Annotated[
         "training, file of the adapter) instead of for the best score alone.",
     ),
 ]
+
+Refit = Annotated[
+    bool,
+    typer.Option(
+        "--refit",
+        rich_help_panel=HOW,
+        help="Train the winner once more before it is exported, on the validation rows too.",
+    ),
+]

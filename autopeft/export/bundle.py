@@ -38,6 +38,7 @@ class Export(Message):
     Attributes:
         out: directory to write; None is one in the study's folder.   force: replace what is there.
         trial: number of the trial; None is the winner.
+        refit: train its configuration once more before, on the validation rows too.
         form: see `Bundle`.   dtype: of merged weights; None is that of the training.
         lora_rank: of a conversion to LoRA; None is 16.
         gguf: add a file for llama.cpp.
@@ -49,6 +50,7 @@ class Export(Message):
     out: str | None = None
     force: bool = False
     trial: int | None = Field(default=None, ge=0)
+    refit: bool = False
     form: Form = "adapter"
     dtype: Dtype | None = None
     lora_rank: int | None = Field(default=None, ge=1)
@@ -143,6 +145,8 @@ class Bundle(Message):
         scale: what to do to the model's output to have the user's number (regression); None: nothing.
         test_score, low, high: the metric on the test rows with its 95 % interval.
         further: other metrics on the test rows, by name.
+        refit_rows: training and validation rows that the configuration was trained on once more; 0 where
+            the weights are the trial's own.
         chosen: whether the search chose this trial; another was asked for by number.
         request: what the study was asked, without places of its own, to find the test rows again.
         packing: how the base is packed while it is loaded; None where it is not.
@@ -178,6 +182,7 @@ class Bundle(Message):
     seed: int
     study: str
     trial: int
+    refit_rows: int = 0
     chosen: bool = True
     request: Request | None = None
     mlflow_run: str | None = None

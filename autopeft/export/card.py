@@ -211,12 +211,23 @@ def _forms(bundle: Bundle) -> list[str]:
     return [*lines, ""]
 
 
+def _refit(bundle: Bundle) -> list[str]:
+    """Say that the weights are not those which the search measured."""
+    if not bundle.refit_rows:
+        return []
+    return [
+        f"- Then trained once more from the same seed on {bundle.refit_rows:,} rows, with the validation "
+        "rows among them: these are the weights here, and the score above is theirs."
+    ]
+
+
 def _findings(bundle: Bundle) -> list[str]:
     measured = bundle.measured.reports[-1]
     asked = "" if bundle.chosen else "; it was asked for, the search chose another"
     lines = [
         f"- Study `{bundle.study}`, trial {bundle.trial}, seed {bundle.seed}{asked}.",
         f"- Trained on {format_count(measured.samples)} samples in {format_seconds(measured.seconds)}.",
+        *_refit(bundle),
         f"- Peak memory measured: {format_bytes(bundle.measured.peak_bytes)}.",
     ]
     if bundle.predicted:

@@ -109,7 +109,10 @@ def conclude(
         scores=scores.scores,
         comparisons=compared,
         decision=decision(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
-        reasons=reasons(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
+        reasons=(
+            *reasons(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
+            *_refit(bundle),
+        ),
         seconds=dict(seconds),
         places=places,
         next_steps=_next_steps(study, bundle, folder),
@@ -118,6 +121,16 @@ def conclude(
         untried=untried(study, plan),
         combinations=None if space is None else space.combinations,
         continuous=space is not None and bool(space.continuous),
+    )
+
+
+def _refit(bundle: Bundle | None) -> tuple[str, ...]:
+    if bundle is None or not bundle.refit_rows:
+        return ()
+    return (
+        f"The exported adapter is this configuration trained once more, on {bundle.refit_rows:,} rows, with "
+        f"the validation rows among them: test {bundle.metric.name} {bundle.test_score:.3f} "
+        f"[{bundle.low:.3f}, {bundle.high:.3f}].",
     )
 
 

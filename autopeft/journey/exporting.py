@@ -12,8 +12,10 @@ from autopeft.errors import InputError
 from autopeft.export.bundle import Bundle, Evaluated, Export, Fidelity
 from autopeft.journey.concluding import Finished
 from autopeft.journey.conclusion import versions
+from autopeft.journey.contest import evaluated
 from autopeft.journey.inputs import Inputs, require_dataset
 from autopeft.journey.pairing import lead
+from autopeft.journey.refitting import refitted
 from autopeft.methods.heads import head_name
 from autopeft.request import Request
 from autopeft.search.study import Trial
@@ -49,10 +51,17 @@ def export_trial(request: Request, tracking_uri: str, experiment: str, asked: Ex
         require_public_base(asked.base_model or inputs.base.path or "")
     done.scores()
     with done.stages.timed("export"):
-        trainer = done.trained(chosen, inputs)
-        earned = done.evaluated(chosen, trainer)
+        if asked.refit:
+            trainer = refitted(done, chosen, inputs)
+            earned = evaluated(chosen.number, trainer.evaluate("test"), trainer.dataset)
+        else:
+            trainer = done.trained(chosen, inputs)
+            earned = done.evaluated(chosen, trainer)
         run = run_of(tracking_uri, experiment, done.study.name, chosen.number)
-        made = _write(_draft(done, chosen, inputs, earned, asked, run), trainer, earned, inputs, asked)
+        draft = _draft(done, chosen, inputs, earned, asked, run)
+        if asked.refit:
+            draft = draft.model_copy(update={"refit_rows": len(trainer.dataset.train)})
+        made = _write(draft, trainer, earned, inputs, asked)
     if asked.model_name is not None:
         _register(made, tracking_uri, experiment, run, asked.model_name)
     if asked.push is not None:

@@ -44,7 +44,7 @@ from autopeft.workload.dataset import Dataset
 
 _PLACES = ("model", "data", "test_data")
 _ELSEWHERE = ("address", "storage", "mlflow")
-_OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget", *_ELSEWHERE))
+_OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget", "refit", *_ELSEWHERE))
 
 PLANNED_FIRST = 12
 DOUBLING = 2
@@ -124,7 +124,7 @@ def run_search(
             total, deadline = whole_time(request, store), None
             if total is not None:
                 rest = began + total - store.load().seconds - time.monotonic()
-                after = conclusion_seconds(store.plan(), dataset) if concludes else 0.0
+                after = conclusion_seconds(store.plan(), dataset, refit=request.refit) if concludes else 0.0
                 # However little time there is, most of it is for the search.
                 deadline = time.monotonic() + max(1.0, rest - min(rest / 4, after))
             store.allow(request.budget.model_copy(update={"time": total}))
@@ -181,7 +181,8 @@ def stored_request(folder: StudyFolder, request: Request) -> Request:
         store.close()
     given = {name: value for name in _ELSEWHERE if (value := getattr(request, name)) is not None}
     anew = {"study": folder.path.name, "workspace": request.workspace, "address": None}
-    return stored.model_copy(update=anew | given)
+    refit = stored.refit or request.refit
+    return stored.model_copy(update={**anew, **given, "refit": refit})
 
 
 def _search(

@@ -77,6 +77,10 @@ class StudyFolder:
         """Where a trial keeps what it takes to go on."""
         return self.path / "trials" / f"{trial:04d}" / "checkpoint"
 
+    def refit(self, trial: int) -> Path:
+        """Where a trial's configuration, trained once more on all rows but the test's, is kept."""
+        return self.path / "trials" / f"{trial:04d}" / "refit" / "checkpoint"
+
 
 def open_store(folder: StudyFolder, storage: str | None = None) -> StudyStore:
     """Open the store of a study: that of the database given, or where the study was begun.

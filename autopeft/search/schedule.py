@@ -68,15 +68,19 @@ def cost_share(rungs: Rungs) -> float:
     return share
 
 
-def conclusion_seconds(plan: Plan, dataset: Dataset) -> float:
+def conclusion_seconds(plan: Plan, dataset: Dataset, *, refit: bool = False) -> float:
     """Return about how long the test scores and the export take: what a search leaves of its time.
 
     The winner and the default score the test rows, the probe reads all rows once, each as fast as the slowest
-    configuration that fits evaluates.
+    configuration that fits evaluates; a refit trains as long as the slowest, on the validation rows too.
     """
+    again = 0.0
+    if refit:
+        runs = (fit.estimate.run_seconds or 0.0 for fit in plan.fits)
+        again = max(runs, default=0.0) * (1 + len(dataset.validation) / len(dataset.train))
     row = max((fit.estimate.time.evaluation_row_seconds for fit in plan.fits), default=0.0)
     tested = len(dataset.test)
-    return EXPORT_SECONDS + row * (3 * tested + len(dataset.train) + len(dataset.validation))
+    return EXPORT_SECONDS + again + row * (3 * tested + len(dataset.train) + len(dataset.validation))
 
 
 def make_schedule(

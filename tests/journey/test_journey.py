@@ -161,6 +161,29 @@ def test_any_trial_is_exported_verified_and_compared(facts, place) -> None:
     assert "take --format script" in recipe.stderr
 
 
+def test_a_refit_trains_on_the_validation_rows_too_and_is_kept(facts, place) -> None:
+    rows = facts["data"]["rows"]
+    asked = ("export", "--study", "killed", "--refit", "--out", "refit", "--force", "--json")
+    made = autopeft(place, *asked)
+    assert made.returncode == 0, made.stderr[-2000:]
+    bundle = json.loads(made.stdout)
+    assert bundle["refit_rows"] == rows["train"] + rows["validation"]
+    folder = place / ".autopeft" / "studies" / "killed"
+    before = json.loads((folder / "bundle" / "autopeft.json").read_text())
+    weights = "adapter_model.safetensors"
+    assert bundle["trial"] == before["trial"]
+    assert bundle["files"][weights] != before["files"][weights]
+    assert "Then trained once more" in (place / "refit" / "README.md").read_text()
+    verified = autopeft(place, "verify", "refit", "--json")
+    assert verified.returncode == 0, verified.stdout
+    assert json.loads(verified.stdout)["score"] == pytest.approx(bundle["test_score"], abs=1e-9)
+    kept = folder / "trials" / f"{bundle['trial']:04d}" / "refit" / "checkpoint"
+    trained = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    again = autopeft(place, *asked)
+    assert json.loads(again.stdout)["files"][weights] == bundle["files"][weights]
+    assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == trained
+
+
 def test_the_report_is_written_again_and_the_export_needs_force(facts, place) -> None:
     report = autopeft(place, "report", "--study", "killed", "--json")
     assert report.returncode == 0, report.stderr
