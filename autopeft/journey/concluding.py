@@ -13,7 +13,7 @@ from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store
 from autopeft.plan.plan import Plan
-from autopeft.report.facts import DataFacts, StudyFacts
+from autopeft.report.facts import DataFacts, Session, StudyFacts
 from autopeft.request import Request
 from autopeft.search.study import Study, Trial
 from autopeft.space.counting import SpaceFacts, count
@@ -157,6 +157,7 @@ def write_conclusion(request: Request, mlflow: str) -> StudyFacts:
             seconds=done.stages.seconds,
             mlflow=mlflow,
             space=_space_facts(done.request.space),
+            session=Session.read(done.folder.session) if done.folder.session.exists() else None,
         )
         facts.keep(done.folder.facts)
         write_report(facts, done.folder.report)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autopeft.plan.plan import Plan
-from autopeft.report.facts import Compared, DataFacts, TestScore
+from autopeft.report.facts import Compared, DataFacts, Session, TestScore
 from autopeft.report.intervals import separate_difference, wilson
+from autopeft.report.timing import timing, timing_reason
 from autopeft.search.study import Study, Trial
 from autopeft.units import format_bytes, format_count, format_limit, format_seconds
 from autopeft.workload.dataset import Metric
@@ -84,8 +85,13 @@ def reasons(
     data: DataFacts,
     scores: Sequence[TestScore],
     comparisons: Sequence[Compared] = (),
+    session: Session | None = None,
 ) -> tuple[str, ...]:
-    """Say why, a sentence each, doubts included; the arguments are those of `decision`."""
+    """Say why, a sentence each, doubts included; the arguments are those of `decision`.
+
+    Args:
+        session: the last that came to its end.
+    """
     winner, best, metric = _contender(scores, WINNER), study.best, data.metric
     lines = [_counted(study, plan)]
     if winner is not None and best is not None:
@@ -94,10 +100,7 @@ def reasons(
         lines += [_doubt(winner, other, metric) for other in scores if other.contender not in itself]
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
     lines += [_prediction(compared) for compared in comparisons]
-    if plan.budget.time is not None:
-        verb = "within" if study.seconds <= plan.budget.time else "over"
-        limit = format_seconds(plan.budget.time)
-        lines.append(f"The search took {format_seconds(study.seconds)}, {verb} the {limit} allowed.")
+    lines.append(timing_reason(timing(plan.budget.time, study.seconds, session)))
     if winner is not None:
         lines.append(_seeds(study, best))
     return tuple(line for line in lines if line)

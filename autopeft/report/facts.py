@@ -115,6 +115,22 @@ class Untried(Message):
     methods: tuple[str, ...]
 
 
+class Session(Message):
+    """One session of a study, from the command to its end.
+
+    Attributes:
+        seconds: wall time of all of it, up to the report.
+        allowed_seconds: what it was given, or what was left of the time given before; None without a limit.
+        search_seconds: what its search took of them.
+        concluded: whether test scores and export are part of it.
+    """
+
+    seconds: float
+    allowed_seconds: float | None
+    search_seconds: float
+    concluded: bool
+
+
 class StudyFacts(Message):
     """A finished study.
 
@@ -128,6 +144,7 @@ class StudyFacts(Message):
         environment: versions and machine.
         importances: which fields decided the score; None where trials are too few.
         untried: what was refused, by reason.
+        session: the last session that came to its end; None where none was timed.
         combinations: what the space holds, each for many learning rates where `continuous`; None if unknown.
     """
 
@@ -146,3 +163,4 @@ class StudyFacts(Message):
     untried: tuple[Untried, ...] = ()
     combinations: int | None = None
     continuous: bool = False
+    session: Session | None = None
