@@ -126,6 +126,7 @@ class Bundle(Message):
         scale: what to do to the model's output to have the user's number (regression); None: nothing.
         test_score, low, high: the metric on the test rows with its 95 % interval.
         further: other metrics on the test rows, by name.
+        tested: for how many configurations of the study the test rows were used until then; None if unknown.
         chosen: whether the search chose this trial; another was asked for by number.
         request: what the study was asked, without places of its own, to find the test rows again.
         packing: how the base is packed while it is loaded; None where it is not.
@@ -156,6 +157,7 @@ class Bundle(Message):
     low: float
     high: float
     further: dict[str, float] = {}
+    tested: int | None = None
     data: str
     data_fingerprint: str
     seed: int

@@ -219,6 +219,9 @@ def _findings(bundle: Bundle) -> list[str]:
         f"- Trained on {format_count(measured.samples)} samples in {format_seconds(measured.seconds)}.",
         f"- Peak memory measured: {format_bytes(bundle.measured.peak_bytes)}.",
     ]
+    if bundle.tested is not None:
+        some = f"{bundle.tested} configuration{'s' * (bundle.tested > 1)}"
+        lines.append(f"- The test rows were used for {some} of the study, this one among them.")
     if bundle.predicted:
         memory = bundle.predicted.memory
         lines += [

@@ -71,7 +71,11 @@ class Finished:
             )
 
     def scores(self) -> Scores:
-        """Return the test scores; the test rows are touched when they are first asked for."""
+        """Return the test scores of the study's winner.
+
+        The test rows are touched when they are first asked for, and when a resumption has found another
+        winner; what was scored before stays.
+        """
         best = self.study.best
         scores = self.kept_scores()
         if self.folder.scores.exists() and scores.trial == (best.number if best else None):
@@ -79,7 +83,8 @@ class Finished:
         inputs = self.inputs()
         with self.stages.timed("test scores"):
             scores = hold_contest(
-                self.study, inputs.base, require_dataset(inputs), self.folder.checkpoint, self.device
+                *(self.study, inputs.base, require_dataset(inputs), self.folder.checkpoint, self.device),
+                scores,
             )
         return scores.keep(self.folder.scores)
 

@@ -112,7 +112,13 @@ def conclude(
         comparisons=compared,
         decision=decision(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
         reasons=reasons(
-            study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared, session=session
+            study=study,
+            plan=plan,
+            data=data,
+            scores=scores.scores,
+            comparisons=compared,
+            session=session,
+            tested=scores.configurations(study),
         ),
         seconds=dict(seconds),
         places=places,
@@ -123,6 +129,7 @@ def conclude(
         combinations=None if space is None else space.combinations,
         continuous=space is not None and bool(space.continuous),
         session=session,
+        tested=scores.configurations(study),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autopeft.plan.plan import Plan
-from autopeft.report.facts import Compared, DataFacts, Session, TestScore
+from autopeft.report.facts import Compared, DataFacts, Session, TestScore, shown
 from autopeft.report.intervals import separate_difference, wilson
 from autopeft.report.timing import timing, timing_reason
 from autopeft.search.study import Study, Trial
@@ -86,11 +86,13 @@ def reasons(
     scores: Sequence[TestScore],
     comparisons: Sequence[Compared] = (),
     session: Session | None = None,
+    tested: int = 0,
 ) -> tuple[str, ...]:
     """Say why, a sentence each, doubts included; the arguments are those of `decision`.
 
     Args:
         session: the last that came to its end.
+        tested: for how many configurations the test rows were used, 0 where that is not known.
     """
     winner, best, metric = _contender(scores, WINNER), study.best, data.metric
     lines = [_counted(study, plan)]
@@ -102,7 +104,7 @@ def reasons(
     lines += [_prediction(compared) for compared in comparisons]
     lines.append(timing_reason(timing(plan.budget.time, study.seconds, session)))
     if winner is not None:
-        lines.append(_seeds(study, best))
+        lines += [_tested(tested, tested - shown(study, scores)), _seeds(study, best)]
     return tuple(line for line in lines if line)
 
 
@@ -191,6 +193,15 @@ def _memory(plan: Plan, best: Trial, comparisons: Sequence[Compared]) -> str:
         f"; it peaked at {format_bytes(peak)} of the {format_limit(limit)} allowed, "
         f"{format_bytes(limit - peak)} to spare"
     )
+
+
+def _tested(tested: int, unseen: int) -> str:
+    if not tested:
+        return ""
+    line = f"The test rows were used for {tested} configuration{'s' * (tested > 1)}"
+    if unseen <= 0:
+        return f"{line}, after the search."
+    return f"{line}, {unseen} of them not shown here: a choice by these scores flatters what it takes."
 
 
 def _seeds(study: Study, best: Trial | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from autopeft.message import Message
@@ -145,6 +146,7 @@ class StudyFacts(Message):
         importances: which fields decided the score; None where trials are too few.
         untried: what was refused, by reason.
         session: the last session that came to its end; None where none was timed.
+        tested: for how many configurations the test rows were used so far, `scores` among them.
         combinations: what the space holds, each for many learning rates where `continuous`; None if unknown.
     """
 
@@ -164,3 +166,15 @@ class StudyFacts(Message):
     combinations: int | None = None
     continuous: bool = False
     session: Session | None = None
+    tested: int = 0
+
+    @property
+    def tested_unseen(self) -> int:
+        """How many configurations the test rows were used for that `scores` does not show."""
+        return max(0, self.tested - shown(self.study, self.scores))
+
+
+def shown(study: Study, scores: Sequence[TestScore]) -> int:
+    """Count the configurations among contenders: a default that won is one."""
+    twice = study.best is not None and study.is_default(study.best)
+    return len({score.contender for score in scores} - ({"winner"} if twice else set()))
