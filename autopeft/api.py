@@ -118,20 +118,25 @@ def search(
     return pipeline.search(_request(model=model, data=data, budget=budget, study=study, **options), observers)
 
 
-class ExportOptions(TypedDict, total=False):
+class ExportWish(TypedDict, total=False):
+    """What of an export a service takes, too; see `Export` for the meaning of each."""
+
+    trial: int
+    form: Form
+    dtype: Literal["float32", "bfloat16", "bf16", "fp32"]
+    lora_rank: int
+    license: str
+
+
+class ExportOptions(ExportWish, total=False):
     """What `export` takes beside its study; see `Export` for the meaning of each."""
 
     out: str
     force: bool
-    trial: int
-    form: Form
-    dtype: Literal["float32", "bfloat16"]
-    rank: int
     gguf: bool
     model_name: str
     push: str
     base_model: str
-    license: str
 
 
 def export(study: Study | str, **options: Unpack[ExportOptions]) -> Bundle:

@@ -12,6 +12,7 @@ What the service refuses is raised as the error that the same mistake raises her
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import ssl
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import pydantic
 
-from autopeft.connection import Connection
+from autopeft.connection import Connection, NotThereError
 from autopeft.errors import AutopeftError, DataError, InputError, ServiceError, UnsupportedError
-from autopeft.export.bundle import Bundle
+from autopeft.export.bundle import Bundle, Export
 from autopeft.export.opening import open_bundle
 from autopeft.export.recipes.subject import Format, Recipe
 from autopeft.export.swap import replacing
@@ -50,7 +51,7 @@ from autopeft.space.counting import SpaceFacts
 from autopeft.workload.base_model import BaseModel
 
 if TYPE_CHECKING:
-    from autopeft.api import Options
+    from autopeft.api import ExportWish, Options
 
 Read = TypeVar("Read")
 Event = Callable[[dict[str, Any]], None]
@@ -252,18 +253,33 @@ class Client:
         asked = {"format": wanted} if trial is None else {"format": wanted, "trial": str(trial)}
         return self._ask(f"studies/{_name_of(of)}/recipe?{urllib.parse.urlencode(asked)}", read)
 
-    def export(self, study: Study | str, *, out: str | None = None, force: bool = False) -> Bundle:
-        """Download a study's adapter as a directory that transformers and peft load.
+    def export(
+        self,
+        study: Study | str,
+        *,
+        out: str | None = None,
+        force: bool = False,
+        on_event: Event | None = None,
+        **wanted: Unpack[ExportWish],
+    ) -> Bundle:
+        """Download a study's winner, or a trial, as a directory that transformers and peft load.
+
+        What is not the winner's adapter that a run has made already is made first, by a job there.
+
+        Args:
+            wanted: `trial`, `form`, `dtype`, `lora_rank` and `license`, see `Export`.
+            on_event: told what happens to that job, see the service's events.
 
         Raises:
-            InputError: the directory exists, and `force` was not said.
+            InputError: the directory exists, and `force` was not said; or that trial cannot be exported.
             BundleError: what came is not whole; what was there before stays.
         """
         name = _name_of(study)
+        asked = Export.build(**wanted)
         place = Path(out or name)
         if place.exists() and not force:
             raise InputError(f"{place} exists already: name another directory, or say force=True.")
-        content = self._service.get(f"studies/{name}/bundle")
+        content = self._bundle(name, asked, on_event)
         with replacing(place, force=force) as staging, zipfile.ZipFile(io.BytesIO(content)) as archive:
             for entry in archive.infolist():
                 inner = Path(*Path(entry.filename).parts[1:])
@@ -282,6 +298,17 @@ class Client:
         name = _name_of(study)
         place = Path(out or f"{name}.html")
         return write_atomically(place, self._service.get(f"studies/{name}/report"))
+
+    def _bundle(self, name: str, asked: Export, on_event: Event | None) -> bytes:
+        """Return a bundle as a zip, made first where it is not there as it is asked for."""
+        said = {"form": asked.form} | ({} if asked.trial is None else {"trial": str(asked.trial)})
+        path = f"studies/{name}/bundle?{urllib.parse.urlencode(said)}"
+        if not asked.model_fields_set:
+            with contextlib.suppress(NotThereError):
+                return self._service.get(path)
+        answer = self._service.post_with_key(f"studies/{name}/exports", _plain(asked), uuid.uuid4().hex)
+        self.wait(str(json.loads(answer)["id"]), on_event)
+        return self._service.get(path)
 
     def _train(
         self,

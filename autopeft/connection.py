@@ -32,6 +32,16 @@ from autopeft.errors import (
 AWAY_SECONDS = 300.0
 """A service that cannot be reached for so long is given up by who waits for it."""
 _LONGEST_PAUSE = 15.0
+
+
+class UnreachableError(ServiceError):
+    """The connection failed, so that nobody knows what became of the request."""
+
+
+class NotThereError(ServiceError):
+    """The service has no such thing, for who asks."""
+
+
 _ERRORS: dict[str, type[AutopeftError]] = {
     "unknown-name": InputError,
     "input": InputError,
@@ -40,11 +50,8 @@ _ERRORS: dict[str, type[AutopeftError]] = {
     "unsupported": UnsupportedError,
     "does-not-fit": DoesNotFitError,
     "storage": StorageError,
+    "not-found": NotThereError,
 }
-
-
-class UnreachableError(ServiceError):
-    """The connection failed, so that nobody knows what became of the request."""
 
 
 class Connection:

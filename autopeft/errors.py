@@ -25,6 +25,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_NAME = 200
+
 
 class AutopeftError(Exception):
     """Base of every error that autopeft raises on purpose."""
@@ -39,6 +41,7 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
+        name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}?" if near else f"known: {_shorten(names)}."
         super().__init__(f"unknown {kind} {name!r}: {meant}{' ' + hint if hint else ''}")

@@ -76,7 +76,7 @@ def explain(error: pydantic.ValidationError, what: str) -> str:
         if fault["type"] == "extra_forbidden":
             text = f"no such field in {what}"
         elif fault["type"] not in ("missing", "value_error"):
-            text = f"{text}, but got {fault['input']!r}"
+            text = f"{text}, but got {_shown(repr(fault['input']))}"
         parts.append(f"{where}: {text}")
     return "; ".join(parts)
 

@@ -211,7 +211,7 @@ def candidate_of(question: Question, *, workspace: str = ".autopeft") -> Candida
 
 
 def described_rows(request: Request) -> dict[str, Any]:
-    """Return the fields of a question that a request's data decides: the lengths of its rows and the task."""
+    """Return the fields of a question that a request's data decides: its rows, their lengths and the task."""
     from autopeft.journey.posing import described_rows
 
     return described_rows(request)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from autopeft.cost.estimate import Objective
 from autopeft.cost.spread import MOST_DEVICES, Sharding
 from autopeft.errors import ConfigError
 from autopeft.message import Message
@@ -49,12 +50,14 @@ class Request(Message):
         space: a search space by name or file.
         prefer: which of several configurations within noise of the best wins: the best, the smallest or the
             fastest to train.
+        front: a cost; the search is then for the front of score against it, not for the best score alone.
         searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes to successive halving.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
         examples: without data: how many rows to plan for.
         gpus, sharding, offload: how a planned training is spread over devices, see `Spread`.
-        price: dollars an hour of one device; None takes the lowest that is listed, of `provider` if given.
+        price: dollars an hour of one device, 0 for one's own; None takes the lowest that is listed, of
+            `provider` if given.
         grid_factor: kg of CO2 a kWh.
         workspace: directory that studies are written to.
         study: name of the study; None makes one up from model and data.
@@ -74,6 +77,7 @@ class Request(Message):
     space: str = "quick"
     searcher: SearcherName = "freeze-thaw"
     prefer: Preference = "quality"
+    front: Objective | None = None
     budget: Budget = Budget()
     seq_len: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
@@ -83,7 +87,7 @@ class Request(Message):
     gpus: int | None = Field(default=None, ge=1, le=MOST_DEVICES)
     sharding: Sharding | None = None
     offload: bool = False
-    price: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     provider: str | None = None
     grid_factor: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)

@@ -184,7 +184,9 @@ def _unit_of(amount: float, units: tuple[str, ...], factor: int) -> tuple[str, f
 
 
 def format_usd(amount: float) -> str:
-    """Show dollars: "$0.0031", "$2.49", "$1,234"."""
+    """Show dollars: "$0.0031", "$2.49", "$1,234"; nothing at all is "free"."""
+    if amount == 0:
+        return "free"
     if amount >= 1000:
         return f"${amount:,.0f}"
-    return f"${amount:.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}"
+    return f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}"

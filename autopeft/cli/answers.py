@@ -27,6 +27,7 @@ def answer(question: Question, given: Answer) -> Group:
     """Show one answer: memory by component, peaks, headroom, cost, verdict."""
     parts: list[RenderableType] = [heading(f"{question.model}: {_setting(question)}")]
     if given.memory is not None:
+        parts.append(Text(f"rows: {_rows(question, given)}", style="dim"))
         parts += [_components(given.memory), Text(), _peaks(given), Text(), _costs(question, given), Text()]
     parts.append(_judgement(question, given))
     return Group(*parts)
@@ -95,6 +96,25 @@ def _setting(question: Question) -> str:
     if question.gradient_checkpointing:
         settings.append("gradient checkpointing")
     return ", ".join([*settings, "packed"] if question.packing else settings)
+
+
+def _rows(question: Question, given: Answer) -> str:
+    """Say how long, how many at once, how many and how often rows are taken, and what nobody asked for."""
+    parts = []
+    if given.longest is not None:
+        most = "at most " if (given.tokens or 0) < given.longest else ""
+        mean = f", {given.tokens:,} on average" if most else ""
+        parts.append(f"{most}{given.longest:,} tokens{mean}{_default(question.seq_len or question.lengths)}")
+    said = "batch_size" in question.model_fields_set
+    parts.append(f"batch {question.batch_size}{_default(said)}")
+    parts.append(f"{question.examples:,} examples" if question.examples else "no --examples given")
+    epochs = question.epochs or USUAL_EPOCHS
+    passes = f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
+    return ", ".join([*parts, f"{passes}{_default(question.epochs)}"])
+
+
+def _default(said: object) -> str:
+    return "" if said else " (default)"
 
 
 def _components(memory: Memory) -> Table:
@@ -173,6 +193,8 @@ def _spread(given: SpreadEstimate) -> str:
 
 
 def _money(cost: Cost) -> str:
+    if cost.usd_per_hour == 0:
+        return f"{format_usd(0)} ({cost.price.words})"
     parts = [f"{format_usd(cost.usd_per_hour)} an hour ({cost.price.words})"]
     if cost.usd is not None and cost.epoch_usd is not None:
         parts.insert(0, f"{format_usd(cost.usd)} a run, {format_usd(cost.epoch_usd)} an epoch")

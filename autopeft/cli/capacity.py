@@ -119,6 +119,7 @@ def capacity(
 ) -> int:
     """Say which GPUs, how many, how long, how much: models x devices x methods.
 
+    Rows are told by --examples (or --tokens) and --seq-len, not by data.
     Exit status: 0 something fits, 1 nothing does, 2 none of it can be told.
     """
     from autopeft import pipeline

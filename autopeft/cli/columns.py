@@ -6,6 +6,12 @@ from typing import Annotated
 
 import typer
 
+COLUMNS = (
+    *("text_column", "image_column", "audio_column", "label_column", "number_column"),
+    *("words_column", "tags_column"),
+    *("prompt_column", "completion_column", "chosen_column", "rejected_column"),
+)
+"""The flags below, by parameter."""
 _PANEL = "Columns of the data"
 
 

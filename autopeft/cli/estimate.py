@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autopeft.cli.columns import COLUMNS
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, _methods, _models, completion, takes_request
 from autopeft.errors import InputError
@@ -144,6 +145,7 @@ Versions = Annotated[
 
 
 @takes_request(
+    *COLUMNS,
     *("data", "task", "gpu_mem", "gpu", "seq_len", "batch_size", "workspace"),
     *("gpus", "sharding", "offload", "price", "provider", "grid_factor", "examples", "epochs"),
 )

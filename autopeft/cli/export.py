@@ -106,7 +106,7 @@ def export(
         trial=trial,
         form="merged" if merged else "lora" if to_lora else "adapter",
         dtype=_DTYPES[dtype],
-        rank=lora_rank,
+        lora_rank=lora_rank,
         gguf=gguf,
         model_name=register,
         push=push,

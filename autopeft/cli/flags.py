@@ -24,7 +24,7 @@ from autopeft.cli.columns import (
     WordsColumn,
 )
 from autopeft.cli.elsewhere import Address, Mlflow, Storage
-from autopeft.cli.search_flags import HOW, ChosenPreference, ChosenSearcher
+from autopeft.cli.search_flags import HOW, ChosenFront, ChosenPreference, ChosenSearcher
 from autopeft.cli.sharing import Gpus, GridFactor, Offload, Price, Provider, ShardingName
 from autopeft.errors import InputError
 from autopeft.workload.tasks import Task
@@ -254,6 +254,7 @@ def merge_flags(
     space: Space = None,
     searcher: ChosenSearcher = None,
     prefer: ChosenPreference = None,
+    front: ChosenFront = None,
     seq_len: SeqLen = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -318,6 +319,7 @@ def merge_flags(
             "space": space,
             "searcher": searcher,
             "prefer": prefer,
+            "front": front,
             "seq_len": seq_len,
             "batch_size": batch_size,
             "epochs": epochs,

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import csv as csv_format
 import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.cli.tables import heading, table
+from autopeft.cli.tables import FirstThatFits, heading, table
 from autopeft.plan.capacity import Capacity, Cell
 from autopeft.units import SECONDS_AN_HOUR, format_bytes, format_count, format_seconds, format_usd
 
 _MOST_REASONS = 4
+_MATTER_LEAST = ("rows", "tokens/s", "memory")
+"""Columns that a narrow screen has no room for, the first to go first; device, time and cost always stay."""
 
 
 def capacity(made: Capacity, page: Path | None) -> Group:
     """Show the matrix of each model, what is cheapest and fastest, and why the rest does not fit."""
     demand = made.demand
-    rows = f"{demand.examples:,} examples" + (f" x {demand.epochs:g} epochs" if demand.epochs != 1 else "")
-    length = f" of {demand.seq_len} tokens" if demand.seq_len else ""
-    recomputed = "" if demand.gradient_checkpointing else "no "
-    words = f"{rows}{length}, at most {demand.batch_size} rows a device at once"
-    words += f" x {demand.grad_accum}" if demand.grad_accum > 1 else ""
-    words += f", {recomputed}gradient checkpointing, loop {demand.loop}"
-    parts: list[RenderableType] = [Text(words, style="dim")]
+    parts: list[RenderableType] = [Text(demand.words, style="dim")]
+    parts += [Text(f"{way}: {form}", style="dim") for way, form in made.configurations.items() if way != form]
     for model in demand.models:
         cells = [cell for cell in made.cells if cell.model == model]
         parts += [Text(), heading(model), _matrix(cells)]
@@ -42,30 +40,56 @@ def capacity(made: Capacity, page: Path | None) -> Group:
     return Group(*parts)
 
 
-def _matrix(cells: list[Cell]) -> Table:
-    columns = ("rows", "memory", "tokens/s", "time", "cost")
+def _matrix(cells: list[Cell]) -> FirstThatFits:
+    """Show the cells of a model; where the screen is narrow, without the columns that matter least."""
+    return _narrowing(lambda left_out: _table(cells, left_out), _MATTER_LEAST)
+
+
+def _narrowing(table_of: Callable[[tuple[str, ...]], Table], matter_least: tuple[str, ...]) -> FirstThatFits:
+    """Show a table with as many columns as the screen has room for, and say which it has none for.
+
+    Args:
+        table_of: makes the table without some columns.
+        matter_least: columns that may be left out, the first to go first.
+    """
+
+    def choices() -> Iterator[RenderableType]:
+        yield table_of(())
+        for count in range(1, len(matter_least) + 1):
+            left_out = matter_least[:count]
+            words = f"Too wide for this screen: {', '.join(left_out)}; --json has all."
+            yield Group(table_of(left_out), Text(words, style="dim"))
+
+    return FirstThatFits(choices())
+
+
+def _table(cells: list[Cell], left_out: tuple[str, ...]) -> Table:
+    columns = [name for name in ("rows", "memory", "tokens/s", "time", "cost") if name not in left_out]
     made = table("device", "method", *columns, right=columns)
-    made.columns[0].no_wrap = made.columns[1].no_wrap = True
     by_device: dict[str, list[Cell]] = {}
     for cell in cells:
         by_device.setdefault(cell.device, []).append(cell)
     for device, ours in by_device.items():
         for place, cell in enumerate(ours):
-            named = "" if place else device
-            if not cell.fits:
-                word = "does not fit" if cell.fits is False else "unknown"
-                made.add_row(named, cell.way, "-", _memory(cell), word, "", "", style="dim")
-                continue
-            made.add_row(
-                named,
-                Text(f"{cell.way}{' *' if cell.on_front else ''}", style="green" if cell.on_front else ""),
-                _rows(cell),
-                _memory(cell),
-                format_count(cell.tokens_per_second) if cell.tokens_per_second else "?",
-                _hours(cell.hours),
-                "?" if cell.usd is None else format_usd(cell.usd),
-            )
+            way = Text(f"{cell.way}{' *' if cell.on_front else ''}", style="green" if cell.on_front else "")
+            shown = _columns(cell)
+            numbers = (shown[name] for name in columns)
+            made.add_row("" if place else device, way, *numbers, style=None if cell.fits else "dim")
     return made
+
+
+def _columns(cell: Cell) -> dict[str, str]:
+    """Return what a cell has in each column that holds numbers."""
+    if not cell.fits:
+        word = "does not fit" if cell.fits is False else "unknown"
+        return {"rows": "-", "memory": _memory(cell), "tokens/s": "", "time": word, "cost": ""}
+    return {
+        "rows": _rows(cell),
+        "memory": _memory(cell),
+        "tokens/s": format_count(cell.tokens_per_second) if cell.tokens_per_second else "?",
+        "time": _hours(cell.hours),
+        "cost": "?" if cell.usd is None else format_usd(cell.usd),
+    }
 
 
 def _memory(cell: Cell) -> str:
@@ -116,8 +140,7 @@ def _fleets(made: Capacity) -> list[RenderableType]:
     """Show which fleet does the demanded trainings, on each device in its fastest way."""
     demand = made.demand
     title = f"{demand.runs_per_week:g} such trainings a week, devices busy {demand.utilisation:.0%} of it"
-    columns = ("devices", "at once", "busy hours", "a week")
-    shown = table("model", "method", "device", *columns, right=columns)
+    ranked: list[Cell] = []
     for model in demand.models:
         best: dict[str, Cell] = {}
         for cell in made.fitting:
@@ -125,13 +148,30 @@ def _fleets(made: Capacity) -> list[RenderableType]:
                 known = best.get(cell.device)
                 if known is None or (cell.hours or 0.0) < (known.hours or 0.0):
                     best[cell.device] = cell
-        for cell in sorted(best.values(), key=_weekly):
-            fleet = cell.fleet
-            if fleet is not None:
-                usd = "?" if fleet.usd_per_week is None else format_usd(fleet.usd_per_week)
-                numbers = f"{fleet.gpus}", f"{fleet.at_once}", f"{fleet.busy_hours:,.1f}", usd
-                shown.add_row(model, cell.way, cell.device, *numbers)
-    return [heading(title), shown]
+        ranked += sorted(best.values(), key=_weekly)
+
+    def shown(left_out: tuple[str, ...]) -> Table:
+        numbers = ("devices", "at once", "busy hours", "a week")
+        columns = [name for name in numbers if name not in left_out]
+        fleets = table("model", "method", "device", *columns, right=columns)
+        for cell in ranked:
+            words = _fleet(cell)
+            fleets.add_row(cell.model, cell.way, cell.device, *(words[name] for name in columns))
+        return fleets
+
+    return [heading(title), _narrowing(shown, ("at once", "busy hours"))]
+
+
+def _fleet(cell: Cell) -> dict[str, str]:
+    fleet = cell.fleet
+    if fleet is None:
+        return {}
+    return {
+        "devices": f"{fleet.gpus}",
+        "at once": f"{fleet.at_once}",
+        "busy hours": f"{fleet.busy_hours:,.1f}",
+        "a week": "?" if fleet.usd_per_week is None else format_usd(fleet.usd_per_week),
+    }
 
 
 def _weekly(cell: Cell) -> float:

@@ -25,12 +25,15 @@ AllModels = Annotated[
 
 
 @takes_request(
-    without=("study", "resume", "grid_factor", "searcher", "prefer", "address", "storage", "mlflow")
+    without=("study", "resume", "grid_factor", "searcher", "prefer", "front", "address", "storage", "mlflow")
 )
 def plan(request: Request, all_models: AllModels = False, as_json: Json = False) -> int:
     """Show what fits a budget, and why the rest does not.
 
-    Without a model, usual models of the catalogue are held against the budget.
+    Without a model, usual models of the catalogue are held against the budget. That takes seconds, but with a
+    --seq-len above 512 a minute and more the first time, as batches of some models have to be traced.
+    Of one model also on several devices (--gpus 2 --sharding fsdp), and with --examples at what cost;
+    `autopeft capacity` holds devices and their numbers side by side.
     Exit status: 0 something fits, 1 nothing does.
     """
     from autopeft import pipeline

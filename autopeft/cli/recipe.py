@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autopeft.cli.columns import COLUMNS
 from autopeft.cli.estimate import (
     Checkpointing,
     GradAccum,
@@ -69,6 +70,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @takes_request(
+    *COLUMNS,
     *("model", "data", "test_data", "task", "seq_len", "batch_size", "epochs", "seed"),
     *("study", "workspace", "storage"),
 )

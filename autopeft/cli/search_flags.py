@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from autopeft.cost.estimate import Objective
 from autopeft.plan.budget import Preference
 from autopeft.request import SearcherName
 
@@ -27,5 +28,16 @@ ChosenPreference = Annotated[
         rich_help_panel=HOW,
         help="Of configurations within noise of the best, take the best (quality), the smallest (small) or "
         "the fastest to train (fast). Default: quality.",
+    ),
+]
+
+ChosenFront = Annotated[
+    Objective | None,
+    typer.Option(
+        "--front",
+        metavar="COST",
+        rich_help_panel=HOW,
+        help="Search for the front of score against a cost (share or params trained, memory, seconds of a "
+        "training, file of the adapter) instead of for the best score alone.",
     ),
 ]

@@ -13,7 +13,7 @@ Price = Annotated[
     typer.Option(
         metavar="USD",
         rich_help_panel=MONEY,
-        help="Dollars an hour of one device. Default: the lowest list price.",
+        help="Dollars an hour of one device, 0 for your own. Default: the lowest list price.",
     ),
 ]
 Provider = Annotated[

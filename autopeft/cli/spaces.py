@@ -26,7 +26,10 @@ Name = Annotated[
 
 
 def spaces(name: Name = None, as_json: Json = False) -> int:
-    """List the search spaces, or tell all about one."""
+    """List the search spaces, or tell all about one.
+
+    How a file of your own is written: search_spaces/README.md, with an example.
+    """
     from autopeft import pipeline
     from autopeft.cli import screen
 
@@ -53,7 +56,8 @@ def listed(rows: Sequence[SpaceFacts]) -> Group:
         made,
         Text(
             "\n* times one value out of a continuous range, the learning rate's in most\n"
-            "`autopeft spaces NAME` tells all about one; a YAML file of your own works the same."
+            "`autopeft spaces NAME` tells all about one; a YAML file of your own works the same:\n"
+            "search_spaces/README.md has an example."
         ),
     )
 

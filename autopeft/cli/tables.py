@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from autopeft.workload.base_model import BaseModel
 
 LOADERS = {"peft": "transformers and peft", "autopeft": "peft, after `import autopeft.adapters`"}
+_UNLIMITED = 10_000
 STATE_STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "complete": "green", "failed": "red"}
 
 
@@ -32,6 +34,22 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     for name in columns:
         made.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers)
     return made
+
+
+class FirstThatFits:
+    """The same answer at several widths, widest first: what fits the screen is shown, else the last."""
+
+    def __init__(self, choices: Iterable[RenderableType]) -> None:
+        self._choices = tuple(choices)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the choice for the width of a screen."""
+        unlimited = options.update(max_width=_UNLIMITED)
+        for choice in self._choices[:-1]:
+            if Measurement.get(console, unlimited, choice).maximum <= options.max_width:
+                yield choice
+                return
+        yield self._choices[-1]
 
 
 def heading(text: str) -> Text:

@@ -23,8 +23,8 @@ MOST_ROWS, MOST_REASONS, MOST_ON_FRONT = 20, 6, 12
 
 
 def name(candidate: Candidate) -> str:
-    """Name what a candidate adapts: its label without the learning rate, which costs nothing."""
-    return re.sub(r" lr=\S+$", "", candidate.label)
+    """Name what a candidate adapts; the learning rate costs nothing."""
+    return candidate.form
 
 
 def batch(candidate: Candidate) -> str:
@@ -45,8 +45,12 @@ def plan(made: Plan) -> Group:
     """Show what fits, ranked, and the rest by reason with its nearest miss."""
     limits = _limits(made.budget)
     lengths = made.workload.lengths
+    device = made.profile.device_name
+    if not made.spread.alone:
+        device = f"{made.spread.gpus} x {device}, {made.spread.sharding}"
+        device += ", offloaded" if made.spread.offload else ""
     parts: list[RenderableType] = [
-        heading(f"{made.model} on {made.profile.device_name}{f', {limits}' if limits else ''}"),
+        heading(f"{made.model} on {device}{f', {limits}' if limits else ''}"),
         Text(
             f"space {made.space}; {made.workload.rows:,} rows of {lengths.mean:.0f} tokens on average, "
             f"{lengths.longest} at most"
@@ -61,7 +65,7 @@ def plan(made: Plan) -> Group:
         if 1 < len(chosen) < len(made.fits):
             parts += [Text(), heading(_front_title(made.fits)), _front(chosen, made.fits)]
         parts += [Text(), heading(f"{len(made.fits)} of {total} configurations fit"), _fits(made.fits)]
-        parts += _about_prior(made.fits)
+        parts += [*_about_prior(made.fits), *_about_cost(made)]
     else:
         parts += [Text(), Text(f"None of {total} configurations fits.", style="bold red")]
     if made.rejected:
@@ -121,21 +125,24 @@ def _fits(fits: Sequence[Fits]) -> Table:
         groups.setdefault((name(alike), each.prior and each.prior.score), []).append(each)
     several = len({batch(each.candidate) for each in fits}) > 1
     runs = any(each.estimate.wall_seconds is not None for each in fits)
-    columns = ("prior", "trained", "peak memory", "90 % band", "a run" if runs else "a step")
+    paid = any(each.usd is not None for each in fits)
+    # There is no room for both; a plan with costs has its bands in --json.
+    shown = ("a run", "cost") if paid else ("90 % band", "a run" if runs else "a step")
+    columns = ("prior", "trained", "peak memory", *shown)
     made = table("#", "configuration", *columns, right=("#", *columns))
     for members in list(groups.values())[:MOST_ROWS]:
         best, label = members[0], _with_ranks(members)
         number = next(place for place, each in enumerate(fits, start=1) if each is best)
         memory, run = best.estimate.memory, best.estimate.wall_seconds
-        seconds = best.estimate.time.step_seconds if run is None else run
+        seconds = format_seconds(best.estimate.time.step_seconds if run is None else run)
+        usd = "?" if best.usd is None else format_usd(best.usd)
         made.add_row(
             str(number),
             f"{label}, {batch(best.candidate)}" if several else label,
             _prior(best),
             format_count(best.estimate.trainable_params),
             format_bytes(memory.device_peak_bytes),
-            band(memory.low_bytes, memory.high_bytes),
-            format_seconds(seconds),
+            *((seconds, usd) if paid else (band(memory.low_bytes, memory.high_bytes), seconds)),
         )
     if len(groups) > MOST_ROWS:
         made.add_row("", f"... {len(groups) - MOST_ROWS} more (--json has all)")
@@ -165,6 +172,21 @@ def _about_prior(fits: Sequence[Fits]) -> list[RenderableType]:
         "Of each configuration the variant that is fastest a row is shown, by its number in the plan "
         "(`recipe --from PLAN.json --line N`)."
     )
+    return [Text(words, style="dim")]
+
+
+def _about_cost(made: Plan) -> list[RenderableType]:
+    """Say what a cost is of, or what is needed to tell one."""
+    if made.price is None:
+        return []
+    if made.price.usd_per_hour == 0:
+        hourly = format_usd(0)
+    else:
+        hourly = f"{format_usd(made.price.usd_per_hour * made.spread.gpus)} an hour"
+    if any(each.usd is not None for each in made.fits):
+        words = f"cost: of one training, {hourly} ({made.price.words})."
+    else:
+        words = f"cost: {hourly} ({made.price.words}); --examples N says what a training costs."
     return [Text(words, style="dim")]
 
 

@@ -154,6 +154,11 @@ class RunTime(Message):
         return self.load_seconds + self.data_seconds + self.computed_seconds
 
 
+Objective = Literal["share", "params", "memory", "seconds", "file"]
+"""What lower is better of: share and number of trained parameters, peak memory and adapter file in bytes,
+time of a whole training in seconds."""
+
+
 class CostEstimate(Message):
     """What training one candidate on one device will take.
 
@@ -177,6 +182,20 @@ class CostEstimate(Message):
     run: RunTime | None = None
     guesses: tuple[str, ...] = ()
     provenance: str
+
+    def amount(self, of: Objective) -> float | None:
+        """Return one of the costs that a front is drawn against; None where it is unknown."""
+        match of:
+            case "share":
+                return self.trainable_params / self.total_params if self.total_params else None
+            case "params":
+                return float(self.trainable_params)
+            case "memory":
+                return float(self.memory.reserved_peak_bytes)
+            case "seconds":
+                return self.run_seconds
+            case "file":
+                return float(self.adapter_file_bytes)
 
     @property
     def wall_seconds(self) -> float | None:

@@ -36,12 +36,12 @@ class Tariff(Message):
     """What of a request decides the money: a price, and how dirty the grid is.
 
     Attributes:
-        price: dollars an hour of one device, in place of the list's.
+        price: dollars an hour of one device, in place of the list's; 0 of one's own.
         provider: whose list price to take; None takes the lowest.
         grid_factor: kg of CO2 a kWh.
     """
 
-    price: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     provider: str | None = None
     grid_factor: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 

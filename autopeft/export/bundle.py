@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from autopeft.cost.estimate import CostEstimate
 from autopeft.message import Message
@@ -21,6 +21,15 @@ MANIFEST, CARD, REFERENCE, EVALUATION = "autopeft.json", "README.md", "reference
 
 Form = Literal["adapter", "merged", "lora"]
 _LOADING = ("num_labels", "pad_token_id")
+_DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+Dtype = Annotated[
+    Literal["float32", "bfloat16"],
+    BeforeValidator(
+        lambda name: _DTYPES.get(name, name) if isinstance(name, str) else name,
+        json_schema_input_type=Literal["bf16", "fp32", "bfloat16", "float32"],
+    ),
+]
+"""Also by the names that the command line has for them."""
 
 
 class Export(Message):
@@ -30,7 +39,7 @@ class Export(Message):
         out: directory to write; None is one in the study's folder.   force: replace what is there.
         trial: number of the trial; None is the winner.
         form: see `Bundle`.   dtype: of merged weights; None is that of the training.
-        rank: of a conversion to LoRA; None is 16.
+        lora_rank: of a conversion to LoRA; None is 16.
         gguf: add a file for llama.cpp.
         model_name: name of the MLflow model that it becomes a version of.
         push: repository of the Hub to upload to.   base_model: the base's hub id there.
@@ -41,13 +50,21 @@ class Export(Message):
     force: bool = False
     trial: int | None = Field(default=None, ge=0)
     form: Form = "adapter"
-    dtype: Literal["float32", "bfloat16"] | None = None
-    rank: int | None = Field(default=None, ge=1)
+    dtype: Dtype | None = None
+    lora_rank: int | None = Field(default=None, ge=1)
     gguf: bool = False
     model_name: str | None = None
     push: str | None = None
     base_model: str | None = None
     license: str = "other"
+
+    @model_validator(mode="after")
+    def _of_its_form(self) -> Self:
+        if self.dtype is not None and self.form != "merged":
+            raise ValueError(f"dtype goes with the form merged, but got the form {self.form}")
+        if self.lora_rank is not None and self.form != "lora":
+            raise ValueError(f"lora_rank goes with the form lora, but got the form {self.form}")
+        return self
 
 
 class Evaluated(Message):

@@ -25,7 +25,7 @@ class Price(Message):
     """
 
     gpu: str
-    usd_per_hour: float = Field(gt=0, allow_inf_nan=False)
+    usd_per_hour: float = Field(ge=0, allow_inf_nan=False)
     provider: str
     region: str
     offer: str

@@ -257,8 +257,16 @@ def _answer(row: Posed | AutopeftError, estimate: Estimated, largest: int | None
         # The speed of a device of which only the memory is known is no prediction.
         time=None if row.profile.provenance.kind == "assumed" else estimate.time,
         tokens=round(min(row.workload.lengths.mean, row.candidate.training.max_length)),
+        longest=_longest(row),
         run=None if row.profile.provenance.kind == "assumed" else estimate.run,
     )
+
+
+def _longest(row: Posed) -> int | None:
+    """Return the most tokens of a row; None where rows are of the size that the model takes."""
+    if row.base.family in ("vision", "speech"):
+        return None
+    return min(row.workload.lengths.longest, row.candidate.training.max_length)
 
 
 def _stack(row: Posed) -> str:

@@ -9,6 +9,7 @@ from autopeft.export.bundle import Bundle, Evaluated
 from autopeft.journey.conclusion import conclude
 from autopeft.journey.contest import Scores, evaluated, hold_contest
 from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
+from autopeft.journey.keeping import require_weights, trained_to_the_end
 from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store
@@ -100,26 +101,9 @@ class Finished:
         Raises:
             InputError: there is none, or its weights are gone.
         """
-        complete = [trial for trial in self.study.trials if trial.state == "complete"]
-        if number is None:
-            best = self.study.best
-            if best is None:
-                raise InputError(
-                    f"no trial of study {self.study.name!r} was trained to the end, so there is nothing to "
-                    "export; give it more time: autopeft search --resume."
-                )
-            return best
-        found = next((trial for trial in complete if trial.number == number), None)
-        if found is None:
-            known = ", ".join(str(trial.number) for trial in complete) or "none"
-            raise InputError(
-                f"only a trial that was trained to the end can be exported, but got trial {number}; "
-                f"those of study {self.study.name!r} are: {known}."
-            )
-        if not self.folder.checkpoint(number).is_dir():
-            raise InputError(
-                f"the weights of trial {number} are not in {self.folder.checkpoint(number)} any more."
-            )
+        found = trained_to_the_end(self.study, number)
+        if number is not None:
+            require_weights(self.folder, found)
         return found
 
     def trained(self, trial: Trial, inputs: Inputs) -> Trainer:

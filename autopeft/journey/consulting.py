@@ -137,7 +137,7 @@ class Consultant:
 
     def _planner(self, request: Request, cost_model: TracedCostModel) -> tuple[Planner, Inputs]:
         """Load what a request names; its configurations will be held against its device and budget."""
-        from autopeft.journey.spending import SpreadCostModel, require_rows, spread_of, usd_per_hour
+        from autopeft.journey.spending import SpreadCostModel, device_price, require_rows, spread_of
         from autopeft.plan.planner import Planner
 
         require_rows(request)
@@ -150,7 +150,8 @@ class Consultant:
             profile=target,
             budget=request.budget,
             cost_model=cost_model if spread.alone else SpreadCostModel(cost_model, spread),
-            usd_per_hour=usd_per_hour(request, target),
+            spread=spread,
+            price=device_price(request, target),
         )
         return planner, inputs
 

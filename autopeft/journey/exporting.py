@@ -90,7 +90,7 @@ def _write(draft: Bundle, trainer: Trainer, earned: Evaluated, inputs: Inputs, a
             filler = partial(fill_merged, dtype=asked.dtype)
             return write_converted(draft, trainer, filler, judge, after=after, force=asked.force)
         case "lora":
-            of_rank = partial(fill_lora, rank=asked.rank)
+            of_rank = partial(fill_lora, rank=asked.lora_rank)
             return write_converted(draft, trainer, of_rank, judge, after=after, force=asked.force)
         case "adapter":
             return write_bundle(draft, trainer, evaluated=earned, after=after, force=asked.force)
@@ -134,10 +134,9 @@ def _draft(
 
     dataset, best = require_dataset(inputs), done.study.best
     winner = best is not None and best.number == chosen.number
-    name = "bundle" if winner else f"bundle-{chosen.number:04d}"
-    usual = name if asked.form == "adapter" else f"{name}-{asked.form}"
+    usual = done.folder.exported(None if winner else chosen.number, asked.form)
     return Bundle.build(
-        path=asked.out or str(done.folder.path / usual),
+        path=asked.out or str(usual),
         format=bundle_format(chosen.candidate.method),
         model=inputs.base.name,
         base=inputs.base.path or "",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from autopeft.errors import InputError
+from autopeft.export.bundle import MANIFEST, Bundle, Form
+from autopeft.files import write_atomically
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
 from autopeft.message import Message
 from autopeft.report.facts import StudyFacts
 from autopeft.request import Request
-from autopeft.search.study import Study
+from autopeft.search.study import Study, Trial
 
 
 class Kept(Message):
@@ -73,16 +75,100 @@ def report_file(request: Request) -> Path:
     return folder.report
 
 
-def bundle_folder(request: Request) -> Path:
-    """Return the exported adapter of a study.
+def served_report(request: Request) -> Path | None:
+    """Return the report page of a study for others; None where it is older than the facts, or not written.
 
     Raises:
-        InputError: nothing was exported.
+        InputError: there is no report at all.
+    """
+    report_file(request)
+    folder = existing_study(request.workspace, request.study)
+    page = folder.served_report
+    current = page.is_file() and page.stat().st_mtime_ns >= folder.facts.stat().st_mtime_ns
+    return page if current else None
+
+
+def write_served_report(request: Request) -> Kept:
+    """Write the report page of a study for others, and return what there is of the study.
+
+    Raises:
+        InputError: the study is not concluded.
+        StorageError: the disk is full or the place cannot be written.
+    """
+    from autopeft.report.html import render
+
+    folder = existing_study(request.workspace, request.study)
+    page = render(facts(request).elsewhere())
+    write_atomically(folder.served_report, page.replace(str(Path(request.workspace).resolve()), "workspace"))
+    return _kept(folder)
+
+
+def bundle_folder(request: Request, trial: int | None = None, form: Form = "adapter") -> Path:
+    """Return a directory that was exported of a study, where export puts it.
+
+    Args:
+        trial: its number; None is the winner.
+
+    Raises:
+        InputError: no such was exported.
     """
     folder = existing_study(request.workspace, request.study)
-    if not (folder.bundle / "autopeft.json").is_file():
-        raise InputError(f"the study {folder.path.name!r} has no bundle: autopeft export writes it.")
-    return folder.bundle
+    places = {folder.exported(trial, form), folder.exported(None, form)}
+    manifests = [place / MANIFEST for place in places if (place / MANIFEST).is_file()]
+    found = [each for each in manifests if trial is None or Bundle.read(each).trial == trial]
+    if found:
+        return max(found, key=lambda manifest: manifest.stat().st_mtime).parent
+    whose = "" if trial is None else f" of trial {trial}"
+    of_form = "" if form == "adapter" else f" in the form {form}"
+    raise InputError(
+        f"the study {folder.path.name!r} has no bundle{whose}{of_form}: autopeft export writes it."
+    )
+
+
+def exportable(request: Request, number: int | None) -> Trial:
+    """Return the trial that an export would take: the winner, or that of a number.
+
+    Raises:
+        UnknownNameError: there is no such study.
+        InputError: there is no such trial that was trained to the end, or its weights are gone.
+    """
+    found = trained_to_the_end(load(request), number)
+    require_weights(existing_study(request.workspace, request.study), found)
+    return found
+
+
+def trained_to_the_end(study: Study, number: int | None) -> Trial:
+    """Return a trial that was trained to the end: the winner, or that of a number.
+
+    Raises:
+        InputError: there is none.
+    """
+    if number is None:
+        if study.best is None:
+            raise InputError(
+                f"no trial of study {study.name!r} was trained to the end, so there is nothing to "
+                "export; give it more time: autopeft search --resume."
+            )
+        return study.best
+    complete = {trial.number: trial for trial in study.trials if trial.state == "complete"}
+    if number not in complete:
+        known = ", ".join(map(str, complete)) or "none"
+        raise InputError(
+            f"only a trial that was trained to the end can be exported, but got trial {number}; "
+            f"those of study {study.name!r} are: {known}."
+        )
+    return complete[number]
+
+
+def require_weights(folder: StudyFolder, trial: Trial) -> None:
+    """Check that the weights of a trial are still kept.
+
+    Raises:
+        InputError: they are not.
+    """
+    place = folder.checkpoint(trial.number)
+    if not place.is_dir():
+        raise InputError(f"the weights of trial {trial.number} are not in {place} any more.")
 
 
 def going_on(request: Request, spent: float) -> Request:
@@ -120,5 +206,5 @@ def _kept(folder: StudyFolder) -> Kept:
     return Kept(
         name=folder.path.name,
         report=folder.report.is_file(),
-        bundle=(folder.bundle / "autopeft.json").is_file(),
+        bundle=(folder.bundle / MANIFEST).is_file(),
     )

@@ -143,7 +143,7 @@ class Poser:
 
 
 def described_rows(request: Request) -> dict[str, Any]:
-    """Return the fields of a question that a request's data decides: the lengths of its rows and the task.
+    """Return the fields of a question that a request's data decides: its rows, their lengths and the task.
 
     Raises:
         InputError: the model or the data cannot be read.
@@ -153,7 +153,8 @@ def described_rows(request: Request) -> dict[str, Any]:
     base = find_model(request.model or "")
     dataset = read_dataset(str(request.data), task=request.task, columns=request.columns, seed=request.seed)
     limit = request.seq_len or base.max_length or _LONGEST_ROW
-    return {"lengths": measure(dataset, base, limit), "task": dataset.task}
+    lengths = measure(dataset, base, limit)
+    return {"lengths": lengths, "task": dataset.task, "examples": len(dataset.train)}
 
 
 def loop_of(question: Question) -> Loop:

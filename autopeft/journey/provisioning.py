@@ -5,10 +5,12 @@ A model and a method are traced once; that trace serves every device, batch and 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from autopeft.cost.loops import find_loop
+from autopeft.errors import AutopeftError
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.prices import price_of
 from autopeft.journey.answering import Answering
@@ -42,6 +44,7 @@ def provision(demand: Demand, answering: Answering, progress: Progress) -> Capac
     for model in demand.models:
         answering.poser.model(model)
     cells: list[Cell] = []
+    configurations: dict[str, str] = {}
     kinds = [(model, way) for model in demand.models for way in demand.ways]
     for done, (model, way) in enumerate(kinds):
         progress(f"costing {model} {way.name}", done, len(kinds))
@@ -51,8 +54,10 @@ def provision(demand: Demand, answering: Answering, progress: Progress) -> Capac
             for count in demand.counts
         ]
         cells += _cells(asked, demand, answering)
+        with contextlib.suppress(AutopeftError):  # its cells say why
+            configurations[way.name] = answering.poser.pose(asked[0].question).candidate.form
     progress("done", len(kinds), len(kinds))
-    return Capacity(demand=demand, cells=with_front(tuple(cells)))
+    return Capacity(demand=demand, cells=with_front(tuple(cells)), configurations=configurations)
 
 
 def _question(demand: Demand, model: str, way: Way, gpu: str, count: int) -> Question:

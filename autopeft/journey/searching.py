@@ -16,7 +16,7 @@ from autopeft.journey.conclusion import data_facts
 from autopeft.journey.first_tries import first_tries
 from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_space
-from autopeft.journey.spending import cost_as_time, usd_per_hour
+from autopeft.journey.spending import cost_as_time, device_price
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
 from autopeft.plan.cost_model import CostModel
@@ -103,7 +103,7 @@ def run_search(
             profile=share_of(profile, most_side_by_side(profile)),
             budget=request.budget,
             cost_model=cost_model,
-            usd_per_hour=usd_per_hour(request, profile),
+            price=device_price(request, profile),
         )
         if not store.exists():
             with stages.timed("plan"):
@@ -223,6 +223,8 @@ def _search(
             seed=request.seed,
             warm=first_tries(request, inputs, dataset.task),
             share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
+            front=request.front,
+            judge=admits.judge,
         ),
         admits.judge,
         rungs,

@@ -8,7 +8,7 @@ from autopeft.cost.estimate import CostEstimate
 from autopeft.cost.sharding import spread_over
 from autopeft.cost.spread import Spread, make_spread
 from autopeft.errors import AutopeftError, InputError, UnsupportedError
-from autopeft.hardware.prices import price_of, why_no_price
+from autopeft.hardware.prices import Price, price_of, why_no_price
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.cost_model import CostModel
 from autopeft.request import Request
@@ -72,19 +72,23 @@ def spread_of(request: Request) -> Spread:
     return make_spread(request.gpus, request.sharding, offload=request.offload)
 
 
-def usd_per_hour(request: Request, profile: HardwareProfile) -> float | None:
-    """Return what an hour of the request's devices costs, None where no cost is limited.
+def device_price(request: Request, profile: HardwareProfile) -> Price | None:
+    """Return what one of the request's devices costs, None where that is not known.
 
     Raises:
-        InputError: a cost is limited, and no price or no number of rows is known.
+        InputError: a cost is limited and no price or speed is known, or the provider is unknown.
     """
-    if request.budget.cost is None:
+    if profile.provenance.kind == "assumed":
+        if request.budget.cost is not None:
+            raise InputError(
+                "a cost limit needs a device whose speed is known: add --gpu NAME (`autopeft gpus`)."
+            )
         return None
     devices = spread_of(request).gpus
     price = price_of(profile.name, provider=request.provider, given=request.price, devices=devices)
-    if price is None:
+    if price is None and request.budget.cost is not None:
         raise InputError(f"a cost limit needs a price, but {why_no_price(profile.name, request.provider)}.")
-    return price.usd_per_hour * devices
+    return price
 
 
 def require_rows(request: Request) -> None:
@@ -104,7 +108,7 @@ def require_one_device(request: Request) -> None:
 
 
 def cost_as_time(request: Request, profile: HardwareProfile) -> Request:
-    """Turn a search's limit on cost into one on time: this machine is paid by the hour.
+    """Turn a search's limit on cost into one on time: this machine is paid by the hour, or is free.
 
     Raises:
         InputError: no price is known, or several devices shall share a trial.
@@ -114,9 +118,9 @@ def cost_as_time(request: Request, profile: HardwareProfile) -> Request:
             "a search trains each trial on one device; leave out gpus, sharding and offload, "
             "or use autopeft plan or capacity."
         )
-    rate = usd_per_hour(request, profile)
-    if rate is None or request.budget.cost is None:
+    price = device_price(request, profile)
+    if price is None or price.usd_per_hour == 0 or request.budget.cost is None:
         return request
-    seconds = request.budget.cost / rate * SECONDS_AN_HOUR
+    seconds = request.budget.cost / price.usd_per_hour * SECONDS_AN_HOUR
     time = seconds if request.budget.time is None else min(request.budget.time, seconds)
     return request.model_copy(update={"budget": request.budget.model_copy(update={"time": time})})

@@ -61,12 +61,22 @@ class StudyFolder:
     @property
     def bundle(self) -> Path:
         """The exported adapter, unless it was put elsewhere."""
-        return self.path / "bundle"
+        return self.exported(None, "adapter")
 
     @property
     def report(self) -> Path:
         """The report page."""
         return self.path / "report.html"
+
+    @property
+    def served_report(self) -> Path:
+        """The report page for others, which names no places of this disk."""
+        return self.path / "report-served.html"
+
+    def exported(self, trial: int | None, form: str) -> Path:
+        """Where a form of a trial is exported to; None is the winner."""
+        name = "bundle" if trial is None else f"bundle-{trial:04d}"
+        return self.path / (name if form == "adapter" else f"{name}-{form}")
 
     def checkpoint(self, trial: int) -> Path:
         """Where a trial keeps what it takes to go on."""

@@ -77,7 +77,8 @@ class Answer(Message):
         time: of a step; None where only the memory of the device is known.
         question: the fields that were asked, so that an answer can be told from its neighbours; None for
             a row that asks nothing.
-        limit_bytes, total_params, run, tokens, stack: for the table that people read; no part of the JSON.
+        longest: to how many tokens rows are cut; None of images and sounds.
+        limit_bytes, total_params, run, tokens, longest, stack: for people only, not in the JSON.
     """
 
     status: Status
@@ -98,6 +99,7 @@ class Answer(Message):
     run: RunTime | None = Field(default=None, exclude=True)
     stack: str | None = Field(default=None, exclude=True)
     tokens: int | None = Field(default=None, exclude=True)
+    longest: int | None = Field(default=None, exclude=True)
     time: TimeEstimate | None = None
 
 

@@ -123,6 +123,16 @@ class Demand(Message):
             )
         return self
 
+    @property
+    def words(self) -> str:
+        """What is trained of each model, in a line."""
+        rows = f"{self.examples:,} examples" + (f" x {self.epochs:g} epochs" if self.epochs != 1 else "")
+        length = f" of {self.seq_len} tokens" if self.seq_len else ""
+        words = f"{rows}{length}, at most {self.batch_size} rows a device at once"
+        words += f" x {self.grad_accum}" if self.grad_accum > 1 else ""
+        recomputed = "" if self.gradient_checkpointing else "no "
+        return f"{words}, {recomputed}gradient checkpointing, loop {self.loop}"
+
     def spread(self, count: int) -> Spread:
         """Return how so many devices share a training."""
         single = count == 1 and not self.offload
@@ -194,10 +204,15 @@ class Cell(Message):
 
 
 class Capacity(Message):
-    """The answer to a demand: a cell for each model, way and device, in that order."""
+    """The answer to a demand: a cell for each model, way and device, in that order.
+
+    Attributes:
+        configurations: what each way adapts, with the ranks and targets that nobody asked for, by its name.
+    """
 
     demand: Demand
     cells: tuple[Cell, ...]
+    configurations: dict[str, str] = {}
 
     @property
     def fitting(self) -> tuple[Cell, ...]:

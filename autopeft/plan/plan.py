@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from autopeft.cost.estimate import CostEstimate
+from autopeft.cost.spread import Spread
+from autopeft.hardware.prices import Price
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import Message
 from autopeft.plan.budget import Budget
@@ -32,6 +34,7 @@ class Fits(Message):
     """A candidate that the budget allows.
 
     Attributes:
+        usd: cost of one training; None where no price or no number of rows is known.
         prior: None where nothing is published about such a configuration.
         on_front: nothing else that fits is expected to be as good with less memory and fewer trained
             parameters.
@@ -40,6 +43,7 @@ class Fits(Message):
     verdict: Literal["fits"] = "fits"
     candidate: Candidate
     estimate: CostEstimate
+    usd: float | None = None
     prior: Prior | None = None
     on_front: bool = False
 
@@ -83,6 +87,8 @@ class Plan(Message):
         model: name of the base model.  space: name of the search space.
         fits: ordered by prior, the best first and the unknown last; then by time a row.
         rejected: the nearest misses first.
+        spread: how devices share each training; estimates are of one of them, costs of all.
+        price: of one device; None where none is known.
     """
 
     model: str
@@ -92,3 +98,5 @@ class Plan(Message):
     profile: HardwareProfile
     fits: tuple[Fits, ...]
     rejected: tuple[Rejected, ...]
+    spread: Spread = Spread()
+    price: Price | None = None

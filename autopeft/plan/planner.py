@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autopeft.cost.estimate import CostEstimate
+from autopeft.cost.spread import Spread
 from autopeft.errors import AutopeftError
+from autopeft.hardware.prices import Price
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.budget import Budget
 from autopeft.plan.cost_model import CostModel
@@ -24,7 +26,8 @@ from autopeft.workload.dataset import Workload
 class Planner:
     """Judges candidates for one model, workload, device and budget.
 
-    `usd_per_hour` is what all devices of one training cost; None where nobody limits the cost.
+    `spread` says how devices share a training, which the cost model knows too; `price` is that of one of
+    them, None where none is known.
     """
 
     base: BaseModel
@@ -32,7 +35,8 @@ class Planner:
     profile: HardwareProfile
     budget: Budget
     cost_model: CostModel
-    usd_per_hour: float | None = None
+    spread: Spread = field(default_factory=Spread)
+    price: Price | None = None
 
     @property
     def memory_limit(self) -> int:
@@ -88,6 +92,8 @@ class Planner:
             profile=self.profile,
             fits=tuple(self._ranked([verdict for verdict in verdicts if isinstance(verdict, Fits)])),
             rejected=tuple(rejected),
+            spread=self.spread,
+            price=self.price,
         )
 
     def _costs(
@@ -120,7 +126,7 @@ class Planner:
             for best, prior in zip(front(points), priors, strict=True)
         ]
         ranked = [
-            Fits(candidate=each.candidate, estimate=each.estimate, prior=prior, on_front=best)
+            each.model_copy(update={"prior": prior, "on_front": best})
             for each, prior, best in zip(fits, priors, on_front, strict=True)
         ]
         return sorted(ranked, key=_rank)
@@ -145,7 +151,14 @@ class Planner:
         if other is not None:
             reason, way_out = other
             return Rejected(candidate=candidate, estimate=estimate, reason=reason, way_out=way_out)
-        return Fits(candidate=candidate, estimate=estimate)
+        usd_per_hour, run = self._usd_per_hour, estimate.wall_seconds
+        usd = None if usd_per_hour is None or run is None else run / SECONDS_AN_HOUR * usd_per_hour
+        return Fits(candidate=candidate, estimate=estimate, usd=usd)
+
+    @property
+    def _usd_per_hour(self) -> float | None:
+        """What all devices of one training cost."""
+        return None if self.price is None else self.price.usd_per_hour * self.spread.gpus
 
     def _other_limit(self, estimate: CostEstimate) -> tuple[str, str] | None:
         """Return which limit other than memory an estimate exceeds, and a way out."""
@@ -173,14 +186,14 @@ class Planner:
         )
 
     def _cost_limit(self, run: float | None) -> tuple[str, str] | None:
-        most = self.budget.cost
-        if most is None or run is None or self.usd_per_hour is None:
+        most, usd_per_hour = self.budget.cost, self._usd_per_hour
+        if most is None or run is None or usd_per_hour is None:
             return None
-        usd = run / SECONDS_AN_HOUR * self.usd_per_hour
+        usd = run / SECONDS_AN_HOUR * usd_per_hour
         if usd <= most:
             return None
         return (
-            f"one training costs {format_usd(usd)} at {format_usd(self.usd_per_hour)} an hour, "
+            f"one training costs {format_usd(usd)} at {format_usd(usd_per_hour)} an hour, "
             f"the limit is {format_usd(most)}",
             f"at most {most / usd:.2g} times the epochs or rows fit",
         )

@@ -22,6 +22,8 @@ USUAL_EPOCHS = 1.0
 """Passes over the examples where nobody says how many."""
 
 _LONGEST_REASON = 400
+_LONGEST_TEXT, _LONGEST_LIST = 4096, 50_000
+"""Characters of a name or path, and of names with commas between them."""
 _WAYS = {"qlora": "lora+nf4-dq"}
 _OTHER_SPELLINGS: dict[str, dict[str, str]] = {
     "precision": {
@@ -81,10 +83,12 @@ _LAYERS = re.compile(r"all|first-half|last-half|last-quarter|\d{1,6}-(\d{1,6})?|
 _LISTED = re.compile(r"\d{1,6}(\s*,\s*\d{1,6})+")
 
 
-def _text(given: object) -> str:
+def _text(given: object, longest: int = _LONGEST_TEXT) -> str:
     if not isinstance(given, str):
         raise ValueError(f"it must be a text, but got {given!r}")  # noqa: TRY004 - pydantic takes this one
     text = given.strip()
+    if len(text) > longest:
+        raise ValueError(f"it must have at most {longest:,} characters, but got {len(text):,}")
     if not text or not text.isprintable():
         raise ValueError(f"it must be a printable text that is not empty, but got {given!r}")
     return text
@@ -115,7 +119,7 @@ def _word(field: str, known: Any) -> BeforeValidator:
 
 def _read_targets(given: object) -> str | tuple[str, ...]:
     if isinstance(given, str):
-        parts = [_role(part) for part in _text(given).split(",") if part.strip()]
+        parts = [_role(part) for part in _text(given, _LONGEST_LIST).split(",") if part.strip()]
         if len(parts) == 1:
             return "+".join(_role(part) for part in parts[0].split("+"))
     elif isinstance(given, list | tuple):
@@ -229,7 +233,8 @@ def _read_number(given: object) -> float:
     return float(given)
 
 
-Positive = Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float), Field(gt=0)]
+NotNegative = Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float), Field(ge=0)]
+Positive = Annotated[NotNegative, Field(gt=0)]
 Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, BeforeValidator(_spelled)]
 
@@ -265,7 +270,8 @@ class Question(Message):
         gpus: devices that share the training, each with its own batch.
         sharding: how they share it; None is "ddp" for several devices.
         offload: keep what is sharded in the host's memory.
-        price: dollars an hour of one device; None takes the lowest that is listed, of `provider` if given.
+        price: dollars an hour of one device, 0 for one's own; None takes the lowest that is listed, of
+            `provider` if given.
         grid_factor: kg of CO2 a kWh.
     """
 
@@ -314,11 +320,9 @@ class Question(Message):
     gpus: int = Field(default=1, ge=1, le=MOST_DEVICES)
     sharding: Annotated[Sharding, _word("sharding", Sharding)] | None = None
     offload: bool = False
-    price: Positive | None = None
+    price: NotNegative | None = None
     provider: Name | None = None
-    grid_factor: Annotated[float, BeforeValidator(_read_number, json_schema_input_type=float)] | None = Field(
-        default=None, ge=0
-    )
+    grid_factor: NotNegative | None = None
 
     @classmethod
     def build(cls, **fields: Any) -> Self:

@@ -101,8 +101,8 @@ def _field_words(cell: Cell | None) -> str:
 
 
 def _front(cells: Sequence[Cell]) -> Chart | None:
-    """Draw cost against time; what nothing else is both faster and cheaper than is joined."""
-    paid = [cell for cell in cells if cell.fits and cell.hours and cell.usd is not None]
+    """Draw cost against time, where it costs; what nothing else is both faster and cheaper than is joined."""
+    paid = [cell for cell in cells if cell.fits and cell.hours and cell.usd]
     if not paid:
         return None
     longest = max(cell.hours or 0.0 for cell in paid)

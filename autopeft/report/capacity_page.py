@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autopeft.files import write_atomically
+from autopeft.hardware.prices import Price
 from autopeft.plan.capacity import Capacity, Cell
 from autopeft.report.html import environment, inside, packed_plotly, script_of
 from autopeft.units import SECONDS_AN_HOUR, format_bytes, format_count, format_seconds, format_usd
@@ -56,6 +57,7 @@ def render(made: Capacity) -> str:
         .render(
             demand=made.demand,
             demanded=demanded(made),
+            configurations=made.configurations,
             sections=sections,
             rows=[row_of(cell) for cell in made.cells],
             fleet=made.demand.runs_per_week is not None,
@@ -69,11 +71,8 @@ def render(made: Capacity) -> str:
 
 def demanded(made: Capacity) -> str:
     """Say in a line what shall be trained."""
-    demand = made.demand
-    epochs = f" for {demand.epochs:g} epochs" if demand.epochs != 1 else ""
-    length = f" of {demand.seq_len} tokens" if demand.seq_len else ""
-    runs = f" · {demand.runs_per_week:g} trainings a week" if demand.runs_per_week else ""
-    return f"{demand.examples:,} examples{length}{epochs}, at most {demand.batch_size} rows a device{runs}"
+    weekly = made.demand.runs_per_week
+    return made.demand.words + (f" · {weekly:g} trainings a week" if weekly else "")
 
 
 def decision(made: Capacity, model: str) -> str:
@@ -92,7 +91,7 @@ def decision(made: Capacity, model: str) -> str:
     chosen = cheap or fast
     if chosen.fleet is not None:
         usd = chosen.fleet.usd_per_week
-        weekly = "" if usd is None else f", {format_usd(usd)} a week"
+        weekly = f", {format_usd(usd)} a week" if usd else ""
         words += (
             f" {made.demand.runs_per_week:g} a week take {chosen.fleet.gpus} x {chosen.gpu}, busy "
             f"{chosen.fleet.busy_hours:,.1f} hours{weekly}."
@@ -128,10 +127,12 @@ def row_of(cell: Cell) -> Row:
 def prices(made: Capacity) -> list[str]:
     """Return where the prices come from, each once."""
     used = {cell.cost.price for cell in made.cells if cell.cost is not None}
-    return sorted(
-        f"{price.gpu}: {format_usd(price.usd_per_hour)} an hour, {price.words}, {price.source}"
-        for price in used
-    )
+    return sorted(f"{price.gpu}: {_hourly(price)}, {price.words}, {price.source}" for price in used)
+
+
+def _hourly(price: Price) -> str:
+    words = format_usd(price.usd_per_hour)
+    return f"{words} an hour" if price.usd_per_hour else words
 
 
 def _hours(hours: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from autopeft.report.costs import COSTS, Cost
 from autopeft.report.decide import percent
 from autopeft.report.facts import StudyFacts
 from autopeft.report.points import (
@@ -24,7 +25,7 @@ from autopeft.report.points import (
     trade_offs,
 )
 from autopeft.search.study import Trial
-from autopeft.units import GIB, MIB, format_bytes, format_count, format_limit, format_seconds
+from autopeft.units import GIB, MIB, format_bytes, format_limit, format_seconds
 
 BLUE, ORANGE, GREEN, GREY, RED = "#3b82f6", "#d97706", "#059669", "#8a94a3", "#dc4c4c"
 PART_COLOURS = ("#64748b", "#3b82f6", "#8b5cf6", "#d97706", "#059669", "#c2559d", "#a3a046", "#9aa5b4")
@@ -102,42 +103,48 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
         return None
     best = facts.study.best
     chosen = best.number if best else -1
-    figure = figure_of("trained parameters", f"validation {facts.data.metric.name}")
-    figure.update_xaxes(type="log", dtick=1, exponentformat="SI")
+    cost = COSTS[facts.study.front_of or "params"]
+    figure = figure_of(cost.axis, f"validation {facts.data.metric.name}")
+    figure.update_xaxes(exponentformat="SI", **({"type": "log", "dtick": 1} if cost.log else {}))
     band = noise(facts)
     if band:
         figure.add_hrect(y0=band[0], y1=band[1], fillcolor=BLUE, opacity=0.1, line_width=0, layer="below")
-    front = sorted((point for point in points if point.front), key=lambda point: point.params)
+    front = sorted((point for point in points if point.front), key=lambda point: point.cost)
     figure.add_trace(
         go.Scatter(
-            x=[point.params for point in front], y=[point.score for point in front], mode="lines",
-            name="best for its size", line={"color": GREEN, "width": 1.6, "shape": "hv"}, hoverinfo="skip",
+            x=[point.cost for point in front], y=[point.score for point in front], mode="lines",
+            name="front", line={"color": GREEN, "width": 1.6, "shape": "hv"}, hoverinfo="skip",
         )
     )  # fmt: skip
     rest = [point for point in points if point.number != chosen and point.role != "baseline"]
     partly = [point for point in rest if point.state != "complete"]
-    figure.add_trace(_dots("not trained to the end", partly, GREY, "circle-open", 8))
-    figure.add_trace(_dots("trained", [one for one in rest if one.state == "complete"], GREEN, "circle", 9))
+    trained = [one for one in rest if one.state == "complete"]
     base = [point for point in points if point.role == "baseline" and point.number != chosen]
-    figure.add_trace(_dots("default", base, ORANGE, "diamond", 12))
-    figure.add_trace(_dots("winner", [one for one in points if one.number == chosen], BLUE, "star", 16))
-    ends = [f"{one.label} ({format_count(one.params)}, {one.score:.3f})" for one in (front[0], front[-1])]
-    finding = f"Best for their size: {len(front)} of {len(points):,}, from {ends[0]} to {ends[1]}"
+    top = [one for one in points if one.number == chosen]
+    for name, some, colour, symbol, size in (
+        ("not trained to the end", partly, GREY, "circle-open", 8),
+        ("trained", trained, GREEN, "circle", 9),
+        ("default", base, ORANGE, "diamond", 12),
+        ("winner", top, BLUE, "star", 16),
+    ):
+        figure.add_trace(_dots(name, some, colour, symbol, size, cost))
+    ends = [f"{one.label} ({cost.show(one.cost)}, {one.score:.3f})" for one in (front[0], front[-1])]
+    finding = f"On the front: {len(front)} of {len(points):,}, from {ends[0]} to {ends[1]}"
     finding += "." if not band else ". Inside the shaded band, validation cannot tell trials from the winner."
-    return Chart("trade-off", "Score against size", finding, figure)
+    return Chart("trade-off", cost.title, finding, figure)
 
 
-def _dots(name: str, points: list[TradeOff], colour: str, symbol: str, size: int) -> go.Scatter:
+def _dots(name: str, points: list[TradeOff], colour: str, symbol: str, size: int, cost: Cost) -> go.Scatter:
     return go.Scatter(
-        x=[point.params for point in points],
+        x=[point.cost for point in points],
         y=[point.score for point in points],
-        text=[safe(f"{point.number}: {point.label}") for point in points],
+        text=[safe(f"{point.number}: {point.label}, {cost.show(point.cost)}") for point in points],
         name=name,
         mode="markers",
         showlegend=bool(points),
         opacity=1 if len(points) <= _MANY else 0.5,
         marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 1.5, "color": colour}},
-        hovertemplate="%{text}<br>%{x:,} trained: %{y:.3f}<extra></extra>",
+        hovertemplate="%{text}: %{y:.3f}<extra></extra>",
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autopeft.plan.plan import Plan
+from autopeft.report.costs import COSTS
 from autopeft.report.facts import Compared, DataFacts, Session, TestScore, shown
 from autopeft.report.intervals import separate_difference, wilson
 from autopeft.report.timing import timing, timing_reason
@@ -101,6 +102,7 @@ def reasons(
         itself = {WINNER, DEFAULT} if study.is_default(best) else {WINNER}
         lines += [_doubt(winner, other, metric) for other in scores if other.contender not in itself]
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
+        lines.append(_front(study))
     lines += [_prediction(compared) for compared in comparisons]
     lines.append(timing_reason(timing(plan.budget.time, study.seconds, session)))
     if winner is not None:
@@ -334,6 +336,20 @@ def _share(best: Trial) -> str:
         return ""
     some, every = best.predicted.trainable_params, best.predicted.total_params
     return f"It trains {format_count(some)} of {format_count(every)} parameters ({percent(some / every, 2)})."
+
+
+def _front(study: Study) -> str:
+    """Say what the front looks like that was searched for."""
+    if study.front_of is None or not (trials := study.front(study.front_of)):
+        return ""
+    cost = COSTS[study.front_of]
+    points = [
+        f"{trial.candidate.label} ({cost.show(amount)}, {trial.result.score:.3f})"
+        for trial in trials
+        if trial.predicted and trial.result
+        if (amount := trial.predicted.amount(study.front_of)) is not None
+    ]
+    return f"The front of validation {study.metric.name} against {cost.axis}: {'; '.join(points)}."
 
 
 def _prediction(compared: Compared) -> str:

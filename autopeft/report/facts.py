@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from autopeft.message import Message
@@ -173,8 +174,23 @@ class StudyFacts(Message):
         """How many configurations the test rows were used for that `scores` does not show."""
         return max(0, self.tested - shown(self.study, self.scores))
 
+    def elsewhere(self) -> StudyFacts:
+        """Return the facts as others have them: names, where only this disk knows the places."""
+        data = self.data.model_copy(
+            update={"name": _named(self.data.name), "source": _named(self.data.source)}
+        )
+        plan = self.plan.model_copy(update={"model": _named(self.plan.model)})
+        study = self.study.model_copy(update={"folder": ""})
+        return self.model_copy(
+            update={"study": study, "plan": plan, "data": data, "places": {}, "next_steps": ()}
+        )
+
 
 def shown(study: Study, scores: Sequence[TestScore]) -> int:
     """Count the configurations among contenders: a default that won is one."""
     twice = study.best is not None and study.is_default(study.best)
     return len({score.contender for score in scores} - ({"winner"} if twice else set()))
+
+
+def _named(place: str) -> str:
+    return Path(place).name if Path(place).is_absolute() else place

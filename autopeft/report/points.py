@@ -8,7 +8,6 @@ from typing import NamedTuple
 from autopeft.report.facts import StudyFacts
 from autopeft.report.intervals import wilson
 from autopeft.search.study import Role, Study, Trial, TrialState
-from autopeft.workload.dataset import Metric
 
 PARTS = {
     "weights": "frozen weights",
@@ -36,13 +35,17 @@ class Curve(NamedTuple):
 
 
 class TradeOff(NamedTuple):
-    """What one trial costs and what it scores; `front` if no fully trained trial beats it in both."""
+    """What one trial costs and what it scores; `front` if no fully trained trial beats it in both.
+
+    Attributes:
+        cost: in the units of the study's `Objective`.
+    """
 
     number: int
     label: str
     state: TrialState
     role: Role
-    params: int
+    cost: float
     score: float
     front: bool
 
@@ -80,18 +83,15 @@ def curves(study: Study) -> tuple[Curve, ...]:
 
 
 def trade_offs(study: Study) -> tuple[TradeOff, ...]:
-    """Return score against trained parameters for every trial that has both."""
-    known = [
-        (trial, trial.predicted.trainable_params, trial.result.score)
+    """Return score against cost, trained parameters unless another was searched, of every trial with both."""
+    objective = study.front_of or "params"
+    front = {trial.number for trial in study.front(objective)}
+    return tuple(
+        TradeOff(trial.number, trial.label, trial.state, trial.role, cost, trial.result.score,
+                 trial.number in front)
         for trial in study.trials
         if trial.predicted and trial.result and not math.isnan(trial.result.score)
-    ]
-    complete = [(trial.number, params, score) for trial, params, score in known if trial.state == "complete"]
-    front = _front(complete, study.metric)
-    return tuple(
-        TradeOff(trial.number, trial.label, trial.state, trial.role, params, score,
-                 trial.number in front)
-        for trial, params, score in known
+        if (cost := trial.predicted.amount(objective)) is not None
     )  # fmt: skip
 
 
@@ -127,15 +127,3 @@ def noise(facts: StudyFacts) -> tuple[float, float] | None:
     if best is None or best.result is None or not rows or facts.data.metric.interval != "proportion":
         return None
     return wilson(round(best.result.score * rows), rows)
-
-
-def _front(points: list[tuple[int, int, float]], metric: Metric) -> set[int]:
-    """Return the numbers of the points that no other point beats with fewer parameters."""
-    front: set[int] = set()
-    best = math.nan
-    sign = -1 if metric.direction == "maximize" else 1
-    for number, _, score in sorted(points, key=lambda point: (point[1], sign * point[2])):
-        if metric.better(score, best):
-            front.add(number)
-            best = score
-    return front

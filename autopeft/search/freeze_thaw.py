@@ -23,6 +23,7 @@ import numpy as np
 from autopeft.search.choosing import shrunk_means
 from autopeft.search.encoding import LENGTHS, Encoding
 from autopeft.search.evidence import on_one_scale
+from autopeft.search.frontier import Frontier
 from autopeft.search.halving import Rungs
 from autopeft.search.pool import Pool
 from autopeft.search.strategy import Begin, Decision, GoOn, Move, Repeat
@@ -90,7 +91,9 @@ class FreezeThaw:
         rungs: when trainings are evaluated.
         warm: candidates to begin with, best first.
         share_left: how much of the budget is left, from 0 to 1; the last `_LAST_SHARE` is spent on the
-        leaders. patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training.
+        leaders.
+        frontier: what is to grow, the front of score against a cost; None looks for the best score alone.
+        patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class FreezeThaw:
         metric: Metric,
         warm: Sequence[Candidate],
         share_left: Callable[[], float] = lambda: 1.0,
+        frontier: Frontier | None = None,
         runs: int = _RUNS,
         patience: float = 0.5,
     ) -> None:
@@ -112,6 +116,7 @@ class FreezeThaw:
         self._runs = runs
         self._repeated: list[str] = []
         self._share_left = share_left
+        self._frontier = frontier
         self._pool = Pool(space, random.Random(seed))
         self._encoding = Encoding(space)
         self._surrogate = Surrogate(self._encoding.groups, LENGTHS)
@@ -299,13 +304,22 @@ class FreezeThaw:
         held = [order.index(number) for number in paused]
         features = np.concatenate((known[held], self._encoding.features(fresh)))
         belief = self._surrogate.final(features, [*held, *(None for _ in fresh)], _believed(features))
-        # What is to be surpassed is what the best is worth, not what luck gave it.
-        best = float(belief.mean.max())
-        if done:
-            best = float(self._surrogate.final(known[done], done, _believed(known[done])).mean.max())
-        costs = [self._cost(arms[number].candidate, arms[number].shares[-1]) for number in paused]
-        costs += [self._cost(candidate, 0.0) for candidate in fresh]
-        return np.asarray(expected_improvement(belief, best) / costs)
+        costs = np.array(
+            [
+                *(self._cost(arms[number].candidate, arms[number].shares[-1]) for number in paused),
+                *(self._cost(candidate, 0.0) for candidate in fresh),
+            ]
+        )
+        # What is to be surpassed is what the best are worth, not what luck gave them.
+        best = done or list(range(len(known)))
+        worth = self._surrogate.final(known[best], best, _believed(known[best])).mean
+        if self._frontier is None:
+            level = worth.max() if done else belief.mean.max()
+            return np.asarray(expected_improvement(belief, float(level)) / costs)
+        candidates = [arm.candidate for arm in arms.values()]
+        options = [*(arms[number].candidate for number in paused), *fresh]
+        leaders = [candidates[place] for place in best]
+        return self._frontier.weigh(leaders, worth.tolist(), options, belief, costs)
 
     def _cost(self, candidate: Candidate, share: float) -> float:
         """Return what going on costs, in trainings of the usual speed and the greatest length."""

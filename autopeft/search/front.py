@@ -6,24 +6,12 @@ A cost is a prediction of the cost model, so it is known without a trial, and ex
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from autopeft.cost.estimate import CostEstimate
+from autopeft.cost.estimate import Objective
 from autopeft.plan.budget import Preference
 from autopeft.workload.dataset import Metric
-
-Objective = Literal["share", "params", "memory", "seconds", "file"]
-
-OBJECTIVES: dict[Objective, Callable[[CostEstimate], float | None]] = {
-    "share": lambda cost: cost.trainable_params / cost.total_params if cost.total_params else None,
-    "params": lambda cost: float(cost.trainable_params),
-    "memory": lambda cost: float(cost.memory.reserved_peak_bytes),
-    "seconds": lambda cost: cost.run_seconds,
-    "file": lambda cost: float(cost.adapter_file_bytes),
-}
-"""What lower is better of: share and number of trained parameters, peak memory and adapter file in bytes,
-time of a whole training in seconds."""
 
 
 class Point(NamedTuple):

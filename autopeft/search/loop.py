@@ -30,7 +30,7 @@ class Search:
     """The state of one search; every change is in the store before anyone hears of it.
 
     First comes the baseline, then what the strategy says, as far as `admit` lets it pass. The baseline
-    is never stopped early, so a study always has one completely trained trial, whatever the deadline.
+    is never set aside for others; it is cut off only where it runs past the deadline for too long.
 
     Args:
         store: where the study is; trials found there are learnt from and not repeated.
@@ -159,9 +159,10 @@ class Search:
             self._end(number, "complete", last=report)
         return decision
 
-    def overrun(self, number: int) -> bool:
-        """Say whether a running trial has to be cut off for the time budget; the baseline never is."""
-        return self._deadline.overrun and self._trials[number].role != "baseline"
+    @property
+    def overrun(self) -> bool:
+        """Whether what still runs has to be cut off for the time budget."""
+        return self._deadline.overrun
 
     def cut_off(self, number: int) -> None:
         """Set a trial aside whose process was ended for the time budget; its last checkpoint is kept."""
@@ -213,11 +214,8 @@ class Search:
         first = (trial for trial in candidates if not trial.repetition and not trial.note)
         return sum(trial.state != "rejected" for trial in first)
 
-    def _awaits_baseline(self) -> bool:
-        return self._baseline is not None and all(each.role != "baseline" for each in self._trials.values())
-
     def _try_baseline(self) -> Trial | None:
-        if self._baseline is None or not self._awaits_baseline():
+        if self._baseline is None or any(each.role == "baseline" for each in self._trials.values()):
             return None
         return self._try(self._baseline, "baseline")
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
+from autopeft.cost.estimate import Objective
 from autopeft.search.ledger import Ledger
 from autopeft.search.optuna_study import OptunaStudy, score_of
 from autopeft.search.study import Trial
@@ -74,19 +75,26 @@ class OptunaSearcher:
 
 
 class Nsga2Searcher:
-    """NSGA-II (Deb et al. 2002) over two objectives: validation score, and share of parameters trained.
+    """NSGA-II (Deb et al. 2002) over two objectives: validation score, and a cost.
 
-    The share is the cost model's, known before a trial. Optuna crosses only parameters that all trials have,
+    The cost is the cost model's, known before a trial. Optuna crosses only parameters that all trials have,
     so every trial gets a value of every domain, and those that do not count are genes that lie dormant. A
     trial stopped early stands with its last score. Of 200 trials Optuna's usual population of 50 makes four
     generations; 20 make ten.
     """
 
     def __init__(
-        self, space: SearchSpace, *, seed: int, metric: Metric, warm: Sequence[Candidate] = ()
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        metric: Metric,
+        warm: Sequence[Candidate] = (),
+        objective: Objective = "share",
     ) -> None:
         import optuna
 
+        self._objective: Objective = objective
         sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
         directions = [metric.direction, "minimize"]
         self._study = OptunaStudy(space, sampler, directions, flat=True, prunes=False)
@@ -102,7 +110,5 @@ class Nsga2Searcher:
     def observe(self, trial: Trial) -> None:
         """Learn from a finished trial, rejected ones included (also from earlier sessions)."""
         self._ledger.note(trial)
-        score, cost = score_of(trial), trial.predicted
-        known = score is not None and cost is not None and cost.total_params > 0
-        values = [score, cost.trainable_params / cost.total_params] if known and score and cost else None
-        self._study.learn(trial, values)
+        score, cost = score_of(trial), trial.predicted.amount(self._objective) if trial.predicted else None
+        self._study.learn(trial, None if score is None or cost is None else [score, cost])

@@ -163,7 +163,7 @@ class _Bridge:
 
     def overrun(self, number: int) -> bool:
         """Say whether a trial's process is to be killed for the time budget, and take note of it."""
-        if not self._search.overrun(number):
+        if not self._search.overrun:
             return False
         self._cut_off.add(number)
         return True

@@ -6,8 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from autopeft.errors import UnknownNameError
+from autopeft.cost.estimate import Objective
+from autopeft.errors import InputError, UnknownNameError
+from autopeft.plan.plan import Verdict
+from autopeft.search.encoding import Encoding
 from autopeft.search.freeze_thaw import REPETITIONS, FreezeThaw
+from autopeft.search.frontier import Frontier
 from autopeft.search.gp_searcher import GpSearcher
 from autopeft.search.grid_searcher import GridSearcher
 from autopeft.search.halving import Rungs
@@ -54,14 +58,32 @@ def make_strategy(
     seed: int,
     warm: Sequence[Candidate],
     share_left: Callable[[], float],
+    front: Objective | None = None,
+    judge: Callable[[Candidate], Verdict],
 ) -> Strategy:
-    """Make a strategy by its name; `share_left` says how much of the budget is left, from 0 to 1.
+    """Make a strategy by its name.
+
+    Args:
+        share_left: how much of the budget is left, from 0 to 1.
+        front: the cost whose front is to be searched.   judge: the budget's verdict, with the estimate.
 
     Raises:
         UnknownNameError: nobody knows it.
+        InputError: it does not search fronts.
     """
     if name == FREEZE_THAW:
-        return FreezeThaw(space, rungs, seed=seed, metric=metric, warm=warm, share_left=share_left)
+        frontier = None if front is None else Frontier(front, judge, Encoding(space))
+        return FreezeThaw(
+            *(space, rungs), seed=seed, metric=metric, warm=warm, share_left=share_left, frontier=frontier
+        )
+    if front is not None and name in SEARCHERS:
+        if name != "nsga2":
+            raise InputError(
+                f"fronts are searched by {FREEZE_THAW} and nsga2, but got searcher {name!r} with front "
+                f"{front!r}; leave out one of the two."
+            )
+        searcher = Nsga2Searcher(space, seed=seed, metric=metric, warm=warm, objective=front)
+        return Halving(searcher, rungs.reduction, metric)
     return Halving(make_searcher(name, space, seed, metric, warm), rungs.reduction, metric)
 
 

@@ -167,6 +167,7 @@ class StudyStore:
             seconds=head.seconds,
             trials=tuple(self._trial(row, reports.get(row.number, ())) for row in rows),
             prefer=prefer,
+            front_of=asked.get("front"),
             validation_rows=0
             if prefer == "quality"
             else self._parse(Plan, head.plan).workload.validation_rows,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
-from autopeft.cost.estimate import CostEstimate
+from autopeft.cost.estimate import CostEstimate, Objective
 from autopeft.message import Message
 from autopeft.plan.budget import Preference
 from autopeft.search.choosing import noise_variance, shrunk_means
 from autopeft.search.front import (
-    OBJECTIVES,
     Leader,
-    Objective,
     Point,
     choose,
     front,
@@ -71,6 +69,7 @@ class Study(Message):
         folder: directory that holds the study's files.
         seconds: wall time spent so far, over all resumptions.
         prefer: which of several equally good configurations is the best.
+        front_of: the cost whose front of scores was searched for; None where the best score alone was.
         validation_rows: rows that a score is a mean over; 0 where that does not count.
     """
 
@@ -81,6 +80,7 @@ class Study(Message):
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
     prefer: Preference = "quality"
+    front_of: Objective | None = None
     validation_rows: int = 0
 
     @property
@@ -120,7 +120,8 @@ class Study(Message):
             half = _Z * math.sqrt(variance)
             first = max(group, key=lambda trial: sign * _score(trial))
             costs = {
-                name: cost(first.predicted) if first.predicted else None for name, cost in OBJECTIVES.items()
+                name: first.predicted.amount(name) if first.predicted else None
+                for name in get_args(Objective)
             }
             found.append(Leader(first.number, score, score - half, score + half, costs))
         return found
@@ -152,7 +153,7 @@ class Study(Message):
             Point(trial.number, trial.result.score, cost)
             for trial in self.trials
             if trial.state == "complete" and trial.result and trial.predicted
-            if (cost := OBJECTIVES[objective](trial.predicted)) is not None
+            if (cost := trial.predicted.amount(objective)) is not None
         ]
         by_number = {trial.number: trial for trial in self.trials}
         return tuple(by_number[point.number] for point in front(points, self.metric))

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import os
+import resource
+import signal
 import subprocess
 import sys
 import warnings
@@ -18,16 +23,22 @@ from typing import Any, Literal, TypeVar
 from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError
 from autopeft.export.recipes.subject import Format
+from autopeft.journey import keeping
 from autopeft.message import Message
 from autopeft.plan.question import Question
 from autopeft.request import Request
-from autopeft.service.problems import RefusedError, row_of
+from autopeft.service.problems import RefusedError, of_machine, row_of
 from autopeft.space.candidate import Candidate
+from autopeft.units import GIB, format_bytes
 
 SECONDS = 120.0
 """What is not answered within so long is given up."""
+BYTES = 6 * GIB
+"""Memory that an answer may take of its own, libraries not counted; a served 8B model takes 0.4 GiB."""
+_COMMAND = [sys.executable, "-m", "autopeft.service.apart"]
 _REFUSED = 2
-Verb = Literal["serving", "compare", "recipe"]
+_log = logging.getLogger(__name__)
+Verb = Literal["serving", "compare", "recipe", "report"]
 Made = TypeVar("Made", bound=Message)
 
 
@@ -48,44 +59,71 @@ def ask(verb: Verb, made: type[Made], workspace: Path, **fields: Any) -> Made:
 
     Raises:
         RefusedError: there is no answer, with the status that the same error has elsewhere; or it took
-            longer than `SECONDS`.
+            longer than `SECONDS`, or more than `BYTES`, or was killed.
     """
     home = workspace.resolve()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "autopeft.service.apart"],
-            input=json.dumps({"verb": verb, "workspace": str(home), **_plain(fields)}).encode(),
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-            cwd=home,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "OMP_NUM_THREADS": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-                "TRANSFORMERS_VERBOSITY": "error",
-                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            },
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
+    question = json.dumps({"verb": verb, "workspace": str(home), **_plain(fields)}).encode()
+    with subprocess.Popen(
+        [*_COMMAND, str(int(BYTES)), str(int(SECONDS))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=home,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "TRANSFORMERS_VERBOSITY": "error",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        },
+        start_new_session=True,
+    ) as process:
+        try:
+            told, said = process.communicate(question, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+            raise _overdue() from None
+    if process.returncode == 0:
+        return made.model_validate_json(told)
+    if process.returncode == _REFUSED:
+        refusal = Refusal.model_validate_json(told)
+        headers = {"Retry_After": "30"} if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+        raise RefusedError(HTTPStatus(refusal.status), refusal.kind, refusal.detail, **headers)
+    if process.returncode == -signal.SIGALRM:
+        raise _overdue()
+    words = said[-2000:].decode(errors="replace")
+    if process.returncode < 0:
+        _log.error("%s was ended by signal %d: %s", verb, -process.returncode, words)
         raise RefusedError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "busy",
-            f"this was not answered within {SECONDS:g} s: try again later, or ask for a smaller model.",
+            f"the process that was to answer this was ended by signal {-process.returncode}, as where a "
+            "machine runs out of memory: try again later, or ask for a smaller model.",
             Retry_After="30",
-        ) from None
-    if done.returncode == 0:
-        return made.model_validate_json(done.stdout)
-    if done.returncode == _REFUSED:
-        refusal = Refusal.model_validate_json(done.stdout)
-        raise RefusedError(HTTPStatus(refusal.status), refusal.kind, refusal.detail)
-    raise RuntimeError(f"{verb} ended with {done.returncode}: {done.stderr[-2000:].decode(errors='replace')}")
+        )
+    raise RuntimeError(f"{verb} ended with {process.returncode}: {words}")
+
+
+def _overdue() -> RefusedError:
+    return RefusedError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "busy",
+        f"this was not answered within {SECONDS:g} s: try again later, or ask for a smaller model.",
+        Retry_After="30",
+    )
 
 
 def main() -> int:
-    """Answer what stdin asks; what libraries print goes to stderr."""
+    """Answer what stdin asks; arguments: bytes and seconds to take at most.
+
+    What libraries print goes to stderr. The process ends in time also where nobody waits any more.
+    """
+    most_bytes, most_seconds = map(int, sys.argv[-2:])
+    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))  # no code, which CUDA has GiB of
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.alarm(most_seconds + 1)
     answer = os.dup(1)
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
@@ -93,13 +131,29 @@ def main() -> int:
     try:
         told: Message = _VERBS[asked.pop("verb")](**asked)
         status = 0
-    except AutopeftError as error:
-        code, kind = row_of(error)
-        words = str(error).replace(f"{asked['workspace']}{os.sep}", "")
-        told, status = Refusal(status=code, kind=kind, detail=words), _REFUSED
+    except (AutopeftError, MemoryError, OSError, ImportError, RuntimeError) as error:
+        refused = _refusal(error, most_bytes)
+        if refused is None:
+            raise
+        told, status = refused, _REFUSED
     with open(answer, "wb") as stream:
         stream.write(told.model_dump_json().encode())
     return status
+
+
+def _refusal(error: Exception, most_bytes: int) -> Refusal | None:
+    """Return what an error is told as; None where it is a bug."""
+    short = isinstance(error, MemoryError) or "allocate memory" in str(error).lower()
+    if short or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        words = (
+            f"this takes more than {format_bytes(most_bytes)} of memory, all that an answer may take here."
+        )
+        return Refusal(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="unsupported", detail=words)
+    refused = of_machine(error) if isinstance(error, OSError) else error
+    if not isinstance(refused, AutopeftError):
+        return None
+    status, kind = row_of(refused)
+    return Refusal(status=status, kind=kind, detail=str(refused))
 
 
 def _serving(workspace: str, question: dict[str, Any]) -> Message:
@@ -130,7 +184,16 @@ def _recipe(
     return handover.recipe(asked, wanted, trial=trial, candidate=given, elsewhere=True)
 
 
-_VERBS: dict[str, Callable[..., Message]] = {"serving": _serving, "compare": _compare, "recipe": _recipe}
+def _report(workspace: str, study: str) -> Message:
+    return keeping.write_served_report(Request(workspace=workspace, study=study))
+
+
+_VERBS: dict[str, Callable[..., Message]] = {
+    "serving": _serving,
+    "compare": _compare,
+    "recipe": _recipe,
+    "report": _report,
+}
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

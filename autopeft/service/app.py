@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from autopeft.service import (
     catalogue,
     contract,
+    exports,
     health,
     pages,
     planning,
@@ -43,7 +44,7 @@ def create_app(office: Office) -> FastAPI:
     )
     app.state.office = office
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign]
-    for module in (pages, health, catalogue, planning, training, results, recipes):
+    for module in (pages, health, catalogue, planning, training, results, exports, recipes):
         app.include_router(module.router)
     problems.install(app)
     return app

@@ -57,7 +57,7 @@ class Filters(Message):
     Attributes:
         q: words that the name must hold.   family: of methods.   works_on: a family of models.
         quantization: of the base.   served_by: who loads the adapter as it is saved.
-        mergeable: those whose update folds into the base weights.
+        merges: those whose update folds into the base weights.
     """
 
     q: str = Field(default="", max_length=100)
@@ -65,7 +65,7 @@ class Filters(Message):
     works_on: str | None = None
     quantization: str | None = None
     served_by: str | None = None
-    mergeable: bool = False
+    merges: bool = False
     offset: int = Field(default=0, ge=0, le=10**6)
     limit: int = Field(default=PAGE, ge=1, le=LARGEST_PAGE)
 
@@ -74,7 +74,8 @@ class Filters(Message):
 def methods(request: Request, who: Reader, wanted: Annotated[Filters, Query()]) -> Response:
     """List the methods, all or those that pass every filter."""
     del who
-    found = pipeline.methods(**wanted.model_dump(exclude={"q", "offset", "limit"}))
+    chosen = wanted.model_dump(exclude={"q", "merges", "offset", "limit"})
+    found = pipeline.methods(**chosen, mergeable=wanted.merges)
     return tagged(request, paged(request, _holding(wanted.q, found), wanted.offset, wanted.limit))
 
 

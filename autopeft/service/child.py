@@ -1,5 +1,7 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
+An export of a study is a job, too.
+
 Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 75 another process
 runs its study, 130 interrupted.
 """
@@ -15,8 +17,9 @@ import time
 import warnings
 from pathlib import Path
 
-from autopeft import pipeline
+from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError, ClaimedError, DoesNotFitError
+from autopeft.export.bundle import Export
 from autopeft.journey.keeping import going_on
 from autopeft.request import Request
 from autopeft.service.watching import EventObserver
@@ -25,7 +28,10 @@ END_SECONDS = 30.0
 
 
 def main() -> int:
-    """Do one job; arguments: run or search, a file with the request, the file of events, seconds spent."""
+    """Do one job; arguments: run, search or export, a file with the request, that of events, seconds spent.
+
+    Beside the request of an export lies `export.json`, which says what of its study.
+    """
     kind, file, events, spent = sys.argv[1:]
     threading.Thread(target=_end_with_the_service, daemon=True, name="lifeline").start()
     for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
@@ -33,11 +39,14 @@ def main() -> int:
     warnings.simplefilter("ignore")
     observer = EventObserver(Path(events))
     try:
-        request = going_on(Request.read(Path(file)), float(spent))
-        if kind == "run":
-            pipeline.run(request, [observer], observer.progress)
+        request = Request.read(Path(file))
+        if kind == "export":
+            observer.progress("exporting", 0, 1)
+            handover.export(request, Export.read(Path(file).with_name("export.json")))
+        elif kind == "run":
+            pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
         else:
-            pipeline.search(request, [observer], observer.progress)
+            pipeline.search(going_on(request, float(spent)), [observer], observer.progress)
     except KeyboardInterrupt:
         return 130
     except AutopeftError as error:

@@ -19,6 +19,7 @@ _WORDS = {
     401: "A token is needed, or the one given is not good.",
     403: "Not allowed.",
     404: "There is no such thing.",
+    408: "The body has not come in time.",
     409: "It cannot be done in this state.",
     413: "The body is too large.",
     415: "The body is of a type that is not taken.",
@@ -123,7 +124,7 @@ def _complete(operation: dict[str, Any], method: str, path: str, schemas: dict[s
     responses.pop("422", None)
     statuses = [status for status in _ANY if path.startswith("/api/") or path == "/metrics"]
     statuses += [404] if "{" in path else []
-    statuses += [413, 415] if "requestBody" in operation else []
+    statuses += [408, 413, 415] if "requestBody" in operation else []
     statuses += [503]
     statuses += operation.pop("x-problems", [])
     for status, words in operation.pop("x-also", {}).items():

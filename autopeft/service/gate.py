@@ -45,7 +45,8 @@ class Gate:
     """ASGI middleware around the whole application.
 
     A browser that shows another site must not act in its reader's name: a request that names a foreign
-    Host (DNS rebinding), or that changes something and comes from a foreign Origin, is refused.
+    Host (DNS rebinding), or that changes something and comes from a foreign Origin, is refused; so is one
+    that a foreign page makes by itself: some answers take the service long.
 
     Args:
         names: hosts that the service is called by; empty takes any.
@@ -83,7 +84,7 @@ class Gate:
             await send(message)
 
         try:
-            reason = self._foreign(scope["method"], headers)
+            reason = self._foreign(scope["method"], scope["path"], headers)
             if reason:
                 refusal = problems.response(request_id, HTTPStatus.FORBIDDEN, "forbidden", reason)
                 await refusal(scope, receive, send_on)
@@ -92,14 +93,18 @@ class Gate:
         finally:
             self._note(scope, status, time.perf_counter() - began)
 
-    def _foreign(self, method: str, headers: Headers) -> str:
+    def _foreign(self, method: str, path: str, headers: Headers) -> str:
         """Say why a request is refused; empty where it is not."""
         host = _host(headers.get("host", ""))
         if self._names and host not in self._names:
             return f"this service is not called {host[:80]!r}: name it as `autopeft serve` was told."
+        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        followed = headers.get("sec-fetch-mode") == "navigate"  # a link, which shows its reader the answer
+        if elsewhere and method in _SAFE and path.startswith("/api/") and not followed:
+            return "a page of another site must not ask for anything here."
         if method in _SAFE:
             return ""
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        if elsewhere:
             return "a page of another site must not change anything here."
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != headers.get("host", "").lower():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -17,6 +18,7 @@ from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
 
 router = APIRouter(tags=["health"])
+_log = logging.getLogger(__name__)
 
 
 class Health(Message):
@@ -49,7 +51,9 @@ def readyz(request: Request) -> Response:
     try:
         office.database.check()
     except AutopeftError as error:
-        raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"not ready: {error}") from None
+        _log.error("not ready: %s", error)  # nobody who asks here has said who they are
+        words = "not ready: the database does not answer, the service's log says why."
+        raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", words) from None
     if not office.ready:
         raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "not ready: the service is shutting down.")
     return reply(Health())

@@ -1,4 +1,4 @@
-"""Jobs: what is to be trained, in a queue that several service processes share.
+"""Jobs: what is to be trained or exported, in a queue that several service processes share.
 
 A job is claimed with a lease that its process renews; one whose lease ran out is claimed by another, which
 goes on where its study was cut off. Every step is one transaction, so that no crash loses or doubles a job.
@@ -16,13 +16,15 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sql
 
+from autopeft.errors import InputError
 from autopeft.message import Message
 from autopeft.request import Request
 from autopeft.service.database import EVENTS, JOBS, Database
+from autopeft.service.orders import ExportOrder
 from autopeft.service.problems import RefusedError
 from autopeft.service.tokens import Caller
 
-Kind = Literal["run", "search"]
+Kind = Literal["run", "search", "export"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
 STATES: tuple[State, ...] = get_args(State)
 MOST_ATTEMPTS = 10
@@ -35,11 +37,11 @@ _STOPPED = "stopped by its user; finished trials are kept"
 
 
 class Job(Message):
-    """A run or search that was submitted.
+    """A run, a search or an export that was submitted.
 
     Attributes:
-        id: also the name of its study.   user: who submitted it.
-        request: what was asked; data by the ids of files.
+        id: also the name of its study, unless it is an export.   user: who submitted it.
+        request: what was asked; data by the ids of files; an export names its study.
         reason: why it failed or was stopped.
         seconds: time it may take.   spent: what it has taken, over all attempts.
         stopping: whether it was told to stop and has not stopped yet.
@@ -66,6 +68,11 @@ class Job(Message):
         """The request as the pipeline takes it."""
         return Request.model_validate(self.request)
 
+    @property
+    def order(self) -> ExportOrder:
+        """The request of an export."""
+        return ExportOrder.model_validate(self.request)
+
 
 class Jobs:
     """The queue."""
@@ -74,7 +81,13 @@ class Jobs:
         self._database, self._quota, self._lease = database, quota, lease_seconds
 
     def submit(
-        self, who: Caller, kind: Kind, wish: Request, *, seconds: float, key: str | None = None
+        self,
+        who: Caller,
+        kind: Kind,
+        wish: Request | ExportOrder,
+        *,
+        seconds: float,
+        key: str | None = None,
     ) -> tuple[Job, bool]:
         """Put a job into the queue; return it, and whether it is new.
 
@@ -177,11 +190,9 @@ class Jobs:
             RefusedError: there is no such job, it has not ended, or its user has too many jobs.
         """
         job = self.find(who, number)
-        limits = {"time": job.spent + seconds, "trials": trials}
-        budget = job.wish.budget.model_copy(update=limits)
-        wish = job.wish.model_copy(update={"budget": budget})
         if job.state not in _ENDED:
             raise _not_ended(number)
+        asked = _longer(job, seconds, trials)
         with self._database.writing() as connection:
             self._alone(connection, job.user)
             self._check_quota(connection, job.user)
@@ -189,7 +200,7 @@ class Jobs:
             now = self._database.now(connection)
             row = {"state": "queued", "reason": "", "stopping": False, "attempts": 0, "queued": now}
             row |= {"ended": None, "seconds": job.spent + seconds}
-            row |= {"request": wish.model_dump_json(exclude_unset=True)}
+            row |= {"request": asked}
             changed = connection.execute(change.values(row)).rowcount
         if not changed:
             raise _not_ended(number)
@@ -282,6 +293,12 @@ class Jobs:
             rows = connection.execute(wanted.order_by(EVENTS.c.number).limit(limit)).all()
         return [(row.number, row.event) for row in rows]
 
+    def is_open(self, number: str) -> bool:
+        """Say whether a job of that id waits or runs."""
+        wanted = sql.select(JOBS.c.id).where(JOBS.c.id == number, JOBS.c.state.not_in(_ENDED))
+        with self._database.reading() as connection:
+            return connection.execute(wanted).first() is not None
+
     def counts(self) -> dict[str, int]:
         """Return how many jobs there are in each state."""
         wanted = sql.select(JOBS.c.state, sql.func.count()).group_by(JOBS.c.state)
@@ -335,6 +352,16 @@ class Jobs:
 
 def _not_ended(number: str) -> RefusedError:
     return RefusedError(HTTPStatus.CONFLICT, "conflict", f"the job {number} has not ended yet.")
+
+
+def _longer(job: Job, seconds: float, trials: int | None) -> str:
+    """Return a job's request with so many seconds more, where it holds them, and this limit of trials."""
+    if job.kind == "export":
+        if trials is not None:
+            raise InputError("an export tries nothing: leave out trials.")
+        return job.order.model_dump_json(exclude_unset=True)
+    budget = job.wish.budget.model_copy(update={"time": job.spent + seconds, "trials": trials})
+    return job.wish.model_copy(update={"budget": budget}).model_dump_json(exclude_unset=True)
 
 
 def _job(row: Any) -> Job:

@@ -49,7 +49,7 @@ class Names:
             return str(place.resolve())
         if self._hub and _HUB_ID.fullmatch(name) and ".." not in name and not Path(name).exists():
             return name
-        if "/" in name or "\\" in name or name.startswith(".") or Path(name).exists():
+        if "/" in name or "\\" in name or name.startswith("."):  # whether there is such a file or not
             raise RefusedError(
                 HTTPStatus.FORBIDDEN,
                 "forbidden",

@@ -12,7 +12,7 @@ from autopeft.files import make_folder
 from autopeft.service.database import Database
 from autopeft.service.desk import Desk
 from autopeft.service.jobs import Jobs
-from autopeft.service.limits import Buckets
+from autopeft.service.limits import Buckets, Places
 from autopeft.service.names import Names
 from autopeft.service.runner import Runner
 from autopeft.service.settings import Settings
@@ -25,6 +25,8 @@ _FAILURES_A_SECOND, _FAILURES = 1 / 6, 10
 """Bad tokens from one address: ten at once, then ten a minute."""
 
 
+_FOLLOWED, _FOLLOWED_BY_ALL = 20, 100
+"""Jobs that one user, and all of them, follow at once: each asks the database twice a second."""
 _READINGS = 2
 """Uploads that are read at once; they take no threads from other requests."""
 
@@ -46,6 +48,7 @@ class Office:
         self.uploads = Uploads(settings)
         self.rate = Buckets(settings.rate, settings.burst)
         self.failures = Buckets(_FAILURES_A_SECOND, _FAILURES)
+        self.followers = Places(_FOLLOWED, _FOLLOWED_BY_ALL)
         self.readings = CapacityLimiter(_READINGS)
         self.desk = Desk(str(settings.workspace), self.metrics)
         self.jobs = Jobs(self.database, quota=settings.quota, lease_seconds=settings.lease_seconds)

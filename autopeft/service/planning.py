@@ -18,7 +18,7 @@ from autopeft.plan.plan import Plan, Verdict
 from autopeft.plan.question import Question
 from autopeft.plan.serving import Serving
 from autopeft.request import Request as Wish
-from autopeft.service import apart
+from autopeft.service import apart, flags
 from autopeft.service.access import Reader, office_of
 from autopeft.service.contract import takes
 from autopeft.service.replies import read_json, read_message, reply, strictly
@@ -98,7 +98,10 @@ async def serving(request: Request, who: Reader) -> Response:
     "/verdict",
     response_model=Verdict,
     openapi_extra=takes(
-        Wish, name="VerdictRequest", without=NOT_TO_PLAN, also={"candidate": {"type": "object"}}
+        Wish,
+        name="VerdictRequest",
+        without=NOT_TO_PLAN,
+        also={**flags.BUDGET, "candidate": {"type": "object"}},
     ),
 )
 async def verdict(request: Request, who: Reader) -> Response:
@@ -114,7 +117,11 @@ async def verdict(request: Request, who: Reader) -> Response:
     return reply(await office.desk.ask(key, lambda consultant: consultant.judge(wish, candidate)))
 
 
-@router.post("/plan", response_model=Plan, openapi_extra=takes(Wish, name="PlanRequest", without=NOT_TO_PLAN))
+@router.post(
+    "/plan",
+    response_model=Plan,
+    openapi_extra=takes(Wish, name="PlanRequest", without=NOT_TO_PLAN, also=flags.BUDGET),
+)
 async def plan(request: Request, who: Reader) -> Response:
     """Hold every configuration of a search space against a budget."""
     office = office_of(request)
@@ -133,7 +140,7 @@ async def plan(request: Request, who: Reader) -> Response:
         Wish,
         name="OverviewRequest",
         without=(*NOT_TO_PLAN, "model", "data", "demo"),
-        also={"all_models": {"type": "boolean"}},
+        also={**flags.BUDGET, "all_models": {"type": "boolean"}},
     ),
 )
 async def overview(request: Request, who: Reader) -> Response:
@@ -150,15 +157,16 @@ async def overview(request: Request, who: Reader) -> Response:
     return reply(await office.desk.ask(key, lambda one: one.overview(wish, all_models=whole)))
 
 
-@router.post("/capacity", response_model=Capacity, openapi_extra=takes(Demand))
+@router.post("/capacity", response_model=Capacity, openapi_extra=takes(Demand, also=flags.DEMAND))
 async def capacity(request: Request, who: Reader) -> Response:
     """Say which devices train the demanded models in which ways, how fast and at what cost."""
     del who
     office = office_of(request)
-    demand = office.names.demand(await read_message(request, Demand))
+    demand = strictly(Demand, flags.demand_fields(await read_json(request)))
     cells = len(demand.models) * len(demand.ways) * len(demand.gpus) * len(demand.counts)
     if cells > MOST_CELLS:
         raise InputError(f"a demand may have {MOST_CELLS:,} cells at most here, but has {cells:,}.")
+    demand = office.names.demand(demand)
     return reply(
         await office.desk.ask(f"capacity {demand.model_dump_json()}", lambda one: one.capacity(demand))
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from autopeft.errors import (
     AutopeftError,
@@ -25,6 +26,7 @@ from autopeft.errors import (
     UnsupportedError,
 )
 from autopeft.message import Message
+from autopeft.service.places import without_places
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -95,6 +97,7 @@ KINDS = {
     "syntax": "A request that cannot be read",
     "too-large": "A body that is too large",
     "media-type": "A body of a type that is not taken",
+    "slow": "A body that takes too long",
     "unauthorized": "A token is needed",
     "forbidden": "Not allowed",
     "not-found": "Not there",
@@ -149,6 +152,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _of_parameters)
     app.add_exception_handler(HTTPException, _of_framework)
     app.add_exception_handler(OSError, _of_machine)
+    app.add_exception_handler(ClientDisconnect, _of_gone)
     app.add_exception_handler(Exception, _of_bug)
 
 
@@ -163,7 +167,8 @@ async def _of_ours(request: Request, error: Exception) -> Response:
     headers = error.headers if isinstance(error, RefusedError) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s", error)
-    return response(_id(request), status, kind, str(error), headers=headers)
+    words = without_places(str(error), request.app.state.office.settings.workspace)
+    return response(_id(request), status, kind, words, headers=headers)
 
 
 async def _of_parameters(request: Request, error: Exception) -> Response:
@@ -187,12 +192,25 @@ async def _of_framework(request: Request, error: Exception) -> Response:
     return response(_id(request), error.status_code, kind, detail, headers=dict(error.headers or {}))
 
 
-async def _of_machine(request: Request, error: Exception) -> Response:
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-        _log.error("%s", error)
+def of_machine(error: OSError) -> RefusedError | None:
+    """Return the refusal that an error of the machine is; None where it is a bug."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
         words = f"the service cannot write: {error.strerror}; its administrator has to make room."
-        return response(_id(request), HTTPStatus.INSUFFICIENT_STORAGE, "storage", words)
-    return await _of_bug(request, error)
+        return RefusedError(HTTPStatus.INSUFFICIENT_STORAGE, "storage", words)
+    if error.errno in {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}:
+        words = f"the service's machine is short of something: {error.strerror}; try again in 30 s."
+        return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", words, Retry_After="30")
+    return None
+
+
+async def _of_machine(request: Request, error: Exception) -> Response:
+    refusal = of_machine(error) if isinstance(error, OSError) else None
+    return await (_of_bug(request, error) if refusal is None else _of_ours(request, refusal))
+
+
+async def _of_gone(request: Request, error: Exception) -> Response:
+    del error  # nobody reads the answer, and nothing of it is a bug
+    return response(_id(request), HTTPStatus.BAD_REQUEST, "syntax", "the body was cut off.")
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:

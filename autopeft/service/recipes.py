@@ -13,7 +13,7 @@ from autopeft.export.recipes.subject import Format, Recipe
 from autopeft.message import Message
 from autopeft.plan.question import Question
 from autopeft.request import Request as Wish
-from autopeft.service import apart
+from autopeft.service import apart, flags
 from autopeft.service.access import Reader, office_of
 from autopeft.service.contract import takes
 from autopeft.service.replies import read_json, reply, strictly
@@ -50,13 +50,17 @@ class Recited(Message):
             "format": {"enum": list(get_args(Format)), "type": "string", "default": "script"},
             "candidate": {"type": "object"},
             "question": {"$ref": "#/components/schemas/Question"},
+            **flags.QUESTION,
         },
     ),
 )
 async def post_recipe(request: Request, who: Reader) -> Response:
-    """Write a `candidate` of a model, or what a `question` asks of, as the files of another tool."""
+    """Write a `candidate` of a model, or what a `question` asks of, as the files of another tool.
+
+    What a question says may stand beside `model`, too: `method`, `rank` and so on, as the flags are called.
+    """
     office = office_of(request)
-    fields = await read_json(request)
+    fields = flags.recipe_fields(await read_json(request))
     given = strictly(Recited, {name: fields.pop(name, None) for name in Recited.model_fields})
     wish = await run_in_threadpool(request_of, fields, office, who, _NOT_TAKEN)
     asked: dict[str, Candidate | Question] = {}

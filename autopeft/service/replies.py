@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
@@ -23,6 +24,8 @@ from autopeft.service.settings import JSON_BYTES
 Item = TypeVar("Item")
 Made = TypeVar("Made", bound=Message)
 PAGE, LARGEST_PAGE = 100, 1000
+BODY_SECONDS = 60.0
+"""A body that is no upload has so long to come."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -69,16 +72,35 @@ async def read_body(request: Request, limit: int) -> bytes:
     """Read a request's body.
 
     Raises:
-        RefusedError: it is larger than the limit, or compressed.
+        RefusedError: it is larger than the limit, or compressed, or too slow.
     """
     check_body(request, limit)
     parts, size = [], 0
-    async for part in request.stream():
+    async for part in in_time(request, BODY_SECONDS):
         size += len(part)
         if size > limit:
             raise too_large(limit)
         parts.append(part)
     return b"".join(parts)
+
+
+async def in_time(request: Request, seconds: float) -> AsyncIterator[bytes]:
+    """Yield a body as it comes.
+
+    Raises:
+        RefusedError: it has not come to its end after so many seconds.
+    """
+    until, stream = asyncio.get_running_loop().time() + seconds, aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout_at(until):
+                part = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            words = f"a body must have come within {seconds:g} s here."
+            raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "slow", words, Connection="close") from None
+        yield part
 
 
 def check_body(request: Request, limit: int) -> None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
-from autopeft.export.bundle import MANIFEST, Bundle
+from autopeft.export.bundle import MANIFEST, Bundle, Form
 from autopeft.journey import keeping
 from autopeft.journey.keeping import Kept
+from autopeft.message import Message
 from autopeft.report.comparison import Comparison
 from autopeft.report.facts import StudyFacts
 from autopeft.request import Request as Wish
 from autopeft.search.study import Study
 from autopeft.service import apart
 from autopeft.service.access import Reader, office_of
+from autopeft.service.places import without_places
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
 
@@ -54,14 +58,15 @@ def studies(request: Request, who: Reader) -> Response:
 @router.get("/studies/{name}", response_model=Study)
 def study(request: Request, who: Reader, name: StudyName) -> Response:
     """Return a study with its trials so far."""
-    return reply(_placeless(keeping.load(own_study(request, who, name))))
+    found = keeping.load(own_study(request, who, name))
+    return _placeless(request, found.model_copy(update={"folder": ""}))
 
 
 @router.get("/studies/{name}/facts", response_model=StudyFacts)
 def facts(request: Request, who: Reader, name: StudyName) -> Response:
     """Return everything that the report of a study shows, but for where things lie."""
     found = _or_missing(lambda: keeping.facts(own_study(request, who, name)))
-    return reply(found.model_copy(update={"study": _placeless(found.study), "places": {}}))
+    return _placeless(request, found.elsewhere())
 
 
 @router.get(
@@ -69,9 +74,17 @@ def facts(request: Request, who: Reader, name: StudyName) -> Response:
     response_class=FileResponse,
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
-def report(request: Request, who: Reader, name: StudyName) -> Response:
-    """Return the report page of a study."""
-    page = _or_missing(lambda: keeping.report_file(own_study(request, who, name)))
+async def report(request: Request, who: Reader, name: StudyName) -> Response:
+    """Return the report page of a study, without places on the service's disk."""
+    wish = await run_in_threadpool(own_study, request, who, name)
+    page = await run_in_threadpool(_or_missing, lambda: keeping.served_report(wish))
+    if page is None:
+        desk, place = office_of(request).desk, office_of(request).settings.workspace
+        key = f"report {name} {time.monotonic_ns() // 10**9}"  # many who come at once wait for one
+        await desk.ask(key, lambda _: apart.ask("report", Kept, place, study=name))
+        page = await run_in_threadpool(_or_missing, lambda: keeping.served_report(wish))
+    if page is None:
+        raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "the report is being written: try again.")
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": REPORT_CSP})
 
 
@@ -80,10 +93,20 @@ def report(request: Request, who: Reader, name: StudyName) -> Response:
     response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-def bundle(request: Request, who: Reader, name: StudyName) -> Response:
-    """Download the adapter of a study: a zip of the directory that transformers and peft load."""
-    folder = _or_missing(lambda: keeping.bundle_folder(own_study(request, who, name)))
-    headers = {"content-disposition": f'attachment; filename="{name}.zip"'}
+def bundle(
+    request: Request,
+    who: Reader,
+    name: StudyName,
+    trial: Annotated[int | None, Query(ge=0, le=10**6, description="Default: the winner.")] = None,
+    form: Form = "adapter",
+) -> Response:
+    """Download what was exported of a study: a zip of the directory that transformers and peft load.
+
+    A run exports its winner's adapter; `exports` of the study makes others.
+    """
+    folder = _or_missing(lambda: keeping.bundle_folder(own_study(request, who, name), trial, form))
+    named = name + folder.name.removeprefix("bundle")
+    headers = {"content-disposition": f'attachment; filename="{named}.zip"'}
     return StreamingResponse(_zipped(folder), media_type="application/zip", headers=headers)
 
 
@@ -150,9 +173,10 @@ class _Sink:
         return taken
 
 
-def _placeless(study: Study) -> Study:
-    """Leave out the directory of the service that holds a study."""
-    return study.model_copy(update={"folder": ""})
+def _placeless(request: Request, answer: Message) -> Response:
+    """Return an answer whose texts, such as why a trial failed, name no place on the service's disk."""
+    text = to_json(answer, inf_nan_mode="null").decode()
+    return reply(without_places(text, office_of(request).settings.workspace).encode())
 
 
 def _zipped(folder: Path) -> Iterator[bytes]:

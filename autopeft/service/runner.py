@@ -20,6 +20,8 @@ from pydantic import ValidationError
 
 from autopeft.errors import AutopeftError
 from autopeft.files import make_folder
+from autopeft.request import Request
+from autopeft.service.places import without_places
 from autopeft.service.telemetry import without_secrets
 from autopeft.service.tokens import Caller
 from autopeft.units import format_seconds
@@ -150,20 +152,13 @@ class _Run:
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Path]:
         make_folder(self._folder)
-        wish = self._job.wish
-        files = {"data": wish.data, "test_data": wish.test_data}
-        who = Caller(user=self._job.user, scope="submit")
-        wish = wish.model_copy(
-            update={name: str(self._uploads.path(who, number)) for name, number in files.items() if number}
-            | {
-                "study": self._job.id,
-                "workspace": str(Path(self._settings.workspace).resolve()),
-                "address": self._settings.address,
-                "mlflow": self._settings.mlflow,
-            }
-        )
         file = self._folder / "request.json"
-        wish.keep(file)
+        if self._job.kind == "export":
+            order = self._job.order
+            order.wanted.keep(self._folder / "export.json")
+            self._placed(Request(), order.study).keep(file)
+        else:
+            self._placed(self._with_files(self._job.wish), self._job.id).keep(file)
         log = self._folder / "log.txt"
         arguments = [self._job.kind, str(file), str(self._events), str(self._job.spent)]
         with log.open("ab") as stream:
@@ -183,6 +178,23 @@ class _Run:
                 start_new_session=True,
             )
         return process, log
+
+    def _with_files(self, wish: Request) -> Request:
+        """Return a request with its user's files by where they lie."""
+        files = {"data": wish.data, "test_data": wish.test_data}
+        who = Caller(user=self._job.user, scope="submit")
+        found = {name: str(self._uploads.path(who, number)) for name, number in files.items() if number}
+        return wish.model_copy(update=found)
+
+    def _placed(self, wish: Request, study: str) -> Request:
+        """Return a request with where the service keeps and runs things."""
+        places = {
+            "study": study,
+            "workspace": str(Path(self._settings.workspace).resolve()),
+            "address": self._settings.address,
+            "mlflow": self._settings.mlflow,
+        }
+        return wish.model_copy(update=places)
 
     def _look(self) -> Cause | None:
         """Pass events on, renew the lease, and say whether the process has to end."""
@@ -213,7 +225,8 @@ class _Run:
         if not lines:
             return
         try:
-            self._jobs.note(self._job.id, [line.decode("utf-8", "replace") for line in lines if line])
+            told = [line.decode("utf-8", "replace") for line in lines if line]
+            self._jobs.note(self._job.id, [without_places(each, self._settings.workspace) for each in told])
         except AutopeftError as error:
             _log.warning("events cannot be written: %s", error, extra={"job": self._job.id})
             return
@@ -235,12 +248,13 @@ class _Run:
         if code == os.EX_TEMPFAIL:  # another process runs the study, perhaps one that is about to end
             self._closing.wait(CLAIMED_SECONDS)
             return "queued", ""
+        said = without_places(_last_line(log), self._settings.workspace)
         if code in (_NOTHING_FITS, _REFUSED):
-            return "failed", _last_line(log)
+            return "failed", said
         if code == _INTERRUPTED:
             return "stopped", "interrupted; finished trials are kept"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        return "failed", f"its process {how}; resume it to go on ({_last_line(log)})"
+        return "failed", f"its process {how}; resume it to go on ({said})"
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:

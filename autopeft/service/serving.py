@@ -15,6 +15,7 @@ import uvicorn
 from autopeft.errors import InputError
 from autopeft.service.app import make_service
 from autopeft.service.office import Office
+from autopeft.service.punctual import Punctual
 from autopeft.service.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 10
 """Requests under way get so long when the service is told to stop."""
+MOST_CONNECTIONS = 512
+"""More at once are turned away, before they take the files that a process may open."""
 
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -47,6 +50,9 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             make_service(office),
             host=settings.host,
             port=settings.port,
+            http=Punctual,
+            ws="none",
+            limit_concurrency=MOST_CONNECTIONS,
             ssl_certfile=str(settings.cert) if settings.cert else None,
             ssl_keyfile=str(settings.key) if settings.key else None,
             log_config=None,

@@ -52,7 +52,7 @@ class JsonLines(logging.Formatter):
         line |= {name: getattr(record, name) for name in _EXTRA if hasattr(record, name)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return without_secrets(json.dumps(line, ensure_ascii=False, default=str))
+        return without_secrets(json.dumps(line, default=str))  # ASCII: nothing in it moves a terminal
 
 
 def without_secrets(text: str) -> str:

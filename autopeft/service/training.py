@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,12 +20,13 @@ from autopeft.errors import InputError
 from autopeft.message import Message
 from autopeft.plan.budget import Seconds
 from autopeft.request import Request as Wish
+from autopeft.service import flags
 from autopeft.service.access import Reader, Submitter, office_of
 from autopeft.service.contract import takes
 from autopeft.service.jobs import Job, Kind, State
 from autopeft.service.problems import RefusedError
-from autopeft.service.replies import check_body, read_json, read_message, reply
-from autopeft.service.uploads import Upload
+from autopeft.service.replies import check_body, in_time, read_json, read_message, reply
+from autopeft.service.uploads import UPLOAD_SECONDS, Upload
 from autopeft.service.wishes import NOT_TO_SEARCH, request_of
 from autopeft.units import format_seconds
 
@@ -35,6 +37,8 @@ router = APIRouter(prefix="/api/v1", tags=["training"])
 JobId = Annotated[str, InPath(min_length=1, max_length=26, pattern=r"^[A-Za-z0-9]+$")]
 DataId = Annotated[str, InPath(min_length=1, max_length=24, pattern=r"^[0-9a-f]+$")]
 LOOK_SECONDS, ALIVE_SECONDS = 0.5, 15.0
+FOLLOW_SECONDS = 3600.0
+"""Who follows for longer comes again, with a token that is still good."""
 _ENDED = ("done", "failed", "stopped")
 
 
@@ -78,7 +82,7 @@ async def post_data(
     fields: dict[str, object] = {} if task is None else {"task": task}
     if columns is not None:
         fields["columns"] = _columns(columns)
-    file = await office.uploads.take(who, name, request.stream())
+    file = await office.uploads.take(who, name, in_time(request, UPLOAD_SECONDS))
     upload = await to_thread.run_sync(office.uploads.keep, who, file, fields, limiter=office.readings)
     what = f"{upload.id} {upload.name}"
     await run_in_threadpool(office.note, who, "upload", what, request.state.request_id)
@@ -115,7 +119,7 @@ def delete_data(request: Request, who: Submitter, number: DataId) -> Response:
             Wish,
             name="JobRequest",
             without=NOT_TO_SEARCH,
-            also={"kind": {"enum": ["run", "search"], "type": "string", "default": "run"}},
+            also={**flags.BUDGET, "kind": {"enum": ["run", "search"], "type": "string", "default": "run"}},
         ),
         "x-problems": [409],
         "x-also": {"200": "The job that the same Idempotency-Key made before."},
@@ -221,23 +225,38 @@ async def events(
     """Follow a job as server-sent events: what happened so far, then what happens, until it has ended.
 
     Each is a JSON object; its `event` says what it is. `state` comes whenever the job's state changes, and
-    last of all. After an interruption go on by `Last-Event-ID`.
+    last of all. After an interruption, which comes every hour, go on by `Last-Event-ID`.
     """
     office = office_of(request)
     await run_in_threadpool(office.jobs.find, who, number)
+    if not office.followers.free(who.user):
+        raise RefusedError(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "quota",
+            "too many jobs are followed at once: end one, or ask for the job itself.",
+            Retry_After="10",
+        )
     given = last_event_id or ""
     start = min(int(given), 10**9) if given.isdecimal() and given.isascii() else after
     return StreamingResponse(
-        _follow(office, who, number, start),
+        _follow_in_place(office, who, number, start),
         media_type="text/event-stream",
         headers={"x-accel-buffering": "no"},
     )
 
 
+async def _follow_in_place(office: Office, who: Any, number: str, after: int) -> AsyncIterator[str]:
+    with office.followers.one(who.user) as there_is_one:
+        if there_is_one:
+            async for text in _follow(office, who, number, after):
+                yield text
+
+
 async def _follow(office: Office, who: Any, number: str, after: int) -> AsyncIterator[str]:
     shown: tuple[str, bool] | None = None
     seen, silent = after, 0.0
-    while True:
+    until = time.monotonic() + FOLLOW_SECONDS
+    while time.monotonic() < until:
         try:
             job = await run_in_threadpool(office.jobs.find, who, number)
             found = await run_in_threadpool(office.jobs.events, number, seen)

@@ -1,8 +1,12 @@
-"""Uploads: data files of users, kept in the workspace, read first by a process that may not take much."""
+"""Uploads: data files of users, kept in the workspace, read first by a process that may not take much.
+
+Several service processes may share the folder: a file's folder comes and goes in one step, by its name.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -19,10 +22,11 @@ from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
-from autopeft.errors import DataError, StorageError, UnknownNameError
+from autopeft.errors import ConfigError, DataError, StorageError, UnknownNameError
 from autopeft.files import make_folder, write_atomically
 from autopeft.message import Message
 from autopeft.report.facts import DataFacts
+from autopeft.service.limits import Places
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import too_large
 from autopeft.service.settings import Settings
@@ -37,7 +41,11 @@ _ID = re.compile(r"[0-9a-f]{24}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 _FACTS = ".upload.json"
 _LEFT_FREE = GIB
-_DRAFT_SECONDS = 3600.0
+UPLOAD_SECONDS = 1800.0
+"""A file has so long to come."""
+_DRAFT_SECONDS = 2 * UPLOAD_SECONDS
+_AT_ONCE, _AT_ONCE_OF_ALL = 4, 40
+"""Files that one user, and all of them, send at once: what is on its way is in nobody's sum yet."""
 
 
 class Upload(Message):
@@ -59,19 +67,20 @@ class Uploads:
 
     def __init__(self, settings: Settings) -> None:
         self._root = Path(settings.workspace).resolve() / "uploads"
-        self._lock = threading.Lock()
         self._most, self._kept = settings.upload_bytes, settings.kept_bytes
+        self._coming = Places(_AT_ONCE, _AT_ONCE_OF_ALL)
         write_atomically(self._root / CONFINED, "")
         for draft in self._root.glob("*/.draft-*"):  # of uploads that a crash cut off
-            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
-                shutil.rmtree(draft, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                    shutil.rmtree(draft, ignore_errors=True)
 
     async def take(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
         """Write a file as it comes, and return where it is until it was read.
 
         Raises:
             DataError: its name cannot be that of a data file.
-            RefusedError: it is too large, or with the others of its user is.
+            RefusedError: it is too large, or with the others of its user is, or too many come at once.
             StorageError: there is no room.
         """
         if not _NAME.fullmatch(name) or Path(name).suffix.lower() not in SUFFIXES:
@@ -79,6 +88,17 @@ class Uploads:
                 f"a data file's name must be letters, digits, spaces and . _ -, and end in one of "
                 f"{', '.join(SUFFIXES)}, but got {name[:200]!r}."
             )
+        with self._coming.one(who.user) as there_is_room:
+            if not there_is_room:
+                raise RefusedError(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "quota",
+                    "too many files are being sent at once: wait for one of them.",
+                    Retry_After="10",
+                )
+            return await self._write(who, name, parts)
+
+    async def _write(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
         home = make_folder(self._home(who))
         before = await run_in_threadpool(_size, home)
         if shutil.disk_usage(home).free < _LEFT_FREE:
@@ -128,31 +148,51 @@ class Uploads:
             digest.update(file.suffix.lower().encode())  # which decides how the bytes are read
             number = digest.hexdigest()[:24]
             upload = Upload(id=number, name=file.name, bytes=file.stat().st_size, facts=facts)
-            home = self._home(who) / number
-            with self._lock:
-                if (home / _FACTS).is_file():  # the same bytes: who reads them meanwhile must find them
-                    name = Upload.read(home / _FACTS).name
-                    facts = facts.model_copy(update={"source": name})
-                    kept = upload.model_copy(update={"name": name, "facts": facts})
-                    write_atomically(home / _FACTS, kept.model_dump_json())
-                    return kept
-                if _size(self._home(who)) > self._kept:  # with others that came meanwhile, and with copies
-                    raise self._over()
-                shutil.rmtree(home, ignore_errors=True)  # what a deletion that was cut off left
-                write_atomically(file.parent / _FACTS, upload.model_dump_json())
-                file.parent.rename(home)
+            return self._put(who, file.parent, upload)
         finally:
-            if file.parent.name.startswith(".draft-"):
-                shutil.rmtree(file.parent, ignore_errors=True)
-        return upload
+            shutil.rmtree(file.parent, ignore_errors=True)
+
+    def _put(self, who: Caller, draft: Path, upload: Upload) -> Upload:
+        """Give a draft its place, or where the same bytes are there already, what was read to those.
+
+        Who reads these meanwhile finds them at every moment, whichever process they came by first.
+        """
+        home = self._home(who) / upload.id
+        while True:
+            before = _kept_in(home)
+            if before is not None:
+                facts = upload.facts.model_copy(update={"source": before.name})
+                kept = upload.model_copy(update={"name": before.name, "facts": facts})
+                write_atomically(draft / _FACTS, kept.model_dump_json())
+                with contextlib.suppress(FileNotFoundError):  # deleted since the look
+                    (draft / _FACTS).replace(home / _FACTS)
+                    return kept
+            if _size(self._home(who)) > self._kept:  # with others that came meanwhile, and with copies
+                raise self._over()
+            write_atomically(draft / _FACTS, upload.model_dump_json())
+            try:
+                draft.rename(home)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if _kept_in(home) is None:  # another did not come first: it is damaged
+                    self._bury(home)
+            else:
+                return upload
+
+    def _bury(self, home: Path) -> None:
+        """Remove a file's folder: in one step from its place, then from the disk."""
+        grave = Path(tempfile.mkdtemp(prefix=".draft-", dir=home.parent))
+        try:
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                home.rename(grave)
+        finally:
+            shutil.rmtree(grave, ignore_errors=True)
 
     def list(self, who: Caller) -> tuple[Upload, ...]:
         """Return a user's files, by name."""
-        found = [
-            Upload.read(file)
-            for file in self._home(who).glob("*/.upload.json")
-            if _ID.fullmatch(file.parent.name)
-        ]
+        homes = [home for home in self._home(who).glob("*") if _ID.fullmatch(home.name)]
+        found = [upload for home in homes if (upload := _kept_in(home)) is not None]
         return tuple(sorted(found, key=lambda each: (each.name, each.id)))
 
     def find(self, who: Caller, number: str) -> Upload:
@@ -161,10 +201,10 @@ class Uploads:
         Raises:
             RefusedError: the user has none of that id.
         """
-        file = self._home(who) / number / ".upload.json"
-        if not _ID.fullmatch(number) or not file.is_file():
+        found = _kept_in(self._home(who) / number) if _ID.fullmatch(number) else None
+        if found is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, "not-found", f"you have no data {number[:80]!r}.")
-        return Upload.read(file)
+        return found
 
     def path(self, who: Caller, number: str) -> Path:
         """Return where one of a user's files lies.
@@ -172,29 +212,38 @@ class Uploads:
         Raises:
             UnknownNameError: the user has none of that id.
         """
-        if not _ID.fullmatch(number) or not (self._home(who) / number).is_dir():
+        found = _kept_in(self._home(who) / number) if _ID.fullmatch(number) else None
+        if found is None:
             known = [each.id for each in self.list(who)]
             raise UnknownNameError(
                 "data", number[:80], known, "POST /api/v1/data takes a file and returns its id."
             )
-        return self._home(who) / number / self.find(who, number).name
+        return self._home(who) / number / found.name
 
     def delete(self, who: Caller, number: str) -> None:
         """Delete one of a user's files."""
-        with self._lock:
-            self.find(who, number)
-            shutil.rmtree(self._home(who) / number)
+        self.find(who, number)
+        self._bury(self._home(who) / number)
 
     def _home(self, who: Caller) -> Path:
         return self._root / hashlib.sha256(who.user.encode()).hexdigest()[:16]
 
 
+def _kept_in(home: Path) -> Upload | None:
+    """Return what is kept in a folder; None where there is no such, any more."""
+    try:
+        return Upload.read(home / _FACTS)
+    except ConfigError:
+        return None
+
+
 def _size(folder: Path) -> int:
     """Return the bytes of all files in a folder; what is deleted meanwhile counts for nothing."""
     total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(place, name).stat().st_size
     return total
 
 

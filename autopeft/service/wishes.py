@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.errors import InputError
 from autopeft.request import Request
+from autopeft.service.flags import with_budget
 from autopeft.service.replies import strictly
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def request_of(
     Raises:
         InputError: a field is unknown, invalid, or not for clients to give.
     """
+    fields = with_budget(fields)
     for name in without:
         if fields.get(name) is not None:
             raise InputError(f"{name} is not for a client of a service to give: leave it out.")

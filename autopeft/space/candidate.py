@@ -102,6 +102,11 @@ class Candidate(Message):
     @property
     def label(self) -> str:
         """A line for people: "lora r=16 query+value lr=0.001"."""
+        return f"{self.form} lr={self.training.learning_rate:.2g}"
+
+    @property
+    def form(self) -> str:
+        """What is adapted and how, without how it is trained: "lora r=16 query+value"."""
         parts = [self.method]
         if self.rank is not None:
             parts.append(f"r={self.rank}")
@@ -113,7 +118,7 @@ class Candidate(Message):
         if self.quantization != "none":
             parts.append(self.quantization)
         parts += [f"{name}={value}" for name, value in sorted(self.knobs.items())]
-        return " ".join([*parts, f"lr={self.training.learning_rate:.2g}"])
+        return " ".join(parts)
 
 
 def _digest(fields: object) -> str:

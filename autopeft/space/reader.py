@@ -30,7 +30,8 @@ from autopeft.space.domain import Choice, Domain, Range, Switches
 from autopeft.space.search_space import SearchSpace, faults
 
 _KINDS: dict[str, type[Choice | Switches]] = {"choices": Choice, "switches": Switches}
-_FIELDS = ("description", "families", "domains", "fixed")
+FIELDS = ("description", "families", "domains", "fixed")
+"""Keys of a file."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -75,8 +76,8 @@ class _SpaceFile:
         root = self._root()
         parts = self._entries(root, "the file")
         for key, (node, _) in parts.items():
-            if key not in _FIELDS:
-                raise self._fault(node, key, f"unknown key; known: {', '.join(_FIELDS)}")
+            if key not in FIELDS:
+                raise self._fault(node, key, f"unknown key; known: {', '.join(FIELDS)}")
         if "domains" not in parts:
             raise self._fault(root, "domains", "is missing")
         domains, nodes = self._domains(parts["domains"][1])

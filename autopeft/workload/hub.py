@@ -15,10 +15,15 @@ _DATA_WAY_OUT = "Name a local file or directory (its Parquet files, once downloa
 _CONVERTED = "refs/convert/parquet"
 
 
-def fetch(repository: str, file: str) -> Path:
+def fetch(repository: str, file: str, *, what: str | None = None, way_out: str = _WAY_OUT) -> Path:
     """Return the local copy of a file of a hub repository, downloading it where it is not cached.
 
     The hub's own download retries for a minute without a network; one short question first does not.
+
+    Args:
+        repository: hub id.   file: its path there.
+        what: what the error says is missing; None names the repository.
+        way_out: how the error ends.
 
     Raises:
         InputError: no such repository or file, no access to it, or no network.
@@ -27,7 +32,7 @@ def fetch(repository: str, file: str) -> Path:
     from huggingface_hub import try_to_load_from_cache as look_up
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    with _explained(repository, f"the repository has no {file}", InputError, _WAY_OUT):
+    with _explained(what or repr(repository), f"the repository has no {file}", InputError, way_out):
         cached = look_up(repository, file)
         if isinstance(cached, str):
             return Path(cached)
@@ -48,7 +53,7 @@ def fetch_dataset(repository: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    with _explained(repository, "it has no Parquet files", DataError, _DATA_WAY_OUT):
+    with _explained(repr(repository), "it has no Parquet files", DataError, _DATA_WAY_OUT):
         if constants.HF_HUB_OFFLINE:
             raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
         found = HfApi().dataset_info(repository, timeout=_SECONDS).siblings or []
@@ -64,7 +69,7 @@ def fetch_dataset(repository: str) -> Path:
 
 
 @contextmanager
-def _explained(repository: str, lacking: str, kind: type[InputError], way_out: str) -> Iterator[None]:
+def _explained(what: str, lacking: str, kind: type[InputError], way_out: str) -> Iterator[None]:
     """Turn what the hub's client raises into one line."""
     import httpx2
     from huggingface_hub.errors import (
@@ -92,4 +97,4 @@ def _explained(repository: str, lacking: str, kind: type[InputError], way_out: s
         reason = "the hub cannot be reached from here and no copy is cached"
     else:
         return
-    raise kind(f"{repository!r} cannot be loaded from the hub: {reason}. {way_out}")
+    raise kind(f"{what} cannot be loaded from the hub: {reason}. {way_out}")

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that the loss leaves out."""
 
+_FILES = ("tokenizer.json", "tokenizer_config.json")
+_WAYS_OUT = (
+    "It is needed to count the tokens of rows: as the model name a directory with config.json and "
+    "tokenizer.json, or plan without the rows: --seq-len N --examples N instead of --data."
+)
+
 
 class Tokenizer(Protocol):
     """What encoding needs of a tokenizer; every transformers tokenizer has it."""
@@ -46,7 +52,7 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
     """
     place = _place(base)
     if not Path(place).is_dir():
-        hub.fetch(place, "tokenizer_config.json")
+        hub.fetch(place, "tokenizer_config.json", what=f"the tokenizer of {place!r}", way_out=_WAYS_OUT)
     from transformers import AutoTokenizer
 
     try:
@@ -269,12 +275,13 @@ class PlainTokenizer:
 
 
 def _place(base: BaseModel) -> str:
-    if base.path is None:
-        raise InputError(
-            f"the tokenizer of {base.name!r} is needed, but only its architecture is known: "
-            "name a directory that holds weights and tokenizer, or give the row length (--seq-len)."
-        )
-    return base.path
+    """Return where the tokenizer is: with the weights, else beside the configuration."""
+    if base.path is not None:
+        return base.path
+    folder = Path(base.source).parent
+    if Path(base.source).is_file() and any((folder / name).is_file() for name in _FILES):
+        return str(folder)
+    raise InputError(f"of {base.name!r} only the architecture is known, not the tokenizer. {_WAYS_OUT}")
 
 
 def _opening(tokenizer: Tokenizer) -> list[int]:

@@ -7,13 +7,15 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from replay import Recording, Table, Trace
+from replay import Table, Trace
 
 from autopeft.space.candidate import Candidate, Scalar
 from autopeft.space.domain import Domain, assemble
 from autopeft.space.search_space import SearchSpace, active
 
 _MOST_ASKED = 1000
+_WORST_LOSS = 100.0
+"""Log loss of a training that failed."""
 _RATE = "training.learning_rate"
 
 
@@ -22,12 +24,18 @@ def random_search(table: Table, seed: int, trials: int) -> Trace:
     every = table.candidates()
     trace = Trace()
     for candidate in random.Random(seed).sample(every, min(trials, len(every))):
-        _train(trace, table.recordings[candidate.key, 0])
+        train(trace, table, candidate)
     return trace
 
 
 def tpe_with_asha(
-    table: Table, seed: int, *, reduction: int, budget_samples: float, enough: float = math.inf
+    table: Table,
+    seed: int,
+    *,
+    reduction: int,
+    budget_samples: float,
+    enough: float = math.inf,
+    by_loss: bool = False,
 ) -> Trace:
     """Run Ray Tune's `OptunaSearch` (TPE) under its `ASHAScheduler`, one trial after the other.
 
@@ -35,6 +43,9 @@ def tpe_with_asha(
     handed over as a define-by-run function, which is Ray's way for spaces with conditions; learning rates are
     drawn from a log-uniform range, as everybody does, and rounded to the nearest recorded one. One
     that comes again has its known curve and costs nothing.
+
+    Args:
+        by_loss: both judge by the log loss of the validation rows instead of their accuracy.
     """
     import optuna
     from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -43,10 +54,10 @@ def tpe_with_asha(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rungs = table.rungs.samples
     searcher = OptunaSearch(
-        space=lambda trial: _suggested(table.space, trial), metric="score", mode="max", seed=seed
+        space=lambda trial: _suggested(table.space, trial), metric="judged", mode="max", seed=seed
     )
     scheduler = ASHAScheduler(
-        *("samples", "score", "max"), max_t=rungs[-1], grace_period=rungs[0], reduction_factor=reduction
+        *("samples", "judged", "max"), max_t=rungs[-1], grace_period=rungs[0], reduction_factor=reduction
     )
     trace = Trace()
     tried: set[str] = set()
@@ -69,11 +80,13 @@ def tpe_with_asha(
         scheduler.on_trial_add(None, trial)
         seen, result, setup = 0, {}, recording.setup_seconds
         for point in recording.points:
-            result = {"samples": point.samples, "score": point.score, "training_iteration": point.samples}
+            judged = -min(point.log_loss, _WORST_LOSS) if by_loss else point.score
+            result = {"samples": point.samples, "judged": judged, "training_iteration": point.samples}
             last = point.samples == rungs[-1]
             paid = 0 if known else 1
             seconds, setup = point.seconds + setup, 0.0
-            _step(trace, paid * (point.samples - seen), paid * seconds, point.score if last else None)
+            done = (point.score, candidate.key) if last else None
+            _step(trace, paid * (point.samples - seen), paid * seconds, done)
             seen = point.samples
             if not last:
                 searcher.on_trial_result(trial.trial_id, result)
@@ -91,18 +104,20 @@ class _Trial:
     trial_id: str
 
 
-def _train(trace: Trace, recording: Recording) -> None:
+def train(trace: Trace, table: Table, candidate: Candidate) -> None:
+    """Train a candidate to its end."""
+    recording = table.recordings[candidate.key, 0]
     seen, setup = 0, recording.setup_seconds
     for point in recording.points:
-        last = point is recording.points[-1]
-        _step(trace, point.samples - seen, point.seconds + setup, point.score if last else None)
+        done = (point.score, candidate.key) if point is recording.points[-1] else None
+        _step(trace, point.samples - seen, point.seconds + setup, done)
         setup = 0.0
         seen = point.samples
 
 
-def _step(trace: Trace, samples: int, seconds: float, final: float | None) -> None:
+def _step(trace: Trace, samples: int, seconds: float, done: tuple[float, str] | None) -> None:
     before = trace.seconds[-1] if trace.seconds else 0.0
-    trace.add(samples, before + seconds, final)
+    trace.add(samples, before + seconds, done)
 
 
 def _suggested(space: SearchSpace, trial: Any) -> None:

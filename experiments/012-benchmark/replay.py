@@ -107,19 +107,22 @@ class Trace:
     """What a simulated search did: after each piece the rows and seconds spent, and the best score so far.
 
     Attributes:
-        best: highest final validation score of a whole training so far.
+        best: highest final validation score of a whole training so far.   chosen: whose it was.
     """
 
     samples: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
+    chosen: str = ""
 
-    def add(self, samples: int, seconds: float, final: float | None) -> None:
-        """Add a piece of training; `final` is its score if the training ended with it."""
+    def add(self, samples: int, seconds: float, done: tuple[float, str] | None) -> None:
+        """Add a piece of training; `done` is its score and its candidate's key if the training ended."""
         so_far = self.best[-1] if self.best else -math.inf
+        if done is not None and done[0] > so_far:
+            so_far, self.chosen = done
         self.samples.append((self.samples[-1] if self.samples else 0) + samples)
         self.seconds.append(seconds)
-        self.best.append(so_far if final is None else max(so_far, final))
+        self.best.append(so_far)
 
     def until(self, score: float) -> tuple[float, float]:
         """Return the rows and seconds spent until a training ended with at least `score`; inf if none did."""
@@ -146,15 +149,17 @@ def simulate(
     budget_samples: float = math.inf,
     baseline: Candidate | None = None,
     enough: float = math.inf,
+    trace: Trace | None = None,
 ) -> tuple[Study, Trace]:
     """Run a search, one trial at a time.
 
     Args:
         baseline: trained to its end first.
         enough: validation score at which the simulation ends.
+        trace: where to note what is done, for those who look at it meanwhile.
     """
     clock = Clock()
-    trace = Trace()
+    trace = Trace() if trace is None else trace
     with tempfile.TemporaryDirectory(dir=_memory_disk()) as folder:
         store = StudyStore(Path(folder) / "study.sqlite")
         store.create(name="replay", metric=ACCURACY, seed=0, request="{}", plan=_plan())
@@ -177,7 +182,8 @@ def simulate(
             decision = search.report(trial.number, _report(points[: place + 1]))
             over = decision is Decision.COMPLETE
             before = points[place - 1].samples if place else 0
-            trace.add(points[place].samples - before, clock.now, points[place].score if over else None)
+            done = (points[place].score, trial.candidate.key) if over else None
+            trace.add(points[place].samples - before, clock.now, done)
         study = search.finish()
         store.close()
     return study, trace

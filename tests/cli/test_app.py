@@ -10,6 +10,7 @@ import pytest
 
 from autopeft import __version__
 from autopeft.cli import app as cli
+from autopeft.cli.columns import COLUMNS
 from autopeft.cli.exits import Exit, exit_code
 from autopeft.errors import DataError, DoesNotFitError, StorageError
 
@@ -217,6 +218,31 @@ def test_a_recipe_takes_the_words_of_an_estimate(autopeft: Callable[..., object]
         assert line in answer.out
     assert "learning_rate: 0.0002" in answer.out
     assert "# train.jsonl and validation.jsonl have to lie beside this" in answer.out
+
+
+def panel(help_page: str, title: str) -> list[str]:
+    """Return the lines of one panel of a help page."""
+    start = help_page.index(title)
+    return help_page[start : help_page.index("╰", start)].splitlines()[1:]
+
+
+def test_commands_that_read_rows_take_the_same_flags_of_columns(autopeft: Callable[..., object]) -> None:
+    wanted = panel(autopeft("search", "--help").out, "Columns of the data")
+    assert len(wanted) == len(COLUMNS)
+    for command in ("run", "plan", "estimate", "recipe"):
+        assert panel(autopeft(command, "--help").out, "Columns of the data") == wanted
+
+
+def test_a_recipe_reads_the_columns_it_is_told(autopeft: Callable[..., object], tmp_path: Path) -> None:
+    rows = [f"review {row},title {row},{'ab'[row % 2]}" for row in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["body,headline,verdict", *rows]))
+    answer = autopeft(
+        *("recipe", "--model", "all-MiniLM-L6-v2", "--method", "lora", "--data", "rows.csv", "--out", "made"),
+        *("--text-column", "headline", "--label-column", "verdict"),
+    )
+    assert answer.code == 0, answer
+    written = [json.loads(line) for line in Path("made", "train.jsonl").read_text().splitlines()]
+    assert all(row["text"].startswith("title") and row["label"] in (0, 1) for row in written)
 
 
 def test_flags_of_a_configuration_need_a_method(autopeft: Callable[..., object]) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from linear_cost import LinearCost
+
+from autopeft.units import format_usd
 
 ASKED = ("capacity", "SmolLM2-135M,Llama-3.2-1B", "--gpu", "t4,h100-sxm", "--methods", "lora,lora+nf4")
 
@@ -24,9 +27,32 @@ def test_the_table_names_the_cheapest_and_the_fastest_and_fits_100_columns(
 ) -> None:
     answer = autopeft(*ASKED, "--gpus", "1,4", "--sharding", "fsdp", "--runs-per-week", "500")
     assert answer.code == 0, answer
-    for words in ("4 x h100-sxm fsdp", "Cheapest:", "Fastest:", "500 such trainings a week", "list price"):
+    for words in (
+        "lora+nf4: lora r=16 query+value nf4",
+        "4 x h100-sxm fsdp",
+        "Cheapest:",
+        "Fastest:",
+        "500 such trainings a week",
+        "list price",
+    ):
         assert words in answer.out, answer.out
     assert max(map(len, answer.out.splitlines())) <= 100
+
+
+def test_a_narrow_screen_loses_other_columns_but_neither_cost_nor_time(
+    autopeft: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (*ASKED, "--gpus", "1,4", "--sharding", "fsdp", "--price", "2", "--runs-per-week", "500")
+    costs = {cell["cost"]["usd"] for cell in json.loads(autopeft(*asked, "--json").out)["cells"]}
+    for width, left_out in ((100, set()), (80, {"rows", "tokens/s"}), (60, {"rows", "tokens/s", "memory"})):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown = autopeft(*asked).out
+        assert max(map(len, shown.splitlines())) <= width
+        heads = [line.split() for line in shown.splitlines() if line.startswith("device ")]
+        assert {"rows", "memory", "tokens/s"} - set(heads[0]) == left_out
+        assert all({"time", "cost"} <= set(head) for head in heads)
+        assert all(format_usd(usd) in shown for usd in costs)
+        assert "a week" in shown
 
 
 def test_json_has_a_cell_for_each_combination(autopeft: Callable[..., object]) -> None:
@@ -144,3 +170,50 @@ def test_estimate_for_several_devices_says_what_they_exchange(autopeft: Callable
     answer = autopeft("estimate", "SmolLM2-135M", "--gpu", "l4", "--gpus", "4", "--sharding", "zero3")
     assert answer.code == 0, answer
     assert "4 x zero3" in answer.out
+
+
+def test_a_plan_over_two_devices_costs_twice_as_much_an_hour(autopeft: Callable[..., object]) -> None:
+    asked = ("plan", "--model", "SmolLM2-135M", "--gpu", "l4", "--examples", "3600", "--price", "2")
+    one, two = (json.loads(autopeft(*asked, "--gpus", gpus, "--json").out)["fits"][0] for gpus in ("1", "2"))
+    for fit, gpus in ((one, 1), (two, 2)):
+        run = fit["estimate"]["run"]
+        hours = sum(value for name, value in run.items() if name.endswith("_seconds")) / 3600
+        assert fit["usd"] == pytest.approx(2 * gpus * hours)
+    shown = autopeft(*asked, "--gpus", "2")
+    assert shown.out.startswith("SmolLM2-135M on 2 x NVIDIA L4, ddp")
+    assert "cost: of one training, $4.00 an hour (price as given)." in shown.out
+
+
+def test_hardware_of_ones_own_is_free(autopeft: Callable[..., object], tmp_path: Path) -> None:
+    asked = (*ASKED, "--price", "0", "--runs-per-week", "50", "--html", "page.html")
+    shown = autopeft(*asked)
+    assert shown.code == 0, shown
+    assert "$" not in shown.out
+    assert re.search(r"Cheapest: lora.* on .*: free in .* \(price as given\)", shown.out)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "h100-sxm: free, price as given" in page
+    assert 'data-chart="c-front-' not in page, "there is no cost to draw"
+    estimated = ("estimate", "SmolLM2-135M", "--gpu", "l4", "--examples", "3600", "--price", "0")
+    assert re.search(r"^cost +free \(price as given\)$", autopeft(*estimated).out, re.MULTILINE)
+    assert json.loads(autopeft(*estimated, "--json").out)["cost"]["usd"] == 0
+
+
+@pytest.mark.parametrize("price", ["-1", "nan", "inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ASKED,
+        ("estimate", "SmolLM2-135M", "--gpu", "l4"),
+        ("plan", "--model", "SmolLM2-135M", "--gpu", "l4"),
+        ("search", "--model", "SmolLM2-135M", "--data", "rows.csv"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_price_that_is_none_is_one_line_and_status_2(
+    autopeft: Callable[..., object], command: tuple[str, ...], price: str
+) -> None:
+    answer = autopeft(*command, "--price", price)
+    assert answer.code == 2, answer
+    assert answer.err.startswith("autopeft: price: ")
+    assert f"but got {float(price)}" in answer.err
+    assert len(answer.err.splitlines()) == 1

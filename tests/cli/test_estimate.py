@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from autopeft.cli import questions
 from autopeft.cost.loops import LOOPS
 from autopeft.errors import AutopeftError, InputError
 from autopeft.plan.question import Question
+from autopeft.workload.base_model import BaseModel
 
 MODEL = "SmolLM2-135M"
 
@@ -39,6 +41,39 @@ def test_what_fits_is_a_table_and_status_0(autopeft: Callable[..., object]) -> N
     ):
         assert words in answer.out, answer.out
     assert max(map(len, answer.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "rows: 512 tokens (default), batch 1 (default), no --examples given, 1 epoch (default)"),
+        (
+            ("--seq-len", "256", "--batch-size", "1", "--examples", "4000", "--epochs", "2"),
+            "rows: 256 tokens, batch 1, 4,000 examples, 2 epochs",
+        ),
+        (
+            ("--lengths", "0:100,100:200"),
+            "rows: at most 200 tokens, 150 on average, batch 1 (default), no --examples given, "
+            "1 epoch (default)",
+        ),
+    ],
+)
+def test_the_rows_are_said_and_which_of_it_nobody_asked_for(
+    autopeft: Callable[..., object], flags: tuple[str, ...], words: str
+) -> None:
+    assert words in autopeft("estimate", MODEL, *flags).out.splitlines()
+
+
+def test_the_rows_of_a_file_are_measured_and_counted(
+    autopeft: Callable[..., object], encoder_with_weights: BaseModel, tmp_path: Path
+) -> None:
+    texts = [f"{'good ' * (1 + row % 4)}{'film ' * (row // 4)}" for row in range(40)]
+    rows = ["body,verdict", *(f"{text},{'ab'[row % 2]}" for row, text in enumerate(texts))]
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    columns = ("--text-column", "body", "--label-column", "verdict")
+    answer = autopeft("estimate", str(encoder_with_weights.path), "--data", "rows.csv", *columns)
+    words = r"at most \d\d tokens, \d on average, batch 1 \(default\), \d\d examples, 1 epoch \(default\)"
+    assert re.search(f"^rows: {words}$", answer.out, re.MULTILINE), answer
 
 
 def test_what_does_not_fit_is_status_1_with_the_way_out(autopeft: Callable[..., object]) -> None:

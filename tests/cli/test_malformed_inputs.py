@@ -239,6 +239,25 @@ def test_a_malformed_input_gives_one_line_and_exit_status_2(
         assert word in answer.err
 
 
+@pytest.mark.usefixtures("in_a_folder_of_bad_files")
+@pytest.mark.parametrize("command", [("estimate",), ("plan", "--model")])
+def test_rows_for_a_model_whose_tokenizer_is_not_here_name_what_is_missing_and_the_ways_out(
+    autopeft: Callable[..., object], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    answer = autopeft(*command, "Llama-2-70B", "--gpu", "t4", "--data", "good.csv")
+    assert answer.code == 2, answer
+    assert_one_line(answer.err)
+    for words in (
+        "the tokenizer of 'meta-llama/Llama-2-70b-hf' cannot be loaded",
+        "a directory with config.json and tokenizer.json",
+        "--seq-len N --examples N instead of --data",
+    ):
+        assert words in answer.err
+
+
 def assert_one_line(stderr: str) -> None:
     assert stderr.startswith("autopeft: "), stderr
     assert stderr.count("\n") == 1, stderr

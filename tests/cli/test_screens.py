@@ -9,6 +9,8 @@ from rich.console import Console, RenderableType
 
 from autopeft.cli import screen, summary, tables, verdicts
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
+from autopeft.cost.spread import Spread
+from autopeft.hardware.prices import price_of
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
 from autopeft.plan.overview import ModelRow, Option
@@ -187,6 +189,26 @@ def test_a_plan_ranks_what_fits_and_sums_up_the_rest_by_reason_with_the_nearest_
     )
     assert "1 x lora r=16 attention: nf4 needs a CUDA device" in text
     shown(verdicts.plan(plan), 80)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_plan_shows_what_a_training_costs_where_that_is_known(plan: Plan, width: int) -> None:
+    price = price_of("l4", given=2.0)
+    paid = plan.model_copy(
+        update={
+            "fits": tuple(each.model_copy(update={"usd": 12.34}) for each in plan.fits),
+            "price": price,
+            "spread": Spread(gpus=2, sharding="fsdp"),
+        }
+    )
+    text = shown(verdicts.plan(paid), width)
+    assert "all-MiniLM-L6-v2 on 2 x NVIDIA L4, fsdp, 4 GB of memory" in " ".join(text.split())
+    assert "$12.34" in text
+    assert "cost: of one training, $4.00 an hour (price as given)." in text
+    rowless = shown(verdicts.plan(plan.model_copy(update={"price": price})), width)
+    assert "$2.00 an hour (price as given); --examples N says what a training costs." in " ".join(
+        rowless.split()
+    )
 
 
 def test_batches_are_named_only_where_they_differ() -> None:

@@ -14,6 +14,7 @@ def test_every_price_is_of_a_known_device_with_source_and_month() -> None:
     assert len(list_prices()) >= 60
     for price in list_prices():
         assert price.gpu in known
+        assert price.usd_per_hour > 0
         assert price.source.startswith("https://")
         assert re.fullmatch(r"20\d\d-\d\d", price.date)
 

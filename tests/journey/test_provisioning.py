@@ -104,3 +104,14 @@ def test_a_demand_names_the_loop_and_the_micro_batches_of_a_step(tmp_path) -> No
     several, _, _ = capacity(tmp_path, loop="trl", grad_accum=4, gpus=("h100-sxm",), examples=8000)
     # The linear model takes a second a step, however many micro-batches that has.
     assert several.cells[0].hours == pytest.approx(10 / 3600)
+
+
+def test_each_way_says_what_it_adapts(tmp_path) -> None:
+    ways = tuple(map(Way.read, ("lora", "LNtuning", "dora+NF4", "full")))
+    made, *_ = capacity(tmp_path, ways=ways, rank=4)
+    said = made.configurations
+    assert said["lora"] == "lora r=4 query+value alpha_ratio=2.0"
+    assert said["dora+nf4"] == "dora r=4 query+value nf4 alpha_ratio=2.0"
+    assert said["full"] == "full"
+    assert "lntuning" not in said, "it has no rank, as its cells say"
+    assert all("rank" in str(cell.reason) for cell in made.cells if cell.way == "lntuning")

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, RunTime, TimeEstimate
+from autopeft.cost.spread import Spread
 from autopeft.errors import AutopeftError, UnsupportedError
+from autopeft.hardware.prices import price_of
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Fits, Rejected
@@ -31,6 +33,7 @@ PROFILE = HardwareProfile(
     dispatch_seconds=0.0,
     provenance=Provenance(kind="measured", source="test", date="2026-01-01"),
 )
+AT_8 = price_of("card", given=8.0)
 WORKLOAD = Workload(task="classification", lengths=Lengths.constant(10), rows=100)
 
 
@@ -215,7 +218,7 @@ def test_time_and_cost_limits_count_the_whole_run(tiny_bert) -> None:
     slow = alone.estimate.model_copy(update={"run": run})
     cost.estimate = lambda *_: slow  # type: ignore[method-assign]
     timed = planner(tiny_bert, cost, time="30min").judge(candidate())
-    paid = replace(planner(tiny_bert, cost), budget=Budget(cost="1usd"), usd_per_hour=8.0).judge(candidate())
+    paid = replace(planner(tiny_bert, cost), budget=Budget(cost="1usd"), price=AT_8).judge(candidate())
     assert isinstance(timed, Rejected)
     assert isinstance(paid, Rejected)
     assert "one training takes 1 h 00 min" in timed.reason
@@ -247,10 +250,18 @@ def test_an_adapter_above_its_limit_is_rejected_with_the_way_out(tiny_bert) -> N
 
 def test_a_training_above_its_cost_is_rejected_with_the_way_out(tiny_bert) -> None:
     unpaid = planner(tiny_bert, LinearCost(run_seconds=7200))
-    verdict = replace(unpaid, budget=Budget(cost="10usd"), usd_per_hour=8.0).judge(candidate())
+    verdict = replace(unpaid, budget=Budget(cost="10usd"), price=AT_8).judge(candidate())
     assert isinstance(verdict, Rejected)
     assert "costs $16.00 at $8.00 an hour, the limit is $10.00" in verdict.reason
     assert "0.62 times" in verdict.way_out
+
+
+def test_what_fits_has_its_cost_on_all_devices_where_a_price_is_known(tiny_bert) -> None:
+    unpaid = planner(tiny_bert, LinearCost(run_seconds=7200))
+    two = replace(unpaid, price=AT_8, spread=Spread(gpus=2, sharding="fsdp")).plan("space", [candidate()])
+    assert [each.usd for each in two.fits] == [32.0]
+    assert (two.price, two.spread.gpus) == (AT_8, 2)
+    assert [each.usd for each in unpaid.plan("space", [candidate()]).fits] == [None]
 
 
 def test_limits_are_read_as_people_write_them() -> None:

@@ -69,7 +69,8 @@ def made() -> Capacity:
     hours = {("lora", "t4"): 10.0, ("full", "t4"): None, ("lora", "l4"): 4.0, ("full", "l4"): 6.0}
     cells = [cell("small", way, gpu, hours[way, gpu]) for way in ("lora", "full") for gpu in ("t4", "l4")]
     cells += [cell("large", way, gpu, None) for way in ("lora", "full") for gpu in ("t4", "l4")]
-    return Capacity(demand=DEMAND, cells=with_front(tuple(cells)))
+    ways = {"lora": "lora r=16 query+value", "full": "full"}
+    return Capacity(demand=DEMAND, cells=with_front(tuple(cells)), configurations=ways)
 
 
 def test_the_decision_names_the_cheapest_the_fastest_and_the_fleet(made) -> None:
@@ -105,3 +106,15 @@ def test_the_page_needs_no_network_and_every_plot_is_valid_json(made) -> None:
 
 def test_the_page_says_where_the_prices_come_from(made) -> None:
     assert "https://" in render(made)[render(made).index("Prices") :][:2000]
+
+
+def test_the_page_says_what_is_priced(made) -> None:
+    page = render(made)
+    for words in (
+        "10,000 examples, at most 16 rows a device at once, no gradient checkpointing, loop autopeft",
+        "20 trainings a week",
+        "lora: lora r=16 query+value",
+    ):
+        assert words in page
+    recomputed = made.demand.model_copy(update={"gradient_checkpointing": True})
+    assert "at once, gradient checkpointing" in render(made.model_copy(update={"demand": recomputed}))

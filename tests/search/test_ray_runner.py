@@ -135,23 +135,26 @@ def test_a_trial_that_hangs_is_ended_and_says_so(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("role", ["baseline", "candidate"])
 def test_what_overruns_the_time_is_cut_off_and_its_last_checkpoint_kept(
-    make_search: Callable[..., Search], store: StudyStore, tmp_path: Path
+    make_search: Callable[..., Search], store: StudyStore, tmp_path: Path, role: str
 ) -> None:
     factory = ToyFactory(tmp_path / "made.txt", pause=0.01)
 
     def since_it_began() -> float:
         return time.time() - factory.log.stat().st_mtime if factory.log.exists() else 0.0
 
+    long = Candidate(method="lora", rank=4)
     search = make_search(
-        searcher=Listed(Candidate(method="lora", rank=4)),
+        searcher=Listed(*([long] if role == "candidate" else [])),
+        baseline=long if role == "baseline" else None,
         rungs=Rungs(samples=(10, 20_000)),
         deadline=20.0,
         clock=since_it_began,
     )
     run_on_ray(search, factory, seed=1, concurrent=1, threads_per_trial=1, folder=tmp_path)
     [trial] = search.finish().trials
-    assert trial.state == "paused"
+    assert (trial.state, trial.role) == ("paused", role)
     assert [report.samples for report in trial.result.reports] == [10]
     assert last_checkpoint(checkpoint_folder(tmp_path, 0)) is not None
 

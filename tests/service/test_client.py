@@ -112,4 +112,11 @@ def test_a_search_there_gives_a_study_a_bundle_and_a_report_here(
     bundle = client.export(study, out=str(tmp_path / "bundle"))
     assert (tmp_path / "bundle" / "adapter_model.safetensors").stat().st_size > 1000
     assert bundle.study == study.name
+    merged = client.export(study, out=str(tmp_path / "merged"), trial=bundle.trial, form="merged")
+    assert (merged.form, merged.trial) == ("merged", bundle.trial)
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    assert str(tmp_path / "merged") not in (tmp_path / "merged" / "README.md").read_text()
+    with pytest.raises(InputError, match="only a trial that was trained to the end"):
+        client.export(study, out=str(tmp_path / "none"), trial=99)
+    assert not (tmp_path / "none").exists()
     assert client.report(study, out=str(tmp_path / "report.html")).stat().st_size > 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,20 @@ import pytest
 from fastapi.testclient import TestClient
 
 from autopeft import handover
-from autopeft.export.bundle import Evaluated
 from autopeft.export.recipes.subject import FORMATS, Recipe
-from autopeft.files import write_atomically
-from autopeft.hardware.catalog import load_profile
-from autopeft.journey.conclusion import data_facts
+from autopeft.journey.concluding import Finished
+from autopeft.journey.conclusion import conclude
 from autopeft.journey.contest import Scores
-from autopeft.journey.workspace import StudyFolder, open_store, study_folder
-from autopeft.plan.budget import Budget
-from autopeft.plan.plan import Plan
+from autopeft.journey.workspace import study_folder
 from autopeft.report.comparison import Comparison
-from autopeft.report.intervals import wilson
+from autopeft.report.facts import DataFacts
+from autopeft.report.html import write_report
 from autopeft.request import Request
-from autopeft.search.study import Trial
-from autopeft.space.candidate import Candidate, Training
-from autopeft.train.result import Report
-from autopeft.workload.dataset import Lengths, Workload
-from autopeft.workload.readers import read_dataset
-from autopeft.workload.tasks import ACCURACY, F1, Metric
+from autopeft.service.places import without_places
+from autopeft.space.candidate import Candidate
+from autopeft.workload.tasks import F1
+from tests.service.kept import CANDIDATES, ROWS, keep_study
 
-ROWS = b"text,label\n" + b"".join(b"a good film %d,good\na bad film %d,bad\n" % (n, n) for n in range(40))
-SHORT = Training(max_length=24)
-CANDIDATES = tuple(Candidate(method="lora", rank=rank, training=SHORT) for rank in (4, 32, 64))
 MODEL = "Llama-3.1-8B"
 
 
@@ -56,44 +49,8 @@ def bob(service) -> dict[str, str]:
 
 @pytest.fixture
 def made(service, ann, encoder_with_weights) -> Callable[..., str]:
-    """Make studies of Ann as her jobs leave them, of three trials of which the second wins."""
-    workspace, model = str(service.office.settings.workspace.resolve()), str(encoder_with_weights.path)
-    place = f"{workspace}/uploads/hers/rows.csv"
-    write_atomically(Path(place), ROWS)
-
-    def make(right: range | None, *, metric: Metric = ACCURACY) -> str:
-        name = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann).json()["id"]
-        folder = study_folder(workspace, name)
-        plan = Plan(
-            model=Path(model).name,
-            space="quick",
-            workload=Workload(task="classification", lengths=Lengths.constant(8)),
-            budget=Budget(),
-            profile=load_profile("l4"),
-            fits=(),
-            rejected=(),
-        )
-        store = open_store(folder)
-        asked = Request(model=model, data=place, workspace=workspace, study=name)
-        store.create(name=name, metric=metric, seed=0, request=asked.model_dump_json(), plan=plan)
-        for number, candidate in enumerate(CANDIDATES):
-            trial = Trial.build(number=number, role="candidate", candidate=candidate, state="running")
-            store.add_trial(trial)
-            if number < 2:
-                store.finish(number, "complete", last=a_report(0.5 + 0.1 * number))
-        store.close()
-        data_facts(read_dataset(place)).keep(folder.data)
-        if right is not None:
-            keep_scores(folder, right, metric)
-        return str(name)
-
-    return make
-
-
-def a_report(score: float) -> Report:
-    return Report(
-        samples=10, step=1, loss=0.5, score=score, seconds=7, step_seconds=1, peak_bytes=10, extra={}
-    )
+    """Make studies of Ann as her jobs leave them."""
+    return partial(keep_study, service, ann, str(encoder_with_weights.path))
 
 
 def test_a_study_says_nothing_of_the_services_disk(service, ann, made) -> None:
@@ -103,14 +60,43 @@ def test_a_study_says_nothing_of_the_services_disk(service, ann, made) -> None:
     assert str(service.office.settings.workspace.resolve()) not in answer.text
 
 
-def keep_scores(folder: StudyFolder, right: range, metric: Metric) -> None:
-    """Keep that the winner, trial 1, had those of 200 test rows right."""
-    facts = tuple((float(at in right), 0.1) for at in range(200))
-    low, high = wilson(len(right), 200)
-    earned = Evaluated(
-        trial=1, metric=metric, score=len(right) / 200, low=low, high=high, rows="same", facts=facts
+def test_the_report_and_the_facts_say_nothing_of_the_services_disk(service, ann, made, tmp_path) -> None:
+    name, workspace = made(None), service.office.settings.workspace.resolve()
+    folder = study_folder(str(workspace), name)
+    done = Finished(Request(workspace=str(workspace), study=name))
+    failed = done.study.trials[2].model_copy(
+        update={"state": "failed", "reason": f"{folder.path}/x cannot be written"}
     )
-    Scores(trial=1, scores=(), evaluated=(earned,)).keep(folder.scores)
+    facts = conclude(
+        study=done.study.model_copy(update={"trials": (*done.study.trials[:2], failed)}),
+        plan=done.plan,
+        data=DataFacts.read(folder.data),
+        scores=Scores(trial=None, scores=()),
+        bundle=None,
+        folder=folder,
+        seconds={},
+        mlflow=f"sqlite:///{workspace}/mlflow.db",
+    ).keep(folder.facts)
+    write_report(facts, folder.report)
+    assert str(tmp_path) in folder.report.read_text(encoding="utf-8")
+    for what in ("report", "facts"):
+        reply = service.get(f"/api/v1/studies/{name}/{what}", headers=ann)
+        assert reply.status_code == 200, reply.text
+        assert str(tmp_path) not in reply.text
+        assert "rows.csv" in reply.text
+        assert "x cannot be written" in reply.text
+    assert str(tmp_path) in folder.report.read_text(encoding="utf-8")
+    written = folder.served_report.stat().st_mtime_ns
+    service.get(f"/api/v1/studies/{name}/report", headers=ann)
+    assert folder.served_report.stat().st_mtime_ns == written
+    facts.model_copy(update={"decision": "Another."}).keep(folder.facts)
+    assert "Another." in service.get(f"/api/v1/studies/{name}/report", headers=ann).text
+
+
+@pytest.mark.parametrize("text", ["{}", '"{}"'])
+def test_a_place_in_the_workspace_is_named_from_there_on(tmp_path, text) -> None:
+    said = text.format(f"{tmp_path}/studies/a/log in {tmp_path}.")
+    assert without_places(said, tmp_path) == text.format("studies/a/log in the workspace.")
 
 
 def test_two_studies_are_held_side_by_side_as_the_library_does(service, ann, made, tmp_path) -> None:

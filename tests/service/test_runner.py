@@ -41,6 +41,15 @@ def test_a_request_of_another_version_fails_with_the_reason(attempt) -> None:
     assert "no_such_field" in reason
 
 
+def test_what_a_process_said_names_no_place_of_the_services_disk(attempt, service, tmp_path) -> None:
+    workspace = service.office.settings.workspace.resolve()
+    (tmp_path / "log.txt").write_text(f"{workspace}/uploads/a/rows.csv cannot be read: no such file.\n")
+    assert attempt._verdict(2, None, tmp_path / "log.txt") == (
+        "failed",
+        "uploads/a/rows.csv cannot be read: no such file.",
+    )
+
+
 @pytest.mark.parametrize("cause", ["stopped", "closing", "overdue", None])
 def test_a_process_that_came_to_its_end_is_done_whatever_it_was_told(attempt, tmp_path, cause) -> None:
     assert attempt._verdict(0, cause, tmp_path / "log.txt") == ("done", "")

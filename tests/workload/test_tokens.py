@@ -10,6 +10,7 @@ import pytest
 from autopeft.errors import InputError
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset, Example
+from autopeft.workload.models import find_model
 from autopeft.workload.tokens import (
     IGNORED,
     PlainTokenizer,
@@ -146,6 +147,17 @@ def test_a_model_without_weights_has_no_tokenizer(tiny_llama: BaseModel, turns: 
         load_tokenizer(tiny_llama)
     with pytest.raises(InputError, match="--seq-len"):
         measure_lengths(turns, tiny_llama, 8)
+
+
+def test_a_directory_with_a_tokenizer_needs_no_weights_to_measure_rows(
+    decoder_with_weights: BaseModel, turns: Dataset, tmp_path: Path
+) -> None:
+    with_template(decoder_with_weights, tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(decoder_with_weights.config))
+    bare = find_model(str(tmp_path))
+    assert bare.path is None
+    assert measure_lengths(turns, bare, 9) == measure_lengths(turns, decoder_with_weights, 9)
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])

@@ -53,7 +53,8 @@ async function list() {
   get("jobs").tBodies[0].replaceChildren(...page.items.map((job) => {
     const open = element("button", { type: "button" }, job.id.slice(0, 12));
     open.addEventListener("click", () => { follow(job); get("live-title").focus(); });
-    const what = job.request.demo ? `demo ${job.request.demo}` : job.request.model;
+    const exported = job.kind === "export" ? `export of ${job.request.study.slice(0, 12)}` : null;
+    const what = exported || (job.request.demo ? `demo ${job.request.demo}` : job.request.model);
     return element("tr", {}, element("th", { scope: "row" }, open), element("td", {}, what || ""), element("td", {}, job.state), element("td", { class: "number" }, seconds(job.spent)));
   }));
 }
@@ -71,7 +72,7 @@ function follow(job) {
   shown = { job, trials: new Map(), metric: null, time: job.seconds, began: null, what: "" };
   get("live").hidden = false;
   get("live").dataset.job = job.id;
-  get("live-title").textContent = `Search ${job.id.slice(0, 12)}`;
+  get("live-title").textContent = `${job.kind === "export" ? "Export" : "Search"} ${job.id.slice(0, 12)}`;
   command(job);
   recited += 1;
   get("recipe-text").hidden = true;
@@ -119,7 +120,11 @@ function paint() {
   const done = job.state === "done";
   for (const what of ["report", "bundle"]) {
     get(`live-${what}`).hidden = !done;
-    get(`live-${what}`).href = `api/v1/studies/${job.id}/${what}`;
+    get(`live-${what}`).href = `api/v1/studies/${studyOf(job)}/${what}`;
+  }
+  if (job.kind === "export") {
+    get("live-bundle").href += `?${new URLSearchParams({ form: job.request.form || "adapter", ...(job.request.trial == null ? {} : { trial: job.request.trial }) })}`;
+    get("live-report").hidden = true;
   }
   get("metric").textContent = shown.metric ? shown.metric.name : "Score";
   const sign = shown.metric && shown.metric.direction === "minimize" ? -1 : 1;
@@ -156,10 +161,18 @@ function chart(svg, series) {
   svg.append(drawn("text", { x: 50, y: 206 }, count(left)), drawn("text", { x: 390, y: 206, "text-anchor": "end" }, left === right ? "" : count(right)));
 }
 
+function studyOf(job) { return job.kind === "export" ? job.request.study : job.id; }
+
 function command(job) {
   const asked = job.request;
   const words = ["autopeft", job.kind];
-  if (asked.demo) words.push("--demo", ...(asked.demo === "classification" ? [] : [asked.demo]));
+  if (job.kind === "export") {
+    words.push("--study", asked.study, ...({ merged: ["--merged"], lora: ["--to-lora"] }[asked.form] || []));
+    if (asked.trial != null) words.push("--trial", String(asked.trial));
+    if (asked.dtype) words.push("--dtype", { bfloat16: "bf16", float32: "fp32" }[asked.dtype]);
+    if (asked.lora_rank) words.push("--lora-rank", String(asked.lora_rank));
+    if (asked.license) words.push("--license", asked.license);
+  } else if (asked.demo) words.push("--demo", ...(asked.demo === "classification" ? [] : [asked.demo]));
   else words.push("--model", asked.model, "--data", get("file").files[0]?.name ?? "DATA");
   const flags = { "train-rows": asked.train_rows, epochs: asked.epochs, "seq-len": asked.seq_len, "batch-size": asked.batch_size, space: asked.space, seed: asked.seed };
   for (const [name, value] of Object.entries(flags)) if (value != null) words.push(`--${name}`, String(value));
@@ -176,7 +189,7 @@ async function recite() {
   get("recipe-text").hidden = true;
   get("recipe-status").textContent = "Writing, which takes some seconds.";
   try {
-    const made = await call("GET", `studies/${shown.job.id}/recipe?format=${get("recipe-format").value}`);
+    const made = await call("GET", `studies/${studyOf(shown.job)}/recipe?format=${get("recipe-format").value}`);
     if (mine !== recited) return;
     get("recipe").textContent = Object.entries(made.files).map(([name, text]) => `# ${name}\n${text}`).join("\n");
     get("recipe-text").hidden = false;
