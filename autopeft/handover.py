@@ -69,11 +69,15 @@ def candidates(source: str) -> list[Candidate]:
     return candidates_in(source)
 
 
-def compare(one: str, other: str, *, workspace: str = ".autopeft") -> Comparison:
-    """Hold two studies or bundles side by side, row by row where they were scored on the same rows."""
+def compare(one: str, other: str, *, workspace: str = ".autopeft", storage: str | None = None) -> Comparison:
+    """Hold two studies or bundles side by side, row by row where they were scored on the same rows.
+
+    Args:
+        storage: URL of the database, for studies that are in one; None is where they were begun.
+    """
     from autopeft.journey.comparing import compare
 
-    return compare(one, other, workspace)
+    return compare(one, other, workspace, storage)
 
 
 def compare_studies(one: str, other: str, *, workspace: str = ".autopeft") -> Comparison:

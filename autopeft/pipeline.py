@@ -52,8 +52,9 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     """
     from autopeft.export.bundle import Export
     from autopeft.journey.concluding import Finished, write_conclusion
+    from autopeft.journey.sessions import SessionClock
 
-    tracker = _tracker(request)
+    clock, tracker = SessionClock(request), _tracker(request)
     told = progress or _ignore
     try:
         study = _search(request, (*observers, tracker), told, concludes=True)
@@ -62,6 +63,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
             told("scoring on the test rows and exporting", 0, 1)
             export(concluded, Export(force=True, refit=Finished(concluded).request.refit))
         told("writing the report", 0, 1)
+        clock.keep(study, concluded=True)
         facts = write_conclusion(concluded, tracker.problem or tracking_uri_of(concluded))
         tracker.log_summary(facts)
         made = [Path(facts.places[name]) for name in ("report", "adapter") if name in facts.places]
@@ -257,9 +259,13 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
-    tracker = _tracker(request)
+    from autopeft.journey.sessions import SessionClock
+
+    clock, tracker = SessionClock(request), _tracker(request)
     try:
-        return _search(request, (*observers, tracker), progress or _ignore, concludes=False)
+        study = _search(request, (*observers, tracker), progress or _ignore, concludes=False)
+        clock.keep(study, concluded=False)
+        return study
     finally:
         _close(tracker)
 
@@ -380,16 +386,11 @@ def _close(tracker: MlflowObserver) -> None:
 
 def _search(request: Request, observers: Sequence[Observer], told: Progress, *, concludes: bool) -> Study:
     from autopeft.cost.model import TracedCostModel
+    from autopeft.journey import calibrating
     from autopeft.journey.searching import run_search
 
-    with TracedCostModel(calibrations=_calibrations(request)) as cost_model:
+    with TracedCostModel(calibrations=calibrating.known(Path(request.workspace))) as cost_model:
         return run_search(request, known_profile, cost_model, observers, told, concludes=concludes)
-
-
-def _calibrations(request: Request) -> dict[str, Calibration]:
-    from autopeft.journey import calibrating
-
-    return calibrating.known(Path(request.workspace))
 
 
 def _ignore(stage: str, done: int, total: int) -> None:

@@ -150,6 +150,8 @@ MACHINERY: dict[str, set[str]] = {
     # The lists, a search's display and shell completion.
     "cli": {
         *("workload.models", "space.counting", "methods.registry", "tracking.console"),
+        # A study's facts as Markdown.
+        "report.text",
         # What starts a service, and who may use it.
         *("service.serving", "service.telemetry", "service.database", "service.tokens"),
     },

@@ -28,7 +28,7 @@ Mlflow = Annotated[
 Experiment = Annotated[str, typer.Option(metavar="NAME", help="MLflow experiment.")]
 
 
-@takes_request("study", "workspace")
+@takes_request("study", "workspace", "storage")
 def calibrate(
     request: Request,
     device: Device = THIS_MACHINE,

@@ -22,14 +22,14 @@ One = Annotated[
 Other = Annotated[str, typer.Argument(metavar="B", show_default=False, help="Another.")]
 
 
-@takes_request("workspace")
+@takes_request("workspace", "storage")
 def compare(request: Request, one: One, other: Other, as_json: Json = False) -> int:
     """Hold two studies or bundles side by side, with a paired test on shared rows."""
     from autopeft import handover
     from autopeft.cli import screen
 
     with screen.clean_stdout(when=as_json):
-        found = handover.compare(one, other, workspace=request.workspace)
+        found = handover.compare(one, other, workspace=request.workspace, storage=request.storage)
     screen.show(found, _shown, as_json=as_json)
     return Exit.DONE
 

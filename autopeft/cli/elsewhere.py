@@ -21,7 +21,8 @@ Storage = Annotated[
     typer.Option(
         metavar="URL",
         rich_help_panel=ELSEWHERE,
-        help="Database of the study, such as postgresql+psycopg://USER@HOST/NAME. Default: a file.",
+        help="Database of the study, such as postgresql+psycopg://USER@HOST/NAME. Default: where it "
+        "was begun, or a file.",
     ),
 ]
 Mlflow = Annotated[

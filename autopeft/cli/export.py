@@ -8,6 +8,7 @@ import typer
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
+from autopeft.cli.studies import StudyWord, of_study
 from autopeft.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ BaseModel = Annotated[
 _DTYPES = {"bf16": "bfloat16", "fp32": "float32", None: None}
 
 
-@takes_request("study", "workspace")
+@takes_request("study", "workspace", "storage")
 def export(
     request: Request,
+    name: StudyWord = None,
     out: Out = None,
     force: Force = False,
     trial: TrialNumber = None,
@@ -121,6 +123,6 @@ def export(
         license=license_id,
     )
     with screen.clean_stdout(when=as_json):
-        bundle = handover.export(request, asked)
+        bundle = handover.export(of_study(request, name), asked)
     screen.show(bundle, tables.bundle, as_json=as_json)
     return Exit.DONE

@@ -71,7 +71,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 @takes_request(
     *COLUMNS,
-    *("model", "data", "test_data", "task", "seq_len", "batch_size", "epochs", "seed", "study", "workspace"),
+    *("model", "data", "test_data", "task", "seq_len", "batch_size", "epochs", "seed"),
+    *("study", "workspace", "storage"),
 )
 def recipe(
     request: Request,

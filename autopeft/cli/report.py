@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
+from autopeft.cli.studies import StudyWord, of_study
+from autopeft.errors import InputError
 
 if TYPE_CHECKING:
     from autopeft.request import Request
 
+_FORMATS = ("html", "md", "json")
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        show_default=False,
+        help="What to print: where the page is (html, the default), a summary in Markdown (md), or all "
+        "facts (json, as --json).",
+    ),
+]
 
-@takes_request("study", "workspace")
-def report(request: Request, as_json: Json = False) -> int:
-    """Write the report page of a study."""
+
+@takes_request("study", "workspace", "storage")
+def report(request: Request, name: StudyWord = None, wanted: Format = None, as_json: Json = False) -> int:
+    """Write the report page of a study.
+
+    It prints where the page is, or what --format says.
+    """
     from autopeft import pipeline
     from autopeft.cli import screen
+    from autopeft.report.text import facts_to_markdown
 
-    with screen.clean_stdout(when=as_json):
-        facts = pipeline.report(request)
-    screen.show(facts, lambda answer: answer.places.get("report", ""), as_json=as_json)
+    if wanted is not None and wanted not in _FORMATS:
+        raise InputError(f"--format must be one of {', '.join(_FORMATS)}, but got {wanted!r}.")
+    if as_json and wanted not in (None, "json"):
+        raise InputError(f"--json and --format {wanted} are two formats: leave one out.")
+    as_json = as_json or wanted == "json"
+    with screen.clean_stdout(when=as_json or wanted == "md"):
+        facts = pipeline.report(of_study(request, name))
+    if wanted == "md":
+        typer.echo(facts_to_markdown(facts), nl=False)  # as it is: a console would wrap long lines
+    else:
+        screen.show(facts, lambda answer: answer.places.get("report", ""), as_json=as_json)
     return Exit.DONE

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
 from autopeft.cli.search_flags import Refit
+from autopeft.cli.studies import resumes_by_word
 
 if TYPE_CHECKING:
     from autopeft.request import Request
 
 
+@resumes_by_word
 @takes_request(without=("gpus", "sharding", "offload", "examples", "grid_factor"))
 def run(request: Request, refit: Refit = False, as_json: Json = False) -> int:
     """Go the whole way: profile, plan, search, export, report."""

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
+from autopeft.cli.studies import resumes_by_word
 
 if TYPE_CHECKING:
     from autopeft.request import Request
 
 
+@resumes_by_word
 @takes_request(without=("gpus", "sharding", "offload", "examples", "grid_factor"))
 def search(request: Request, as_json: Json = False) -> int:
     """Plan, then train candidates and find the best."""

@@ -30,7 +30,10 @@ def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
         yield Text()
         metric = facts.data.metric
         way = ", lower is better" if metric.direction == "minimize" else ""
-        yield heading(f"Test {metric.name} on {_test_rows(facts)} that nothing else has touched{way}")
+        touched = "that nothing else has touched"
+        if facts.tested_unseen:
+            touched = f"that were used for {facts.tested} configurations"
+        yield heading(f"Test {metric.name} on {_test_rows(facts)} {touched}{way}")
         yield _scores(facts.scores, wide=wide)
     if facts.comparisons:
         yield Text()

@@ -147,6 +147,7 @@ class Bundle(Message):
         further: other metrics on the test rows, by name.
         refit_rows: training and validation rows that the configuration was trained on once more; 0 where
             the weights are the trial's own.
+        tested: for how many configurations of the study the test rows were used until then; None if unknown.
         chosen: whether the search chose this trial; another was asked for by number.
         request: what the study was asked, without places of its own, to find the test rows again.
         packing: how the base is packed while it is loaded; None where it is not.
@@ -177,6 +178,7 @@ class Bundle(Message):
     low: float
     high: float
     further: dict[str, float] = {}
+    tested: int | None = None
     data: str
     data_fingerprint: str
     seed: int

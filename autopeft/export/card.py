@@ -230,6 +230,9 @@ def _findings(bundle: Bundle) -> list[str]:
         *_refit(bundle),
         f"- Peak memory measured: {format_bytes(bundle.measured.peak_bytes)}.",
     ]
+    if bundle.tested is not None:
+        some = f"{bundle.tested} configuration{'s' * (bundle.tested > 1)}"
+        lines.append(f"- The test rows were used for {some} of the study, this one among them.")
     if bundle.predicted:
         memory = bundle.predicted.memory
         lines += [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from http import HTTPStatus
 from pathlib import Path
 
 from autopeft.errors import InputError, StorageError
@@ -49,8 +50,9 @@ def push(place: Path, hub_id: str, base_model: str | None = None) -> str:
         StorageError: the Hub refuses it or cannot be reached.
     """
     require_hub_id(hub_id)
+    import httpx2
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     with tempfile.TemporaryDirectory() as folder:
         public(place, Path(folder) / "bundle", hub_id, base_model)
@@ -62,14 +64,14 @@ def push(place: Path, hub_id: str, base_model: str | None = None) -> str:
                 folder_path=str(Path(folder) / "bundle"),
                 commit_message="Exported by autopeft",
             )
-        except LocalTokenNotFoundError:
-            raise StorageError(
-                "pushing needs a token of the Hub: `hf auth login`, or set HF_TOKEN."
-            ) from None
-        except (HfHubHTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError, ValueError) as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code == HTTPStatus.UNAUTHORIZED:
+                raise StorageError(
+                    "pushing needs a valid token of the Hub: `hf auth login`, or set HF_TOKEN."
+                ) from None
             reason = str(error).strip().partition("\n")[0]
             raise StorageError(f"{hub_id} cannot be written on the Hub: {reason}") from None
-    return f"https://huggingface.co/{hub_id}"
+    return f"{api.endpoint}/{hub_id}"
 
 
 def public(place: Path, target: Path, hub_id: str, base_model: str | None = None) -> Bundle:

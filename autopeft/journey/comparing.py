@@ -12,6 +12,7 @@ from autopeft.export.bundle import EVALUATION, MANIFEST, Bundle, Evaluated
 from autopeft.export.opening import open_bundle
 from autopeft.journey.concluding import Finished
 from autopeft.journey.pairing import lead
+from autopeft.journey.workspace import existing_study
 from autopeft.methods.registry import complete
 from autopeft.report.comparison import Comparison, Side
 from autopeft.report.intervals import mean_interval, separate_difference
@@ -30,17 +31,18 @@ _ABSOLUTE_ERROR = Metric(name="mean absolute error", direction="minimize")
 _APART = "other rows, so not paired: Newcombe's interval from the two intervals, wider than a paired one"
 
 
-def compare(one: str, other: str, workspace: str) -> Comparison:
+def compare(one: str, other: str, workspace: str, storage: str | None = None) -> Comparison:
     """Hold two results side by side.
 
     Args:
         one, other: a directory that holds a bundle, or the name of a study.
+        storage: URL of the database, for studies that are in one; None is where they were begun.
 
     Raises:
         InputError: there is no such thing, or they have different metrics.
         BundleError: a bundle is not as it was exported.
     """
-    return _held(_side(one, workspace), _side(other, workspace))
+    return _held(_side(one, workspace, storage), _side(other, workspace, storage))
 
 
 def compare_studies(one: str, other: str, workspace: str) -> Comparison:
@@ -137,11 +139,12 @@ def _in_own_unit(side: Side, earned: Evaluated) -> tuple[Side, Evaluated]:
     )
 
 
-def _side(name: str, workspace: str) -> tuple[Side, Evaluated]:
+def _side(name: str, workspace: str, storage: str | None) -> tuple[Side, Evaluated]:
     """Return one result with what each of its test rows contributed."""
     if (Path(name) / MANIFEST).exists():
         return _of_bundle(open_bundle(Path(name)))
-    done = Finished(Request(study=name, workspace=workspace))
+    in_file = not existing_study(workspace, name).storage.exists()
+    done = Finished(Request(study=name, workspace=workspace, storage=None if in_file else storage))
     best = done.trial(None)
     earned = done.scores().of(best.number)
     if earned is None:

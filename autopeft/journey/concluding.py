@@ -14,7 +14,7 @@ from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store
 from autopeft.plan.plan import Plan
-from autopeft.report.facts import DataFacts, StudyFacts
+from autopeft.report.facts import DataFacts, Session, StudyFacts
 from autopeft.request import Request
 from autopeft.search.study import Study, Trial
 from autopeft.space.counting import SpaceFacts, count
@@ -72,7 +72,11 @@ class Finished:
             )
 
     def scores(self) -> Scores:
-        """Return the test scores; the test rows are touched when they are first asked for."""
+        """Return the test scores of the study's winner.
+
+        The test rows are touched when they are first asked for, and when a resumption has found another
+        winner; what was scored before stays.
+        """
         best = self.study.best
         scores = self.kept_scores()
         if self.folder.scores.exists() and scores.trial == (best.number if best else None):
@@ -80,7 +84,8 @@ class Finished:
         inputs = self.inputs()
         with self.stages.timed("test scores"):
             scores = hold_contest(
-                self.study, inputs.base, require_dataset(inputs), self.folder.checkpoint, self.device
+                *(self.study, inputs.base, require_dataset(inputs), self.folder.checkpoint, self.device),
+                scores,
             )
         return scores.keep(self.folder.scores)
 
@@ -141,6 +146,7 @@ def write_conclusion(request: Request, mlflow: str) -> StudyFacts:
             seconds=done.stages.seconds,
             mlflow=mlflow,
             space=_space_facts(done.request.space),
+            session=Session.read(done.folder.session) if done.folder.session.exists() else None,
         )
         facts.keep(done.folder.facts)
         write_report(facts, done.folder.report)

@@ -14,7 +14,7 @@ from autopeft.journey.workspace import StudyFolder
 from autopeft.plan.plan import Plan
 from autopeft.report.decide import decision, reasons
 from autopeft.report.explain import importances, untried
-from autopeft.report.facts import Compared, DataFacts, StudyFacts
+from autopeft.report.facts import Compared, DataFacts, Session, StudyFacts
 from autopeft.search.study import Study, Trial
 from autopeft.space.counting import SpaceFacts
 from autopeft.workload.dataset import Dataset
@@ -91,10 +91,12 @@ def conclude(
     seconds: Mapping[str, float],
     mlflow: str,
     space: SpaceFacts | None = None,
+    session: Session | None = None,
 ) -> StudyFacts:
     """Gather everything a finished study has to say.
 
     Args:
+        session: the last that came to its end; None where none was timed.
         space: what the search space holds; None where its file is gone.
         mlflow: where the runs are, or why they are not there.
     """
@@ -110,7 +112,15 @@ def conclude(
         comparisons=compared,
         decision=decision(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
         reasons=(
-            *reasons(study=study, plan=plan, data=data, scores=scores.scores, comparisons=compared),
+            *reasons(
+                study=study,
+                plan=plan,
+                data=data,
+                scores=scores.scores,
+                comparisons=compared,
+                session=session,
+                tested=scores.configurations(study),
+            ),
             *_refit(bundle),
         ),
         seconds=dict(seconds),
@@ -121,6 +131,8 @@ def conclude(
         untried=untried(study, plan),
         combinations=None if space is None else space.combinations,
         continuous=space is not None and bool(space.continuous),
+        session=session,
+        tested=scores.configurations(study),
     )
 
 

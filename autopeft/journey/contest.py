@@ -1,10 +1,12 @@
-"""The contest on the test rows: the winner against the baselines, each scored once."""
+"""The contest on the test rows: the winner against the baselines; a trial is scored once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
+
+import numpy as np
 
 from autopeft.export.bundle import Evaluated
 from autopeft.journey.pairing import lead
@@ -27,12 +29,18 @@ class Scores(Message):
 
     Attributes:
         trial: number of the winning trial; None where nothing was trained to the end.
-        evaluated: of trials that were scored, with what each test row contributed.
+        evaluated: of all trials that were ever scored, with what each test row contributed.
     """
 
     trial: int | None
     scores: tuple[TestScore, ...]
     evaluated: tuple[Evaluated, ...] = ()
+
+    def configurations(self, study: Study) -> int:
+        """Count the configurations that the test rows were used for, a probe or the base alone as one."""
+        numbers = {each.trial for each in self.evaluated}
+        keys = {trial.candidate.key for trial in study.trials if trial.number in numbers}
+        return len(keys) + sum(score.contender in (PROBE, UNTRAINED) for score in self.scores)
 
     def of(self, trial: int) -> Evaluated | None:
         """Return what a trial earned; None where it was not scored."""
@@ -40,34 +48,46 @@ class Scores(Message):
 
 
 def hold_contest(
-    study: Study, base: BaseModel, dataset: Dataset, checkpoint: Callable[[int], Path], device: str
+    study: Study,
+    base: BaseModel,
+    dataset: Dataset,
+    checkpoint: Callable[[int], Path],
+    device: str,
+    before: Scores,
 ) -> Scores:
     """Score the winner, the default and the simplest baseline on the test rows.
 
     Args:
         checkpoint: where a trial left its trained weights.
+        before: what was scored earlier; it stays, and trials in it are not scored again.
     """
+    from autopeft.train.evaluate import Evaluation
+    from autopeft.train.scoring import make_scoring
     from autopeft.train.trainer import TrainerFactory, evaluate_base
 
     best = study.best
     if best is None:
-        return Scores(trial=None, scores=())
+        return before.model_copy(update={"trial": None, "scores": ()})
 
-    make = TrainerFactory(base=base, dataset=dataset, device=device)
+    make, kept = TrainerFactory(base=base, dataset=dataset, device=device), list(before.evaluated)
+    fingerprint = rows_fingerprint(dataset.test)
 
     def trained(trial: Trial) -> Evaluation:
+        known = before.of(trial.number)
+        if known is not None and known.rows == fingerprint:
+            scoring = make_scoring(base, dataset, trial.candidate.training)
+            return Evaluation(facts=np.array(known.facts, dtype=np.float64), scoring=scoring)
         trainer = make(trial.candidate, study.seed_of(trial))
         trainer.restore(checkpoint(trial.number))
-        return trainer.evaluate("test")
+        found = trainer.evaluate("test")
+        kept.append(evaluated(trial.number, found, dataset))
+        return found
 
     winner = trained(best)
-    kept = [evaluated(best.number, winner, dataset)]
     scores = [_score(WINNER, best.candidate.label, winner, dataset, trial=best)]
     baseline = study.baseline
     if baseline is not None and baseline.state == "complete":
         other = winner if best.number == baseline.number else trained(baseline)
-        if other is not winner:
-            kept.append(evaluated(baseline.number, other, dataset))
         scores.append(
             _score(DEFAULT, baseline.candidate.label, other, dataset, trial=baseline, against=winner)
         )

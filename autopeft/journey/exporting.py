@@ -161,6 +161,7 @@ def _draft(
         low=earned.low,
         high=earned.high,
         further=earned.further,
+        tested=done.kept_scores().configurations(done.study),
         data=dataset.name,
         data_fingerprint=dataset.fingerprint,
         seed=done.study.seed_of(chosen),

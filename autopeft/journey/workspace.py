@@ -44,6 +44,11 @@ class StudyFolder:
         return self.path / "stages.json"
 
     @property
+    def session(self) -> Path:
+        """How long the last session took that came to its end."""
+        return self.path / "session.json"
+
+    @property
     def scores(self) -> Path:
         """Test scores, computed once."""
         return self.path / "scores.json"

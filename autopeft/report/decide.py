@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 
 from autopeft.plan.plan import Plan
 from autopeft.report.costs import COSTS
-from autopeft.report.facts import Compared, DataFacts, TestScore
+from autopeft.report.facts import Compared, DataFacts, Session, TestScore, shown
 from autopeft.report.intervals import separate_difference, wilson
+from autopeft.report.timing import timing, timing_reason
 from autopeft.search.study import Study, Trial
 from autopeft.units import format_bytes, format_count, format_limit, format_seconds
 from autopeft.workload.dataset import Metric
@@ -85,8 +86,15 @@ def reasons(
     data: DataFacts,
     scores: Sequence[TestScore],
     comparisons: Sequence[Compared] = (),
+    session: Session | None = None,
+    tested: int = 0,
 ) -> tuple[str, ...]:
-    """Say why, a sentence each, doubts included; the arguments are those of `decision`."""
+    """Say why, a sentence each, doubts included; the arguments are those of `decision`.
+
+    Args:
+        session: the last that came to its end.
+        tested: for how many configurations the test rows were used, 0 where that is not known.
+    """
     winner, best, metric = _contender(scores, WINNER), study.best, data.metric
     lines = [_counted(study, plan)]
     if winner is not None and best is not None:
@@ -96,12 +104,9 @@ def reasons(
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
         lines.append(_front(study))
     lines += [_prediction(compared) for compared in comparisons]
-    if plan.budget.time is not None:
-        verb = "within" if study.seconds <= plan.budget.time else "over"
-        limit = format_seconds(plan.budget.time)
-        lines.append(f"The search took {format_seconds(study.seconds)}, {verb} the {limit} allowed.")
+    lines.append(timing_reason(timing(plan.budget.time, study.seconds, session)))
     if winner is not None:
-        lines.append(_seeds(study, best))
+        lines += [_tested(tested, tested - shown(study, scores)), _seeds(study, best)]
     return tuple(line for line in lines if line)
 
 
@@ -190,6 +195,15 @@ def _memory(plan: Plan, best: Trial, comparisons: Sequence[Compared]) -> str:
         f"; it peaked at {format_bytes(peak)} of the {format_limit(limit)} allowed, "
         f"{format_bytes(limit - peak)} to spare"
     )
+
+
+def _tested(tested: int, unseen: int) -> str:
+    if not tested:
+        return ""
+    line = f"The test rows were used for {tested} configuration{'s' * (tested > 1)}"
+    if unseen <= 0:
+        return f"{line}, after the search."
+    return f"{line}, {unseen} of them not shown here: a choice by these scores flatters what it takes."
 
 
 def _seeds(study: Study, best: Trial | None) -> str:

@@ -67,13 +67,13 @@ def _fates(facts: StudyFacts) -> Chart | None:
         trial.state for trial in facts.study.trials if trial.state != "rejected"
     )
     bars = [(str(state), fates[state], colour) for state, colour in _STATES.items() if fates[state]]
-    bars += [(f"refused: {_short(one.reason)}", one.count, ORANGE) for one in facts.untried]
+    bars += [(f"refused:<br>{safe(_short(one.reason))}", one.count, ORANGE) for one in facts.untried]
     if not facts.untried and facts.combinations is None:
         return None
-    figure = figure_of("configurations", "", height=90 + 34 * len(bars))
+    figure = figure_of("configurations", "", height=90 + 38 * len(bars))
     figure.add_trace(
         go.Bar(
-            y=[safe(name) for name, _, _ in bars], x=[number for _, number, _ in bars],
+            y=[name for name, _, _ in bars], x=[number for _, number, _ in bars],
             text=[f"{number:,}" for _, number, _ in bars], orientation="h",
             marker={"color": [colour for _, _, colour in bars]}, textposition="outside", cliponaxis=False,
             hoverinfo="skip",
@@ -81,7 +81,7 @@ def _fates(facts: StudyFacts) -> Chart | None:
     )  # fmt: skip
     most = max((number for _, number, _ in bars), default=1)
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(range=[0, 1.2 * most])
+    figure.update_xaxes(range=[0, 1.6 * most], nticks=4, tickangle=0)  # room for the numbers on a phone
     figure.update_layout(showlegend=False)
     tried, refused = sum(fates.values()), sum(one.count for one in facts.untried)
     finding = f"Trained: {tried:,}. Refused before they were trained: {refused:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -116,6 +117,22 @@ class Untried(Message):
     methods: tuple[str, ...]
 
 
+class Session(Message):
+    """One session of a study, from the command to its end.
+
+    Attributes:
+        seconds: wall time of all of it, up to the report.
+        allowed_seconds: what it was given, or what was left of the time given before; None without a limit.
+        search_seconds: what its search took of them.
+        concluded: whether test scores and export are part of it.
+    """
+
+    seconds: float
+    allowed_seconds: float | None
+    search_seconds: float
+    concluded: bool
+
+
 class StudyFacts(Message):
     """A finished study.
 
@@ -129,6 +146,8 @@ class StudyFacts(Message):
         environment: versions and machine.
         importances: which fields decided the score; None where trials are too few.
         untried: what was refused, by reason.
+        session: the last session that came to its end; None where none was timed.
+        tested: for how many configurations the test rows were used so far, `scores` among them.
         combinations: what the space holds, each for many learning rates where `continuous`; None if unknown.
     """
 
@@ -147,6 +166,13 @@ class StudyFacts(Message):
     untried: tuple[Untried, ...] = ()
     combinations: int | None = None
     continuous: bool = False
+    session: Session | None = None
+    tested: int = 0
+
+    @property
+    def tested_unseen(self) -> int:
+        """How many configurations the test rows were used for that `scores` does not show."""
+        return max(0, self.tested - shown(self.study, self.scores))
 
     def elsewhere(self) -> StudyFacts:
         """Return the facts as others have them: names, where only this disk knows the places."""
@@ -158,6 +184,12 @@ class StudyFacts(Message):
         return self.model_copy(
             update={"study": study, "plan": plan, "data": data, "places": {}, "next_steps": ()}
         )
+
+
+def shown(study: Study, scores: Sequence[TestScore]) -> int:
+    """Count the configurations among contenders: a default that won is one."""
+    twice = study.best is not None and study.is_default(study.best)
+    return len({score.contender for score in scores} - ({"winner"} if twice else set()))
 
 
 def _named(place: str) -> str:

@@ -16,6 +16,7 @@ from autopeft.report.decide import (
     unseen_bytes,
 )
 from autopeft.report.facts import Compared, StudyFacts
+from autopeft.report.timing import timing
 from autopeft.search.study import Trial
 from autopeft.units import format_bytes, format_count, format_limit, format_seconds
 
@@ -135,12 +136,13 @@ def budget_rows(facts: StudyFacts) -> tuple[BudgetRow, ...]:
     """Return what was allowed beside what was predicted and measured, memory first."""
     budget, best = facts.plan.budget, facts.study.best
     rows = [_compared(compared, budget.gpu_mem, unseen_bytes(facts.plan)) for compared in facts.comparisons]
-    if budget.time is not None:
-        spent, scale = facts.study.seconds, Scale(0.0, 1.1 * max(budget.time, facts.study.seconds))
+    spent = timing(budget.time, facts.study.seconds, facts.session)
+    if spent is not None:
+        scale = Scale(0.0, 1.1 * max(spent.allowed, spent.seconds, 1.0))
         rows.append(
             BudgetRow(
-                "whole search", format_seconds(budget.time), "", format_seconds(spent), "",
-                over=spent > budget.time, limit=scale.at(budget.time), seen=scale.at(spent),
+                spent.what, format_seconds(spent.allowed), "", format_seconds(spent.seconds), spent.note,
+                over=spent.over, limit=scale.at(spent.allowed), seen=scale.at(spent.seconds),
             )
         )  # fmt: skip
     tried = sum(

@@ -1,23 +1,9 @@
-"""The facts of a study as JSON and as Markdown."""
+"""The facts of a study as Markdown."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from autopeft.files import write_atomically
 from autopeft.report.facts import Compared, StudyFacts
 from autopeft.units import format_bytes, format_count, format_seconds
-
-
-def write_facts(facts: StudyFacts, path: Path) -> Path:
-    """Write the facts as JSON, or as Markdown where the file's name ends in `.md`."""
-    content = facts_to_markdown(facts) if path.suffix == ".md" else facts_to_json(facts)
-    return write_atomically(path, content)
-
-
-def facts_to_json(facts: StudyFacts) -> str:
-    """Return JSON that `StudyFacts.read` reads back."""
-    return facts.model_dump_json(indent=1)
 
 
 def facts_to_markdown(facts: StudyFacts) -> str:

@@ -38,6 +38,11 @@ class Running(NamedTuple):
     report: Report | None
     rows: int
 
+    @property
+    def share(self) -> float:
+        """How much of its training is behind it."""
+        return min(1.0, self.report.samples / self.rows) if self.report and self.rows else 0.0
+
 
 class ConsoleObserver:
     """Shows a search on a console; on a terminal a live display, otherwise a plain line for each event.
@@ -53,8 +58,9 @@ class ConsoleObserver:
         self._plan: Plan | None = None
         self._expected_trials, self._expected_seconds = 0, 0.0
         self._began = clock()
-        self._finished_before = 0
+        self._done_before = 0.0
         self._running: dict[int, Running] = {}
+        self._aside: dict[int, Running] = {}
         self._begun: set[int] = set()
         self._done: dict[int, Trial] = {}
 
@@ -73,7 +79,12 @@ class ConsoleObserver:
         self._expected_trials, self._expected_seconds = expected_trials, expected_seconds
         self._began, self._running = self._clock(), {}
         self._done = {trial.number: trial for trial in study.trials if trial.finished}
-        self._finished_before = self._finished()
+        self._aside = {
+            trial.number: Running(trial, _last(trial), self._rows_of(trial))
+            for trial in study.trials
+            if trial.state == "paused"
+        }
+        self._done_before = self._done_so_far()
         words = [
             f"trials={expected_trials - 1}+default",
             f"expected={format_seconds(max(0.0, expected_seconds))}",
@@ -97,9 +108,10 @@ class ConsoleObserver:
                 atexit.register(self.close)  # so that an interrupted search gives the cursor back
 
     def trial_started(self, trial: Trial) -> None:
-        """Take the trial among the running ones."""
-        rows = self._plan.workload.rows if self._plan else 0
-        self._running[trial.number] = Running(trial, None, round(rows * trial.candidate.training.epochs))
+        """Take the trial among the running ones, from where it was set aside."""
+        before = self._aside.pop(trial.number, None)
+        report = before.report if before else None
+        self._running[trial.number] = Running(trial, report, self._rows_of(trial))
         verb = "goes on" if trial.number in self._begun else "started"
         self._begun.add(trial.number)
         if self._live is None:
@@ -119,12 +131,18 @@ class ConsoleObserver:
             )
 
     def trial_paused(self, trial: Trial) -> None:
-        """Take the trial from the running ones."""
-        self._running.pop(trial.number, None)
+        """Take the trial from the running ones; what it has seen stays counted."""
+        known = self._running.pop(trial.number, Running(trial, None, 0))
+        self._aside[trial.number] = known
+        if self._live is None:
+            rows = known.report.samples if known.report else 0
+            score = f", {self._metric()}={known.report.score:.4f}" if known.report else ""
+            self._line(f"trial {trial.number} set aside after {rows} rows{score}")
 
     def trial_finished(self, trial: Trial) -> None:
         """Write how the trial ended; the line stays above the live display."""
         self._running.pop(trial.number, None)
+        self._aside.pop(trial.number, None)
         self._done[trial.number] = trial
         score = trial.result.score if trial.result else math.nan
         shown = "" if math.isnan(score) else f" {self._metric()}={score:.4f}"
@@ -159,6 +177,15 @@ class ConsoleObserver:
     def _finished(self) -> int:
         return sum(trial.state != "rejected" for trial in self._done.values())
 
+    def _rows_of(self, trial: Trial) -> int:
+        rows = self._plan.workload.rows if self._plan else 0
+        return round(rows * trial.candidate.training.epochs)
+
+    def _done_so_far(self) -> float:
+        """Return the trials done, those under way and set aside in part."""
+        under_way = [*list(self._running.values()), *list(self._aside.values())]
+        return self._finished() + sum(each.share for each in under_way)
+
     def _best(self) -> Trial | None:
         if self._study is None:
             return None
@@ -183,15 +210,10 @@ class ConsoleObserver:
         return True
 
     def _progress(self) -> tuple[float, float, float | None]:
-        """Return the trials done (running ones in part), the seconds spent and those still needed."""
+        """Return the trials done (in part, too), the seconds spent and those still needed."""
         spent = self._clock() - self._began
-        parts = sum(
-            min(1.0, running.report.samples / running.rows)
-            for running in list(self._running.values())
-            if running.report and running.rows
-        )
-        done = self._finished() + parts
-        here = done - self._finished_before
+        done = self._done_so_far()
+        here = done - self._done_before
         left = max(0.0, self._expected_trials - done)
         if here < 1:
             return done, spent, max(0.0, self._expected_seconds - spent) if self._expected_seconds else None
@@ -218,8 +240,9 @@ class ConsoleObserver:
         return Group(head, Text(times), Text(self._counts(), style="dim"), self._table())
 
     def _counts(self) -> str:
-        """Say how many trials run and how the others ended."""
+        """Say how many trials run, how many are set aside, and how the others ended."""
         ended: Counter[str] = Counter(trial.state for trial in self._done.values())
+        ended["paused"] += len(self._aside)
         said = [each for each in _WORDS if ended[each] or each != "paused"]
         parts = [f"{len(self._running)} running", *(f"{ended[each]} {_WORDS[each]}" for each in said)]
         return ", ".join(parts)
@@ -244,6 +267,10 @@ class ConsoleObserver:
             row = (f"running: trial {trial.number}", seen, score, self._clean(trial.label))
             table.add_row(*_cells(row), style="dim")
         return table
+
+
+def _last(trial: Trial) -> Report | None:
+    return trial.result.reports[-1] if trial.result and trial.result.reports else None
 
 
 def _cells(row: tuple[str, ...]) -> list[Text]:

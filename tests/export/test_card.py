@@ -17,7 +17,14 @@ REPORT = Report(
 )
 
 
-def card(task: Task, metric: Metric, *, method: str = "lora", scale: Scale | None = None) -> str:
+def card(
+    task: Task,
+    metric: Metric,
+    *,
+    method: str = "lora",
+    scale: Scale | None = None,
+    tested: int | None = None,
+) -> str:
     return model_card(
         Bundle(
             path="bundle",
@@ -36,6 +43,7 @@ def card(task: Task, metric: Metric, *, method: str = "lora", scale: Scale | Non
             low=0.3,
             high=0.5,
             further={"mean_absolute_error": 3.5} if metric is RELATIVE_ERROR else {},
+            tested=tested,
             data="reviews",
             data_fingerprint="0" * 64,
             seed=0,
@@ -78,3 +86,9 @@ def test_a_method_of_many_tasks_is_told_the_task() -> None:
     assert 'inputs["task_ids"] = torch.zeros(1, dtype=torch.int64)' in code_of(
         card("classification", ACCURACY, method="poly")
     )
+
+
+def test_a_card_says_for_how_many_configurations_the_test_rows_were_used() -> None:
+    line = "- The test rows were used for 4 configurations of the study, this one among them."
+    assert line in card("classification", ACCURACY, tested=4)
+    assert "The test rows were used" not in card("classification", ACCURACY)

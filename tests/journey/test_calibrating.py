@@ -126,7 +126,7 @@ def test_a_calibration_is_kept_under_the_name_of_its_profile_and_corrects_it_alo
     profile = load_profile("l4")
     plain = estimate_of(profile, tiny_bert)
 
-    known = pipeline._calibrations(request)
+    known = calibrating.known(Path(request.workspace))
     ((_, found),) = calibrated([(0, plain)], known["l4"], share_of(profile, 2))
     other = profile.model_copy(update={"dispatch_seconds": 1.0})
     ((_, left),) = calibrated([(0, plain)], known["l4"], other)

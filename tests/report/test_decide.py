@@ -103,7 +103,7 @@ def test_a_lower_loss_is_better() -> None:
         "Against the LoRA default: +1.2 points [-0.7, +3.1], within noise",
         "3 other configurations lie within noise of it on the 500 validation rows",
         "Peak memory of the process: predicted 954 MiB, measured 985 MiB (+3 %), inside the 90 % band.",
-        "The search took 4 min 01 s, within the 5 min 00 s allowed.",
+        "The search took 4 min 01 s, within the 5 min 00 s allowed; the rest of the run was not timed.",
         "one seed",
     ],
 )
@@ -144,3 +144,30 @@ def test_the_reason_of_a_repeated_winner_is_its_average(make_facts: FactsFactory
     assert facts.study.best.candidate.rank == 4
     words = "Most is expected of it: validation accuracy 0.850 on average of 2 trainings"
     assert any(words in reason for reason in facts.reasons)
+
+
+@pytest.mark.parametrize(
+    ("tested", "words"),
+    [
+        (3, "The test rows were used for 3 configurations, after the search."),
+        (
+            5,
+            "The test rows were used for 5 configurations, 2 of them not shown here: a choice by these "
+            "scores flatters what it takes.",
+        ),
+    ],
+)
+def test_it_is_said_for_how_many_configurations_the_test_rows_were_used(
+    facts: StudyFacts, tested: int, words: str
+) -> None:
+    stated = {"study": facts.study, "plan": facts.plan, "data": facts.data, "scores": facts.scores}
+    assert words in reasons(**stated, tested=tested)
+    assert not any("The test rows were used" in line for line in reasons(**stated))
+    assert facts.model_copy(update={"tested": tested}).tested_unseen == tested - 3
+
+
+def test_a_default_that_won_is_one_configuration(facts: StudyFacts) -> None:
+    baseline = facts.study.model_copy(update={"trials": facts.study.trials[:1]})
+    scores = (score("winner", 0.8), score("LoRA default", 0.8), score("linear probe", 0.7))
+    found = reasons(study=baseline, plan=facts.plan, data=facts.data, scores=scores, tested=2)
+    assert "The test rows were used for 2 configurations, after the search." in found

@@ -117,3 +117,17 @@ def test_the_charts_show_what_the_facts_say(facts: StudyFacts) -> None:
 def test_without_facts_there_is_no_chart(facts: StudyFacts) -> None:
     bare = facts.model_copy(update={"importances": None, "untried": (), "combinations": None})
     assert explain_charts(bare) == ()
+
+
+def test_a_rank_of_many_values_is_a_number_also_in_a_thousand_trials() -> None:
+    dice = random.Random(0)
+    trials = []
+    for number in range(1000):
+        candidate = Candidate(
+            method="lora", rank=dice.randint(1, 64), training=Training(batch_size=dice.choice([8, 16]))
+        )
+        trials.append(trial(number, candidate, {100: candidate.rank / 100 + dice.gauss(0, 0.1)}))
+    found = importances(Study(name="s", folder="f", metric=ACCURACY, seed=0, trials=tuple(trials)))
+    assert found is not None
+    assert found.rows[0].field == "rank"
+    assert found.rows[0].variance == pytest.approx(1, abs=0.1)

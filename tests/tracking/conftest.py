@@ -125,8 +125,17 @@ def plan() -> Plan:
 
 
 @pytest.fixture
+def trials() -> tuple[Trial, ...]:
+    """The trials that `play` tells of."""
+    return four_trials()
+
+
+@pytest.fixture
 def play(plan: Plan, tmp_path: Path) -> Play:
-    """Tell observers a search as the loop does: `known` trials are from earlier, `stop` cuts it off."""
+    """Tell observers a search as the loop does: `known` trials are from earlier, `stop` cuts it off.
+
+    Trial 3 is set aside after its first evaluation, and goes on.
+    """
 
     def told(observer: Observer, *, name: str = "demo", known: int = 0, stop: int | None = None) -> Study:
         trials = four_trials()
@@ -136,8 +145,11 @@ def play(plan: Plan, tmp_path: Path) -> Play:
             if trial.result:
                 running = trial.model_copy(update={"state": "running", "result": None, "reason": ""})
                 observer.trial_started(running)
-                for report in trial.result.reports:
+                for at, report in enumerate(trial.result.reports):
                     observer.trial_reported(running, report)
+                    if (trial.number, at) == (3, 0):
+                        observer.trial_paused(running)
+                        observer.trial_started(running)
             observer.trial_finished(trial)
         if stop is None:
             observer.study_finished(a_study(tmp_path / name, trials, name))

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 from rich.console import Console
 
 from autopeft.plan.plan import Plan
-from autopeft.search.study import Study
+from autopeft.search.study import Study, Trial
 from autopeft.tracking.console import ConsoleObserver
+from autopeft.train.result import TrialResult
 
 Play = Callable[..., Study]
 
@@ -29,8 +31,9 @@ def test_a_log_has_one_line_for_every_event(play: Play) -> None:
         *("started", "report", "report", "report", "complete"),
         "rejected",
         *("started", "report", "failed"),
-        *("started", "report", "report", "report", "complete"),
+        *("started", "report", "set", "goes", "report", "report", "complete"),
     ]
+    assert "trial 3 set aside after 500 rows, accuracy=0.6000" in lines
     assert lines[0] == "study demo started trials=2+default expected=1 min 00 s memory=4 GB time=5 min 00 s"
     assert lines[-1].startswith("study demo finished in 12.0 s: best accuracy=0.8500 trial 3 lora r=8")
 
@@ -48,7 +51,7 @@ def test_a_log_says_what_the_data_were_taken_for(ratings) -> None:
 
 def test_an_event_is_one_plain_line_however_narrow_the_console(play: Play) -> None:
     lines = told(play, width=20).splitlines()
-    assert len(lines) == 16
+    assert len(lines) == 18
     assert all(line.isprintable() for line in lines)
 
 
@@ -92,6 +95,38 @@ def test_a_terminal_shows_progress_best_and_time_to_go(play: Play, plan: Plan) -
     assert "0 running, 1 complete, 0 stopped early, 0 failed, 0 refused" in lines
     assert "rows accuracy configuration" in lines
     assert any(line.startswith("best so far: trial 0 1,500 0.8000 lora r=1") for line in lines)
+
+
+def test_what_is_set_aside_is_counted_and_its_progress_stays(
+    play: Play, plan: Plan, trials: tuple[Trial, ...]
+) -> None:
+    now = [0.0]
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    observer = ConsoleObserver(console, clock=lambda: now[0])
+    study = play(observer, stop=1)  # one trial of three is done
+    late = trials[3]
+    assert late.result is not None
+    running = late.model_copy(update={"state": "running", "result": None})
+    observer.trial_started(running)
+    observer.trial_reported(running, late.result.reports[0])  # 500 of 1,500 rows
+    now[0] = 10.0
+    done, _, needed = observer._progress()
+    observer.trial_paused(running)
+    assert observer._progress() == (done, 10.0, needed)
+    assert done == pytest.approx(1 + 1 / 3)
+    assert observer._counts() == "0 running, 1 complete, 1 set aside, 0 stopped early, 0 failed, 0 refused"
+    observer.trial_started(running)
+    assert observer._progress() == (done, 10.0, needed)
+    assert observer._counts() == "1 running, 1 complete, 0 stopped early, 0 failed, 0 refused"
+    observer.trial_paused(running)
+    observer.close()
+
+    left = TrialResult(state="paused", reports=late.result.reports[:1])
+    paused = late.model_copy(update={"state": "paused", "result": left})
+    resumed = ConsoleObserver(console, clock=lambda: now[0])
+    resumed.study_started(study.model_copy(update={"trials": (*study.trials, paused)}), plan, 3, 60.0)
+    assert resumed._progress() == (pytest.approx(1 + 1 / 3), 0.0, 60.0)
+    resumed.close()
 
 
 def test_a_terminal_gets_its_cursor_back(play: Play) -> None:

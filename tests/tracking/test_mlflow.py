@@ -232,7 +232,7 @@ def test_without_a_server_the_events_are_spooled_and_the_problem_is_told(play: P
     events = [json.loads(line) for line in spool.read_text().splitlines()]
     assert [event["event"] for event in events[:3]] == ["study_started", "trial_started", "trial_reported"]
     assert events[-1]["event"] == "study_finished"
-    assert len(events) == 16
+    assert len(events) == 17
     assert events[2]["report"]["score"] == 0.5
     assert observer.parent_run_id is None
     assert observer.problem is not None

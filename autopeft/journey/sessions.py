@@ -1,0 +1,44 @@
+"""Sessions: how long a session of a study took as a whole, beside what it was allowed."""
+
+from __future__ import annotations
+
+import time
+
+from autopeft.journey.keeping import load
+from autopeft.journey.workspace import existing_study, open_store
+from autopeft.report.facts import Session
+from autopeft.request import Request
+from autopeft.search.study import Study
+
+
+class SessionClock:
+    """Measures a session from when it was asked for."""
+
+    def __init__(self, request: Request) -> None:
+        """Begin a session; what a study that goes on has searched before is not this session's.
+
+        Raises:
+            UnknownNameError: the study to go on with does not exist.
+        """
+        self._began = time.monotonic()
+        self._request = request
+        self._searched_before = load(request).seconds if request.resume else 0.0
+
+    def keep(self, study: Study, *, concluded: bool) -> None:
+        """Write into the study's folder what the session took so far, and what it was allowed.
+
+        Args:
+            concluded: whether test scores and export are part of it.
+        """
+        folder = existing_study(self._request.workspace, study.name)
+        store = open_store(folder, self._request.storage)
+        try:
+            limit = store.plan().budget.time
+        finally:
+            store.close()
+        Session(
+            seconds=time.monotonic() - self._began,
+            allowed_seconds=None if limit is None else max(0.0, limit - self._searched_before),
+            search_seconds=max(0.0, study.seconds - self._searched_before),
+            concluded=concluded,
+        ).keep(folder.session)

@@ -1,0 +1,64 @@
+"""Whether a study kept to its time: the limit is on a whole session, of which the search is a part."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from autopeft.report.facts import Session
+from autopeft.units import format_seconds
+
+_ROUNDING = 1.0
+"""Seconds by which two sums of the same spans may differ."""
+
+
+class Timing(NamedTuple):
+    """What is held against a limit on time.
+
+    Attributes:
+        what: "whole run", "last session", "search with its plan" or "search".
+        note: what else there is to say of it.
+    """
+
+    what: str
+    seconds: float
+    allowed: float
+    note: str
+
+    @property
+    def over(self) -> bool:
+        """Whether it took longer than it was allowed."""
+        return self.seconds > self.allowed
+
+
+def timing(limit: float | None, search_seconds: float, session: Session | None) -> Timing | None:
+    """Hold a study's last session against what it was allowed.
+
+    Args:
+        limit: of the whole study.   search_seconds: of all sessions.
+        session: the last that came to its end; where none did, only the search was timed.
+
+    Returns:
+        None where the time is not limited.
+    """
+    if session is None or session.allowed_seconds is None:
+        note = "the rest of the run was not timed"
+        return None if limit is None else Timing("search", search_seconds, limit, note)
+    part = f"{format_seconds(session.search_seconds)} of it searching"
+    if search_seconds > session.search_seconds + _ROUNDING:
+        note = f"{part}, {format_seconds(search_seconds)} with the sessions before"
+        return Timing("last session", session.seconds, session.allowed_seconds, note)
+    if session.concluded:
+        return Timing("whole run", session.seconds, session.allowed_seconds, part)
+    note = f"{part}; test scores and export came later"
+    return Timing("search with its plan", session.seconds, session.allowed_seconds, note)
+
+
+def timing_reason(found: Timing | None) -> str:
+    """Say it in a sentence; nothing where the time is not limited."""
+    if found is None:
+        return ""
+    verb = "over" if found.over else "within"
+    return (
+        f"The {found.what} took {format_seconds(found.seconds)}, {verb} the "
+        f"{format_seconds(found.allowed)} allowed; {found.note}."
+    )

@@ -1,0 +1,64 @@
+"""What a session took and was allowed is kept in the study's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autopeft.errors import UnknownNameError
+from autopeft.hardware.catalog import load_profile
+from autopeft.journey.sessions import SessionClock
+from autopeft.journey.workspace import StudyFolder, study_folder
+from autopeft.plan.budget import Budget
+from autopeft.plan.plan import Plan
+from autopeft.report.facts import Session
+from autopeft.request import Request
+from autopeft.search.store import StudyStore
+from autopeft.workload.dataset import ACCURACY, Lengths, Workload
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    """A study with a limit of 300 s, of which the search has taken 200."""
+    folder = study_folder(str(tmp_path), "s")
+    store = StudyStore(folder.store)
+    plan = Plan(
+        model="m",
+        space="quick",
+        workload=Workload(task="classification", lengths=Lengths.constant(8)),
+        budget=Budget(time=300),
+        profile=load_profile("l4"),
+        fits=(),
+        rejected=(),
+    )
+    store.create(name="s", metric=ACCURACY, seed=0, request="{}", plan=plan)
+    store.add_seconds(200)
+    store.close()
+    return folder
+
+
+def test_the_first_session_is_allowed_all_of_the_limit(folder: StudyFolder, tmp_path: Path) -> None:
+    clock = SessionClock(Request(workspace=str(tmp_path)))
+    store = StudyStore(folder.store)
+    clock.keep(store.load(), concluded=True)
+    store.close()
+    kept = Session.read(folder.session)
+    assert (kept.allowed_seconds, kept.search_seconds, kept.concluded) == (300, 200, True)
+    assert kept.seconds >= 0
+
+
+def test_a_resumed_session_is_allowed_what_was_given_anew(folder: StudyFolder, tmp_path: Path) -> None:
+    clock = SessionClock(Request(workspace=str(tmp_path), study="s", resume=True))
+    store = StudyStore(folder.store)
+    store.allow(Budget(time=200 + 600))  # as the search does of --time 10min
+    store.add_seconds(590)
+    clock.keep(store.load(), concluded=False)
+    store.close()
+    kept = Session.read(folder.session)
+    assert (kept.allowed_seconds, kept.search_seconds, kept.concluded) == (600, 590, False)
+
+
+def test_a_study_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError):
+        SessionClock(Request(workspace=str(tmp_path), study="none", resume=True))
