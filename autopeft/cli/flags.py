@@ -138,7 +138,7 @@ GpuMem = Annotated[
 Time = Annotated[
     str | None,
     typer.Option(
-        metavar="SPAN", rich_help_panel=BUDGET, help="Wall time of the search, such as 2h or 1h30m."
+        metavar="SPAN", rich_help_panel=BUDGET, help="Wall time of the whole run, such as 2h or 1h30m."
     ),
 ]
 Trials = Annotated[
