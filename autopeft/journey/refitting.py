@@ -8,7 +8,6 @@ from autopeft.journey.concluding import Finished
 from autopeft.journey.inputs import Inputs, require_dataset
 from autopeft.search.desk import last_checkpoint, replace_checkpoint
 from autopeft.search.study import Trial
-from autopeft.workload.dataset import Dataset
 
 if TYPE_CHECKING:
     from autopeft.train.trainer import Trainer
@@ -24,7 +23,7 @@ def refitted(done: Finished, chosen: Trial, inputs: Inputs) -> Trainer:
     """
     from autopeft.train.trainer import Trainer
 
-    dataset = whole_of(require_dataset(inputs))
+    dataset = require_dataset(inputs).all_but_test
     trainer = Trainer(
         inputs.base, dataset, chosen.candidate, seed=done.study.seed_of(chosen), device=done.device
     )
@@ -37,8 +36,3 @@ def refitted(done: Finished, chosen: Trial, inputs: Inputs) -> Trainer:
             trainer.advance(goal)
             replace_checkpoint(trainer.save, place)
     return trainer
-
-
-def whole_of(dataset: Dataset) -> Dataset:
-    """Return a dataset that trains on its validation rows, too."""
-    return dataset.model_copy(update={"train": (*dataset.train, *dataset.validation)})

@@ -162,6 +162,11 @@ class Dataset(Message):
         return head_outputs(self.task, len(self.labels))
 
     @property
+    def all_but_test(self) -> Dataset:
+        """The same data, with the validation rows among the training rows."""
+        return self.model_copy(update={"train": (*self.train, *self.validation)})
+
+    @property
     def scale(self) -> Scale:
         """How the numbers of a regression are scaled."""
         return Scale.of([row.number for row in self.train])

@@ -53,7 +53,7 @@ def test_a_task_goes_the_whole_way(
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, cells)))
     folder = request.getfixturevalue(model).path
     asked = ["--model", folder, "--data", "rows.jsonl", "--task", task, "--gpu-mem", "8GB"]
-    quick = ["--trials", "1", "--epochs", "1", "--seq-len", "24"]
+    quick = ["--trials", "1", "--epochs", "1", "--seq-len", "24", "--refit"]
     done = subprocess.run(
         [sys.executable, "-m", "autopeft", "run", *asked, *quick, "--json"],
         cwd=tmp_path,
@@ -69,4 +69,16 @@ def test_a_task_goes_the_whole_way(
     assert all(score["low"] <= score["test_score"] <= score["high"] for score in facts["scores"])
     manifest = json.loads((tmp_path / facts["places"]["adapter"] / "autopeft.json").read_text())
     assert manifest["reference_difference"] <= 1e-5
+    assert manifest["refit_rows"] == facts["data"]["rows"]["train"] + facts["data"]["rows"]["validation"]
+    assert any("trained once more" in reason for reason in facts["reasons"])
+    if task == "regression":  # whose numbers are scaled by those of the rows trained on
+        verified = subprocess.run(
+            [sys.executable, "-m", "autopeft", "verify", facts["places"]["adapter"], "--json"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert verified.returncode == 0, verified.stdout
+        assert json.loads(verified.stdout)["score"] == pytest.approx(manifest["test_score"], abs=1e-6)
     assert (tmp_path / facts["places"]["report"]).stat().st_size > 10_000
