@@ -27,6 +27,26 @@ def export(request: Request, asked: Export | None = None) -> Bundle:
     return export_trial(request, tracking_uri_of(request), EXPERIMENT, asked or Export())
 
 
+def export_winner(request: Request) -> Bundle:
+    """Export a study's winner as the study was asked to: trained once more where that is possible."""
+    from autopeft.errors import ExportError
+    from autopeft.export.bundle import Export
+    from autopeft.files import write_atomically
+    from autopeft.journey.concluding import Finished
+    from autopeft.journey.refitting import too_long
+
+    done = Finished(request)
+    if done.request.refit:
+        why = too_long(done, done.trial(None))
+        if not why:
+            try:
+                return export(request, Export(force=True, refit=True))
+            except ExportError as error:
+                why = str(error)
+        write_atomically(done.folder.no_refit, f"{why.rstrip('.')}\n")
+    return export(request, Export(force=True, refit=False))
+
+
 def verify(place: Path, **moved: str | None) -> Verified:
     """Hold a bundle against what it recorded of itself: files, logits and score.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.errors import InputError
 from autopeft.files import THIS_MACHINE
-from autopeft.handover import EXPERIMENT, export, tracking_uri, tracking_uri_of
+from autopeft.handover import EXPERIMENT, export_winner, tracking_uri, tracking_uri_of
 from autopeft.hardware.catalog import list_profiles, load_profile, profile_folders, save_profile
 from autopeft.request import Request
 
@@ -50,8 +50,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
-    from autopeft.export.bundle import Export
-    from autopeft.journey.concluding import Finished, write_conclusion
+    from autopeft.journey.concluding import write_conclusion
     from autopeft.journey.sessions import SessionClock
 
     clock, tracker = SessionClock(request), _tracker(request)
@@ -61,7 +60,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
         concluded = request.model_copy(update={"study": study.name})
         if study.best is not None:
             told("scoring on the test rows and exporting", 0, 1)
-            export(concluded, Export(force=True, refit=Finished(concluded).request.refit))
+            export_winner(concluded)
         told("writing the report", 0, 1)
         clock.keep(study, concluded=True)
         facts = write_conclusion(concluded, tracker.problem or tracking_uri_of(concluded))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from autopeft.workload.dataset import Task
 
 Demo = Literal["classification", "sft"]
 SearcherName = Literal["freeze-thaw", "tpe", "gp", "nsga2", "random", "grid"]
+FRONT_SEARCHERS: tuple[SearcherName, ...] = ("freeze-thaw", "nsga2")
 DEMOS: dict[Demo, dict[str, Any]] = {
     "classification": {
         "budget": {"gpu_mem": "4GB", "time": "5min", "trials": 8},
@@ -99,6 +100,15 @@ class Request(Message):
     address: str | None = None
     storage: str | None = None
     mlflow: str | None = None
+
+    @model_validator(mode="after")
+    def _front_is_searched(self) -> Self:
+        if self.front is not None and self.searcher not in FRONT_SEARCHERS:
+            raise ValueError(
+                f"front is for the searchers {' and '.join(FRONT_SEARCHERS)}, but got front {self.front!r} "
+                f"with searcher {self.searcher!r}: leave out one of the two"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

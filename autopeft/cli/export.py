@@ -23,10 +23,12 @@ TrialNumber = Annotated[
     typer.Option("--trial", min=0, metavar="N", help="Trial to export. Default: the one that won."),
 ]
 Refit = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--refit",
-        help="Train its configuration once more before, on the validation rows too, and export that.",
+        "--refit/--no-refit",
+        show_default=False,
+        help="Train its configuration once more before, on the validation rows too. Default: "
+        "of the winner as `run` exported it.",
     ),
 ]
 License = Annotated[
@@ -85,7 +87,7 @@ def export(
     out: Out = None,
     force: Force = False,
     trial: TrialNumber = None,
-    refit: Refit = False,
+    refit: Refit = None,
     merged: Merged = False,
     dtype: Dtype = None,
     to_lora: ToLora = False,

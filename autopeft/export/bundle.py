@@ -38,7 +38,8 @@ class Export(Message):
     Attributes:
         out: directory to write; None is one in the study's folder.   force: replace what is there.
         trial: number of the trial; None is the winner.
-        refit: train its configuration once more before, on the validation rows too.
+        refit: train its configuration once more before, on the validation rows too; None does as the study's
+            own bundle of the winner did.
         form: see `Bundle`.   dtype: of merged weights; None is that of the training.
         lora_rank: of a conversion to LoRA; None is 16.
         gguf: add a file for llama.cpp.
@@ -50,7 +51,7 @@ class Export(Message):
     out: str | None = None
     force: bool = False
     trial: int | None = Field(default=None, ge=0)
-    refit: bool = False
+    refit: bool | None = None
     form: Form = "adapter"
     dtype: Dtype | None = None
     lora_rank: int | None = Field(default=None, ge=1)

@@ -35,8 +35,7 @@ def replacing(target: Path, *, force: bool = False) -> Iterator[Path]:
         StorageError: it cannot be written.
     """
     recover(target)
-    if target.exists() and not force:
-        raise ExportError(f"{target} exists already; name another place with --out or pass --force.")
+    require_free(target, force=force)
     make_folder(target.parent)
     try:
         _sweep(target)
@@ -56,6 +55,16 @@ def replacing(target: Path, *, force: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
+
+
+def require_free(target: Path, *, force: bool) -> None:
+    """Check that a directory may be written.
+
+    Raises:
+        ExportError: it is there, and `force` is not given.
+    """
+    if target.exists() and not force:
+        raise ExportError(f"{target} exists already; name another place with --out or pass --force.")
 
 
 def recover(target: Path) -> None:

@@ -58,11 +58,7 @@ def write_bundle(
             logits.
         StorageError: it cannot be written.
     """
-    if draft.format == "none":
-        raise ExportError(
-            f"{draft.candidate.method} cannot be exported, as peft does not save it so that it loads again: "
-            "export a trial of another method."
-        )
+    require_exportable(draft.candidate.method)
     target = Path(draft.path)
     try:
         with replacing(target, force=force) as staging:
@@ -76,6 +72,19 @@ def write_bundle(
         raise StorageError(f"the bundle {target} cannot be written: {error}.") from None
     except OSError as error:
         raise StorageError(f"the bundle {target} cannot be written: {error.strerror}.") from None
+
+
+def require_exportable(method: str) -> None:
+    """Check that a method has an export.
+
+    Raises:
+        ExportError: it has none.
+    """
+    if bundle_format(method) == "none":
+        raise ExportError(
+            f"{method} cannot be exported, as peft does not save it so that it loads again: "
+            "export a trial of another method."
+        )
 
 
 def bundle_format(method: str) -> Literal["peft", "autopeft", "model", "none"]:

@@ -121,7 +121,7 @@ def conclude(
                 session=session,
                 tested=scores.configurations(study),
             ),
-            *_refit(bundle),
+            *_refit(bundle, folder),
         ),
         seconds=dict(seconds),
         places=places,
@@ -136,9 +136,12 @@ def conclude(
     )
 
 
-def _refit(bundle: Bundle | None) -> tuple[str, ...]:
-    if bundle is None or not bundle.refit_rows:
+def _refit(bundle: Bundle | None, folder: StudyFolder) -> tuple[str, ...]:
+    if bundle is None:
         return ()
+    if not bundle.refit_rows:
+        why = folder.no_refit.read_text(encoding="utf-8").strip() if folder.no_refit.exists() else ""
+        return (f"The refit that was asked for was left out: {why}.",) if why else ()
     return (
         f"The exported adapter is this configuration trained once more, on {bundle.refit_rows:,} rows, with "
         f"the validation rows among them: test {bundle.metric.name} {bundle.test_score:.3f} "

@@ -15,7 +15,7 @@ from autopeft.journey.conclusion import versions
 from autopeft.journey.contest import evaluated
 from autopeft.journey.inputs import Inputs, require_dataset
 from autopeft.journey.pairing import lead
-from autopeft.journey.refitting import refitted
+from autopeft.journey.refitting import is_refit, refitted
 from autopeft.methods.heads import head_name
 from autopeft.request import Request
 from autopeft.search.study import Trial
@@ -49,9 +49,11 @@ def export_trial(request: Request, tracking_uri: str, experiment: str, asked: Ex
     inputs = done.inputs()
     if asked.push is not None and asked.form != "merged":
         require_public_base(asked.base_model or inputs.base.path or "")
+    _require_possible(done, chosen, asked)
+    refit = (asked.trial is None and is_refit(done, chosen)) if asked.refit is None else asked.refit
     done.scores()
     with done.stages.timed("export"):
-        if asked.refit:
+        if refit:
             trainer = refitted(done, chosen, inputs)
             earned = evaluated(chosen.number, trainer.evaluate("test"), trainer.dataset)
         else:
@@ -59,7 +61,7 @@ def export_trial(request: Request, tracking_uri: str, experiment: str, asked: Ex
             earned = done.evaluated(chosen, trainer)
         run = run_of(tracking_uri, experiment, done.study.name, chosen.number)
         draft = _draft(done, chosen, inputs, earned, asked, run)
-        if asked.refit:
+        if refit:
             draft = draft.model_copy(update={"refit_rows": len(trainer.dataset.train)})
         made = _write(draft, trainer, earned, inputs, asked)
     if asked.model_name is not None:
@@ -141,11 +143,9 @@ def _draft(
 ) -> Bundle:
     from autopeft.export.writer import bundle_format
 
-    dataset, best = require_dataset(inputs), done.study.best
-    winner = best is not None and best.number == chosen.number
-    usual = done.folder.exported(None if winner else chosen.number, asked.form)
+    dataset = require_dataset(inputs)
     return Bundle.build(
-        path=asked.out or str(usual),
+        path=str(_place(done, chosen, asked)),
         format=bundle_format(chosen.candidate.method),
         model=inputs.base.name,
         base=inputs.base.path or "",
@@ -167,12 +167,36 @@ def _draft(
         seed=done.study.seed_of(chosen),
         study=done.study.name,
         trial=chosen.number,
-        chosen=winner,
+        chosen=_is_winner(done, chosen),
         request=_portable(done.request),
         mlflow_run=run,
         license=asked.license,
         versions=versions(),
     )
+
+
+def _require_possible(done: Finished, chosen: Trial, asked: Export) -> None:
+    """Check what can be checked before anything takes time.
+
+    Raises:
+        ExportError: the place is taken, or the method has no export.
+    """
+    from autopeft.export.swap import require_free
+    from autopeft.export.writer import require_exportable
+
+    require_free(_place(done, chosen, asked), force=asked.force)
+    if asked.form == "adapter":
+        require_exportable(chosen.candidate.method)
+
+
+def _place(done: Finished, chosen: Trial, asked: Export) -> Path:
+    number = None if _is_winner(done, chosen) else chosen.number
+    return Path(asked.out) if asked.out else done.folder.exported(number, asked.form)
+
+
+def _is_winner(done: Finished, chosen: Trial) -> bool:
+    best = done.study.best
+    return best is not None and best.number == chosen.number
 
 
 def _portable(request: Request) -> Request:

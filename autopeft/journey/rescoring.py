@@ -72,8 +72,6 @@ def score_of(model: nn.Module, bundle: Bundle, base: BaseModel, dataset: Dataset
     from autopeft.train.scoring import make_scoring
 
     training = bundle.candidate.training
-    # A regression's scale is that of the rows it was trained on.
-    dataset = dataset.all_but_test if bundle.refit_rows else dataset
     if METHODS[bundle.candidate.method].named_task and bundle.form == "adapter":
         model.register_forward_pre_hook(name_task, with_kwargs=True)
     if bundle.task == "regression" and bundle.scale is None:

@@ -126,7 +126,8 @@ def run_search(
                 rest = began + total - store.load().seconds - time.monotonic()
                 after = conclusion_seconds(store.plan(), dataset, refit=request.refit) if concludes else 0.0
                 # However little time there is, most of it is for the search.
-                deadline = time.monotonic() + max(1.0, rest - min(rest / 4, after))
+                most = rest / (2 if request.refit else 4)
+                deadline = time.monotonic() + max(1.0, rest - min(most, after))
             store.allow(request.budget.model_copy(update={"time": total}))
             return _search(request, inputs, planner, store, folder, observers, deadline, nodes)
 

@@ -86,6 +86,11 @@ class StudyFolder:
         """Where a trial's configuration, trained once more on all rows but the test's, is kept."""
         return self.path / "trials" / f"{trial:04d}" / "refit" / "checkpoint"
 
+    @property
+    def no_refit(self) -> Path:
+        """Why the refit that was asked for did not come about."""
+        return self.path / "no-refit.txt"
+
 
 def open_store(folder: StudyFolder, storage: str | None = None) -> StudyStore:
     """Open the store of a study: that of the database given, or where the study was begun.

@@ -150,6 +150,8 @@ class FreezeThaw:
             self._pool.take(trial.candidate)
             if trial.repetition and trial.candidate.key not in self._repeated:
                 self._repeated.append(trial.candidate.key)
+        if self._frontier is not None and trial.predicted is not None:
+            self._frontier.know(trial.candidate, trial.predicted)
         seconds = trial.predicted.run_seconds if trial.predicted else None
         if seconds:
             self._epoch_seconds[trial.candidate.footprint] = seconds / trial.candidate.training.epochs

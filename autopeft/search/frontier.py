@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autopeft.cost.estimate import Objective
+from autopeft.cost.estimate import CostEstimate, Objective
 from autopeft.plan.plan import Fits, Verdict
 from autopeft.search.encoding import LENGTHS, Encoding
 from autopeft.search.surrogate import Array, Belief, Curve, Surrogate, expected_improvement
@@ -65,13 +65,22 @@ class Frontier:
         placed = [(self._exact(each), score) for each, score in zip(tried, worth, strict=True)]
         placed = [(cost, score) for cost, score in placed if math.isfinite(cost)]
         costs = self._guessed(options)
+        guessed = {place for place, each in enumerate(options) if _place(each) not in self._known}
         for _ in range(_ASKED):
-            gains = front_improvement(belief, costs, placed) / prices
-            best = options[int(np.argmax(gains))]
-            if _place(best) in self._known:
+            best = int(np.argmax(front_improvement(belief, costs, placed) / prices))
+            if best not in guessed:
                 break
-            costs[int(np.argmax(gains))] = self._exact(best)
-        return front_improvement(belief, costs, placed) / prices
+            costs[best] = self._exact(options[best])
+            guessed.discard(best)
+        costs[list(guessed)] = math.inf
+        return np.asarray(front_improvement(belief, costs, placed) / prices)
+
+    def know(self, candidate: Candidate, estimate: CostEstimate) -> None:
+        """Take note of what a candidate costs that was tried, whatever the budget says of it today."""
+        cost = estimate.amount(self._objective)
+        if cost is not None:
+            self._known[_place(candidate)] = math.log(max(cost, _LEAST))
+            self._asked[candidate.key] = candidate
 
     def _exact(self, candidate: Candidate) -> float:
         """Return the logarithm of what a candidate costs; infinite where it is refused or cannot be told."""
@@ -125,7 +134,9 @@ def front_improvement(belief: Belief, costs: Array, placed: Sequence[tuple[float
         return np.zeros(len(costs))
     scores = [score for _, score in placed] or [float(belief.mean.min())]
     span = max(max(every) - min(every), _LEAST)
-    starts, levels = [-math.inf], [min(scores) - _BEYOND * (max(scores) - min(scores))]
+    # Where a single score is known, what it may be wrong by says how much worse still counts.
+    slack = max(_BEYOND * (max(scores) - min(scores)), float(belief.sd.max()))
+    starts, levels = [-math.inf], [min(scores) - slack]
     for cost, score in sorted(placed):
         if score > levels[-1]:
             starts.append(cost)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from autopeft.plan.plan import Plan, Rejected, Verdict
-from autopeft.search.choosing import standing
+from autopeft.search.aside import left_aside
 from autopeft.search.deadline import Deadline
 from autopeft.search.halving import Rungs
 from autopeft.search.observer import Observer
@@ -20,8 +20,6 @@ from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import Metric
 
 MOST_FAILED_IN_A_ROW = 5
-MOST_KEPT = 8
-"""So many trainings that were set aside can go on if the study does; the checkpoints of others go."""
 
 _NO_TIME = "its next piece would not end in time"
 
@@ -107,11 +105,8 @@ class Search:
         The best of what was set aside can go on when the study does.
         """
         why = "the time was spent" if self._out_of_time else "others promised more"
-        kept = sum(trial.state == "paused" for trial in self._trials.values())
-        aside = [trial.number for trial in self._trials.values() if trial.state == "running"]
-        aside.sort(key=lambda number: standing(self._reports[number], self._metric), reverse=True)
-        for place, number in enumerate(aside, start=kept):
-            self._lay_down(number, "paused" if place < MOST_KEPT else "stopped", why)
+        for number, state in list(left_aside(self._trials.values(), self._reports, self._metric)):
+            self._lay_down(number, state, why)
         self._count_seconds()
         study = self._store.load()
         for observer in self._observers:

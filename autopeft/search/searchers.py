@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from autopeft.cost.estimate import Objective
-from autopeft.errors import InputError, UnknownNameError
+from autopeft.errors import UnknownNameError
 from autopeft.plan.plan import Verdict
 from autopeft.search.encoding import Encoding
 from autopeft.search.freeze_thaw import REPETITIONS, FreezeThaw
@@ -69,19 +69,13 @@ def make_strategy(
 
     Raises:
         UnknownNameError: nobody knows it.
-        InputError: it does not search fronts.
     """
     if name == FREEZE_THAW:
         frontier = None if front is None else Frontier(front, judge, Encoding(space))
         return FreezeThaw(
             *(space, rungs), seed=seed, metric=metric, warm=warm, share_left=share_left, frontier=frontier
         )
-    if front is not None and name in SEARCHERS:
-        if name != "nsga2":
-            raise InputError(
-                f"fronts are searched by {FREEZE_THAW} and nsga2, but got searcher {name!r} with front "
-                f"{front!r}; leave out one of the two."
-            )
+    if front is not None and name == "nsga2":
         searcher = Nsga2Searcher(space, seed=seed, metric=metric, warm=warm, objective=front)
         return Halving(searcher, rungs.reduction, metric)
     return Halving(make_searcher(name, space, seed, metric, warm), rungs.reduction, metric)

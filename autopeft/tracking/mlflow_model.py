@@ -122,5 +122,7 @@ def _described(bundle: Bundle) -> dict[str, Any]:
         ),
         "input_example": pd.DataFrame({column: [example]}) if column != "image" else None,
         "pip_requirements": [*needed, *(["autopeft"] if bundle.format == "autopeft" else [])] or ["mlflow"],
-        "metadata": {"autopeft": {"study": bundle.study, "trial": bundle.trial}},
+        "metadata": {
+            "autopeft": {"study": bundle.study, "trial": bundle.trial, "refit_rows": bundle.refit_rows}
+        },
     }

@@ -135,6 +135,7 @@ class Dataset(Message):
         columns: which column of the file plays which part, as guessed or given.
         fingerprint: hash of all rows and splits.
         notes: what was decided about the data on the user's behalf.
+        scaled_by: the scale of a regression's numbers; None is that of the training rows.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Dataset(Message):
     source: str
     fingerprint: str
     notes: tuple[str, ...] = ()
+    scaled_by: Scale | None = None
 
     @model_validator(mode="after")
     def _labels_known(self) -> Dataset:
@@ -163,10 +165,10 @@ class Dataset(Message):
 
     @property
     def all_but_test(self) -> Dataset:
-        """The same data, with the validation rows among the training rows."""
-        return self.model_copy(update={"train": (*self.train, *self.validation)})
+        """The same data, with the validation rows among the training rows; numbers are scaled as before."""
+        return self.model_copy(update={"train": (*self.train, *self.validation), "scaled_by": self.scale})
 
     @property
     def scale(self) -> Scale:
         """How the numbers of a regression are scaled."""
-        return Scale.of([row.number for row in self.train])
+        return self.scaled_by or Scale.of([row.number for row in self.train])

@@ -14,7 +14,6 @@ from toy_training import (
     ToyFactory,
     ToyRun,
     admit_all,
-    admit_small_ranks,
     estimate_of,
     toy_plan,
     toy_space,
@@ -22,6 +21,7 @@ from toy_training import (
 
 from autopeft.errors import InputError
 from autopeft.plan.plan import Fits, Rejected, Verdict
+from autopeft.request import Request
 from autopeft.search.encoding import Encoding
 from autopeft.search.executor import run_locally
 from autopeft.search.freeze_thaw import FreezeThaw
@@ -29,7 +29,6 @@ from autopeft.search.front import Point, hypervolume
 from autopeft.search.frontier import Frontier, front_improvement
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
-from autopeft.search.searchers import make_strategy
 from autopeft.search.store import StudyStore
 from autopeft.search.surrogate import Belief
 from autopeft.space.candidate import Candidate
@@ -145,13 +144,6 @@ def test_a_search_for_the_front_finds_more_of_it_than_one_for_the_best(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp", "random", "grid"])
-def test_searchers_of_one_number_refuse_fronts(name: str) -> None:
-    with pytest.raises(InputError, match="fronts are searched by freeze-thaw and nsga2"):
-        make_strategy(
-            *(name, toy_space(), RUNGS, ACCURACY),
-            seed=0,
-            warm=(),
-            share_left=lambda: 1.0,
-            front="share",
-            judge=admit_small_ranks,
-        )
+def test_searchers_of_one_number_refuse_fronts_before_anything_begins(name: str) -> None:
+    with pytest.raises(InputError, match="front is for the searchers freeze-thaw and nsga2"):
+        Request.build(searcher=name, front="share")
