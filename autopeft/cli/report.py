@@ -8,7 +8,7 @@ import typer
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
-from autopeft.cli.studies import StudyWord, of_study
+from autopeft.cli.studies import named_by_word
 from autopeft.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ Format = Annotated[
 ]
 
 
+@named_by_word
 @takes_request("study", "workspace", "storage")
-def report(request: Request, name: StudyWord = None, wanted: Format = None, as_json: Json = False) -> int:
+def report(request: Request, wanted: Format = None, as_json: Json = False) -> int:
     """Write the report page of a study.
 
     It prints where the page is, or what --format says.
@@ -43,7 +44,7 @@ def report(request: Request, name: StudyWord = None, wanted: Format = None, as_j
         raise InputError(f"--json and --format {wanted} are two formats: leave one out.")
     as_json = as_json or wanted == "json"
     with screen.clean_stdout(when=as_json or wanted == "md"):
-        facts = pipeline.report(of_study(request, name))
+        facts = pipeline.report(request)
     if wanted == "md":
         typer.echo(facts_to_markdown(facts), nl=False)  # as it is: a console would wrap long lines
     else:
