@@ -8,7 +8,7 @@ import typer
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
-from autopeft.cli.studies import named_by_word
+from autopeft.cli.studies import StudyWord, named_by
 from autopeft.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ BaseModel = Annotated[
 ]
 
 
-@named_by_word
+@named_by(StudyWord)
 @takes_request("study", "workspace", "storage")
 def export(
     request: Request,

@@ -15,6 +15,14 @@ StudyWord = Annotated[
     str | None,
     typer.Argument(metavar="STUDY", show_default=False, help="Name of the study. Default: the latest."),
 ]
+StudyOrFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="STUDY|FILE.json",
+        show_default=False,
+        help="Name of the study (default: the latest), or what `plan --json` or `capacity --json` printed.",
+    ),
+]
 _KindOrStudy = Annotated[
     str | None,
     typer.Argument(
@@ -26,17 +34,24 @@ _KindOrStudy = Annotated[
 ]
 
 
-def named_by_word(command: Callable[..., int]) -> Callable[..., int]:
-    """Let a word name the study of a command that takes `--study`; it wins over the configuration file."""
+def named_by(word: object) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Let a word name the study of a command that takes `--study`; it wins over the configuration file.
 
-    @functools.wraps(command)
-    def invoke(name: str | None = None, **given: Any) -> int:
-        if name is not None:
-            given["study"] = _the_one(name, given["study"])
-        return command(**given)
+    Args:
+        word: its annotation.
+    """
 
-    word = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=StudyWord)
-    return _seen_with(invoke, [word, *inspect.signature(command).parameters.values()])
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def invoke(name: str | None = None, **given: Any) -> int:
+            if name is not None:
+                given["study"] = _the_one(name, given["study"])
+            return command(**given)
+
+        first = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=word)
+        return _seen_with(invoke, [first, *inspect.signature(command).parameters.values()])
+
+    return decorate
 
 
 def resumes_by_word(command: Callable[..., int]) -> Callable[..., int]:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
-from autopeft.cli.studies import named_by_word
+from autopeft.cli.studies import StudyWord, named_by
 
 if TYPE_CHECKING:
     from autopeft.request import Request
 
 
-@named_by_word
+@named_by(StudyWord)
 @takes_request("study", "workspace", "storage", "mlflow")
 def sync(request: Request, as_json: Json = False) -> int:
     """Write to MLflow what it lacks of a study, after its server was away."""
