@@ -33,8 +33,8 @@ Format = Annotated[
 def report(request: Request, wanted: Format = None, as_json: Json = False) -> int:
     """Write the report page of a study.
 
-    It prints where the page is, or what --format says. Of a plan or a capacity plan that was kept as JSON the
-    page is beside its file.
+    It prints where the page is, or what --format says.
+    The page of a kept plan or capacity plan is written beside its file.
     """
     from autopeft import pipeline
     from autopeft.cli import screen

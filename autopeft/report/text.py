@@ -46,7 +46,9 @@ def capacity_to_markdown(made: Capacity) -> str:
     """Return the decision for each model, and every cell in a table."""
     blocks = [f"# Capacity for {_cell(', '.join(made.demand.models))}", _cell(capacity_page.demanded(made))]
     blocks += [f"**{_cell(capacity_page.decision(made, model))}**" for model in made.demand.models]
-    blocks.append(_table(capacity_page.Row._fields, [capacity_page.row_of(cell) for cell in made.cells]))
+    rows = [capacity_page.row_of(cell)._asdict() for cell in made.cells]
+    shown = [name for name in capacity_page.Row._fields if name != "state"]  # the note says it
+    blocks.append(_table(shown, [[row[name] for name in shown] for row in rows]))
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
