@@ -27,7 +27,7 @@ class Row(NamedTuple):
 class Refusal(NamedTuple):
     """Configurations that do not fit for the same reason."""
 
-    count: int
+    number: int
     configurations: str
     reason: str
 

@@ -37,7 +37,7 @@ def plan_to_markdown(plan: Plan) -> str:
     blocks = [f"# {_cell(plan_page.title(plan))}", _cell(plan_page.asked(plan))]
     blocks.append(f"**{_cell(plan_page.decision(plan))}**")
     blocks.append(_table(plan_page.Row._fields, [plan_page.row_of(fit) for fit in plan.fits]))
-    refusals = [(f"{one.count:,}", one.configurations, one.reason) for one in plan_page.refusals(plan)]
+    refusals = [(f"{one.number:,}", one.configurations, one.reason) for one in plan_page.refusals(plan)]
     blocks.append(_table(("number", "do not fit", "why"), refusals))
     return "\n\n".join(filter(None, blocks)) + "\n"
 

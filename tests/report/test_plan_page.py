@@ -35,7 +35,7 @@ def test_the_decision_names_the_first_or_the_nearest_miss(facts: StudyFacts) -> 
 
 
 def test_what_does_not_fit_is_grouped_by_its_reason(facts: StudyFacts) -> None:
-    assert [(one.count, one.reason) for one in refusals(facts.plan)] == [
+    assert [(one.number, one.reason) for one in refusals(facts.plan)] == [
         (1, "predicted 4.21 GiB do not fit the 3.73 GiB of the budget; take a smaller batch"),
         (2, "nf4 needs a CUDA device"),
     ]
