@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from autopeft import handover, pipeline
+from autopeft.cost.estimate import Objective
 from autopeft.cost.spread import Sharding
 from autopeft.errors import AutopeftError
 from autopeft.files import THIS_MACHINE
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.answer import Answer
-from autopeft.plan.budget import Budget
+from autopeft.plan.budget import Budget, Preference
 from autopeft.plan.capacity import Capacity, Demand
 from autopeft.plan.plan import Plan, Verdict
 from autopeft.plan.question import Question
-from autopeft.request import Demo, Request
+from autopeft.request import Demo, Request, SearcherName
 from autopeft.space.candidate import Candidate
 from autopeft.workload.dataset import Task
 
@@ -47,6 +48,10 @@ class Options(TypedDict, total=False):
     demo: Demo
     gpu: str
     space: str
+    searcher: SearcherName
+    prefer: Preference
+    front: Objective
+    refit: bool
     seq_len: int
     batch_size: int
     epochs: float
@@ -133,17 +138,22 @@ class ExportOptions(ExportWish, total=False):
 
     out: str
     force: bool
+    refit: bool
     gguf: bool
     model_name: str
     push: str
     base_model: str
 
 
-def export(study: Study | str, **options: Unpack[ExportOptions]) -> Bundle:
-    """Export a study's winner, or a trial by its number, as a directory that transformers and peft load."""
+def export(study: Study | str, *, storage: str | None = None, **options: Unpack[ExportOptions]) -> Bundle:
+    """Export a study's winner, or a trial by its number, as a directory that transformers and peft load.
+
+    Args:
+        storage: URL of the database that holds the study; None is where it was begun.
+    """
     from autopeft.export.bundle import Export
 
-    return handover.export(_of_study(study), Export.build(**options))
+    return handover.export(_of_study(study, storage), Export.build(**options))
 
 
 def verify(bundle: Bundle | str | Path) -> Verified:
@@ -152,15 +162,27 @@ def verify(bundle: Bundle | str | Path) -> Verified:
 
 
 def compare(
-    one: Study | Bundle | str, other: Study | Bundle | str, *, workspace: str = ".autopeft"
+    one: Study | Bundle | str,
+    other: Study | Bundle | str,
+    *,
+    workspace: str = ".autopeft",
+    storage: str | None = None,
 ) -> Comparison:
-    """Hold two studies or bundles side by side, row by row where they were scored on the same rows."""
-    return handover.compare(_place(one), _place(other), workspace=workspace)
+    """Hold two studies or bundles side by side, row by row where they were scored on the same rows.
+
+    Args:
+        storage: URL of the database that holds the studies; None is where each was begun.
+    """
+    return handover.compare(_place(one), _place(other), workspace=workspace, storage=storage)
 
 
-def report(study: Study | str) -> StudyFacts:
-    """Write a study's report page; `.places["report"]` names it."""
-    return pipeline.report(_of_study(study))
+def report(study: Study | str, *, storage: str | None = None) -> StudyFacts:
+    """Write a study's report page; `.places["report"]` names it.
+
+    Args:
+        storage: URL of the database that holds the study; None is where it was begun.
+    """
+    return pipeline.report(_of_study(study, storage))
 
 
 def run(
@@ -189,8 +211,8 @@ def _place(result: Study | Bundle | str) -> str:
     return result.path if isinstance(result, Bundle) else result.name
 
 
-def _of_study(study: Study | str) -> Request:
+def _of_study(study: Study | str, storage: str | None) -> Request:
     if isinstance(study, str):
-        return Request.build(study=study)
+        return Request.build(study=study, storage=storage)
     folder = Path(study.folder)
-    return Request.build(study=study.name, workspace=str(folder.parent.parent))
+    return Request.build(study=study.name, workspace=str(folder.parent.parent), storage=storage)

@@ -13,6 +13,8 @@ from autopeft.request import Request
 if TYPE_CHECKING:
     from autopeft.export.bundle import Bundle, Export, Verified
     from autopeft.export.recipes.subject import Format, Recipe
+    from autopeft.plan.capacity import Capacity
+    from autopeft.plan.plan import Plan
     from autopeft.report.comparison import Comparison
     from autopeft.space.candidate import Candidate
 
@@ -87,6 +89,20 @@ def candidates(source: str) -> list[Candidate]:
     from autopeft.journey.reciting import candidates_in
 
     return candidates_in(source)
+
+
+def kept_answer(place: Path) -> Plan | Capacity:
+    """Read a plan or a capacity plan that was kept as JSON."""
+    from autopeft.journey.kept_answers import read_answer
+
+    return read_answer(place)
+
+
+def answer_page(answer: Plan | Capacity, path: Path) -> Path:
+    """Write the page of a plan or a capacity plan: one HTML file that needs no network."""
+    from autopeft.journey.kept_answers import write_answer
+
+    return write_answer(answer, path)
 
 
 def compare(one: str, other: str, *, workspace: str = ".autopeft", storage: str | None = None) -> Comparison:

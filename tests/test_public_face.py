@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 
 import autopeft
+from autopeft.api import ExportOptions, ExportWish, Options
+from autopeft.export.bundle import Export
+from autopeft.request import Request
+from autopeft.service.orders import NOT_TO_EXPORT
 
 NAMES = sorted(set(autopeft.__all__) - {"__version__"})
 HEAVY = {"torch", "transformers", "peft", "ray", "mlflow", "optuna", "plotly", "pandas", "sklearn", "numpy"}
@@ -35,6 +39,19 @@ def test_functions_are_typed_and_describe_their_arguments() -> None:
         value = getattr(autopeft, name)
         if inspect.isfunction(value):
             assert set(inspect.signature(value).parameters) | {"return"} == set(value.__annotations__)
+
+
+def test_the_stages_take_every_field_of_a_request() -> None:
+    main = {"model", "data", "budget", "study"}  # parameters of their own
+    of_questions = {"grid_factor"}  # no stage reads it: questions and demands have it as a field
+    assert set(Options.__annotations__) == set(Request.model_fields) - main - of_questions
+    for stage in (autopeft.plan, autopeft.search, autopeft.run):
+        assert set(inspect.signature(stage).parameters) & main >= {"model", "data", "budget"}
+
+
+def test_an_export_takes_every_field_of_its_message() -> None:
+    assert set(ExportOptions.__annotations__) == set(Export.model_fields)
+    assert not set(ExportWish.__annotations__) & set(NOT_TO_EXPORT)
 
 
 def test_dir_lists_the_public_names() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
-from autopeft.cli.studies import StudyWord, of_study
+from autopeft.cli.studies import StudyWord, named_by
 from autopeft.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ Merged = Annotated[
     bool, typer.Option("--merged", help="Fold the update into the weights: a whole model, without peft.")
 ]
 Dtype = Annotated[
-    str | None,
+    Literal["bf16", "fp32"] | None,
     typer.Option(
         metavar="DTYPE", show_default=False, help="With --merged: bf16 or fp32. Default: as it was trained."
     ),
@@ -77,13 +77,12 @@ BaseModel = Annotated[
         "--base-model", metavar="HUB_ID", show_default=False, help="With --push: the base model's hub id."
     ),
 ]
-_DTYPES = {"bf16": "bfloat16", "fp32": "float32", None: None}
 
 
+@named_by(StudyWord)
 @takes_request("study", "workspace", "storage")
 def export(
     request: Request,
-    name: StudyWord = None,
     out: Out = None,
     force: Force = False,
     trial: TrialNumber = None,
@@ -106,8 +105,8 @@ def export(
 
     if merged and to_lora:
         raise InputError("--merged and --to-lora are two forms: ask for one, and then for the other.")
-    if dtype not in _DTYPES or (dtype is not None and not merged):
-        raise InputError(f"--dtype is bf16 or fp32 and goes with --merged, but got {dtype!r}.")
+    if dtype is not None and not merged:
+        raise InputError("--dtype goes with --merged.")
     if lora_rank is not None and not to_lora:
         raise InputError("--lora-rank goes with --to-lora.")
     asked = Export.build(
@@ -116,7 +115,7 @@ def export(
         trial=trial,
         refit=refit,
         form="merged" if merged else "lora" if to_lora else "adapter",
-        dtype=_DTYPES[dtype],
+        dtype=dtype,
         lora_rank=lora_rank,
         gguf=gguf,
         model_name=register,
@@ -125,6 +124,6 @@ def export(
         license=license_id,
     )
     with screen.clean_stdout(when=as_json):
-        bundle = handover.export(of_study(request, name), asked)
+        bundle = handover.export(request, asked)
     screen.show(bundle, tables.bundle, as_json=as_json)
     return Exit.DONE

@@ -5,18 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from autopeft.errors import InputError
 
-if TYPE_CHECKING:
-    from autopeft.request import Request
-
 StudyWord = Annotated[
     str | None,
     typer.Argument(metavar="STUDY", show_default=False, help="Name of the study. Default: the latest."),
+]
+StudyOrFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="STUDY|FILE.json",
+        show_default=False,
+        help="Name of the study (default: the latest), or what `plan --json` or `capacity --json` printed.",
+    ),
 ]
 _KindOrStudy = Annotated[
     str | None,
@@ -29,15 +34,24 @@ _KindOrStudy = Annotated[
 ]
 
 
-def of_study(request: Request, name: str | None) -> Request:
-    """Return a request for the study that a word names.
+def named_by(word: object) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Let a word name the study of a command that takes `--study`; it wins over the configuration file.
 
-    Raises:
-        InputError: `--study` or the configuration file names another.
+    Args:
+        word: its annotation.
     """
-    if name is None:
-        return request
-    return request.model_copy(update={"study": _the_one(name, request.study)})
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def invoke(name: str | None = None, **given: Any) -> int:
+            if name is not None:
+                given["study"] = _the_one(name, given["study"])
+            return command(**given)
+
+        first = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=word)
+        return _seen_with(invoke, [first, *inspect.signature(command).parameters.values()])
+
+    return decorate
 
 
 def resumes_by_word(command: Callable[..., int]) -> Callable[..., int]:
@@ -49,12 +63,16 @@ def resumes_by_word(command: Callable[..., int]) -> Callable[..., int]:
             given |= {"study": _the_one(given["kind"], given["study"]), "kind": None}
         return command(**given)
 
-    signature = inspect.signature(command)
     parameters = [
         one.replace(annotation=_KindOrStudy) if one.name == "kind" else one
-        for one in signature.parameters.values()
+        for one in inspect.signature(command).parameters.values()
     ]
-    invoke.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return _seen_with(invoke, parameters)
+
+
+def _seen_with(invoke: Callable[..., int], parameters: list[inspect.Parameter]) -> Callable[..., int]:
+    """Give a wrapper the parameters that typer shall see."""
+    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     invoke.__annotations__ = {one.name: one.annotation for one in parameters}
     return invoke
 

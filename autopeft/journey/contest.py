@@ -59,7 +59,7 @@ def hold_contest(
 
     Args:
         checkpoint: where a trial left its trained weights.
-        before: what was scored earlier; it stays, and trials in it are not scored again.
+        before: what was scored earlier; it stays, and trials in it are not scored again on the same rows.
     """
     from autopeft.train.evaluate import Evaluation
     from autopeft.train.scoring import make_scoring
@@ -80,6 +80,7 @@ def hold_contest(
         trainer = make(trial.candidate, study.seed_of(trial))
         trainer.restore(checkpoint(trial.number))
         found = trainer.evaluate("test")
+        kept[:] = [each for each in kept if each.trial != trial.number]  # of other test rows
         kept.append(evaluated(trial.number, found, dataset))
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from autopeft.journey.keeping import load
 from autopeft.journey.workspace import existing_study, open_store
@@ -14,13 +15,16 @@ from autopeft.search.study import Study
 class SessionClock:
     """Measures a session from when it was asked for."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, now: Callable[[], float] = time.monotonic) -> None:
         """Begin a session; what a study that goes on has searched before is not this session's.
+
+        Args:
+            now: seconds that only grow.
 
         Raises:
             UnknownNameError: the study to go on with does not exist.
         """
-        self._began = time.monotonic()
+        self._now, self._began = now, now()
         self._request = request
         self._searched_before = load(request).seconds if request.resume else 0.0
 
@@ -37,8 +41,9 @@ class SessionClock:
         finally:
             store.close()
         Session(
-            seconds=time.monotonic() - self._began,
+            seconds=self._now() - self._began,
             allowed_seconds=None if limit is None else max(0.0, limit - self._searched_before),
             search_seconds=max(0.0, study.seconds - self._searched_before),
+            study_seconds=study.seconds,
             concluded=concluded,
         ).keep(folder.session)

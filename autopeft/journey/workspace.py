@@ -50,7 +50,7 @@ class StudyFolder:
 
     @property
     def scores(self) -> Path:
-        """Test scores, computed once."""
+        """Test scores of every trial that was ever scored on the test rows."""
         return self.path / "scores.json"
 
     @property

@@ -37,7 +37,8 @@ class Budget(Message):
     Attributes:
         gpu_mem: memory of the device, all trials that run on it together; on a machine without
             a GPU the memory of the training processes.
-        time: wall time of a search, of all its sessions together.
+        time: wall time; of a plan that of one training, of a search or run that of the session, from the
+            command to its end. A study that goes on has what it searched before on top.
         trials: number of candidates tried, beside the default that they are compared with.
         params: largest trainable share of all parameters.
         cost: dollars; of a plan those of one training, of a search those of all of it.

@@ -124,12 +124,14 @@ class Session(Message):
         seconds: wall time of all of it, up to the report.
         allowed_seconds: what it was given, or what was left of the time given before; None without a limit.
         search_seconds: what its search took of them.
+        study_seconds: what the searches of all sessions had taken at its end; None where that was not kept.
         concluded: whether test scores and export are part of it.
     """
 
     seconds: float
     allowed_seconds: float | None
     search_seconds: float
+    study_seconds: float | None = None
     concluded: bool
 
 

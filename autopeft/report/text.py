@@ -1,7 +1,12 @@
-"""The facts of a study as Markdown."""
+"""The facts of a study, a plan or a capacity plan as Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from autopeft.plan.capacity import Capacity
+from autopeft.plan.plan import Plan
+from autopeft.report import capacity_page, plan_page
 from autopeft.report.facts import Compared, StudyFacts
 from autopeft.units import format_bytes, format_count, format_seconds
 
@@ -25,6 +30,32 @@ def facts_to_markdown(facts: StudyFacts) -> str:
     if facts.next_steps:
         blocks.append("\n".join(["```sh", *facts.next_steps, "```"]))
     return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def plan_to_markdown(plan: Plan) -> str:
+    """Return what fits in a table, and what does not in another."""
+    blocks = [f"# {_cell(plan_page.title(plan))}", _cell(plan_page.asked(plan))]
+    blocks.append(f"**{_cell(plan_page.decision(plan))}**")
+    blocks.append(_table(plan_page.Row._fields, [plan_page.row_of(fit) for fit in plan.fits]))
+    refusals = [(f"{one.number:,}", one.configurations, one.reason) for one in plan_page.refusals(plan)]
+    blocks.append(_table(("number", "do not fit", "why"), refusals))
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def capacity_to_markdown(made: Capacity) -> str:
+    """Return the decision for each model, and every cell in a table."""
+    blocks = [f"# Capacity for {_cell(', '.join(made.demand.models))}", _cell(capacity_page.demanded(made))]
+    blocks += [f"**{_cell(capacity_page.decision(made, model))}**" for model in made.demand.models]
+    rows = [capacity_page.row_of(cell)._asdict() for cell in made.cells]
+    shown = [name for name in capacity_page.Row._fields if name != "state"]  # the note says it
+    blocks.append(_table(shown, [[row[name] for name in shown] for row in rows]))
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; nothing where there are no rows."""
+    lines = [f"| {' | '.join(_cell(text) for text in row)} |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]) if lines else ""
 
 
 def _comparison(compared: Compared) -> str:

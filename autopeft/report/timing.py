@@ -15,7 +15,7 @@ class Timing(NamedTuple):
     """What is held against a limit on time.
 
     Attributes:
-        what: "whole run", "last session", "search with its plan" or "search".
+        what: "whole run", "last session", "last session that ended", "search with its plan" or "search".
         note: what else there is to say of it.
     """
 
@@ -31,10 +31,10 @@ class Timing(NamedTuple):
 
 
 def timing(limit: float | None, search_seconds: float, session: Session | None) -> Timing | None:
-    """Hold a study's last session against what it was allowed.
+    """Hold a study's last session that came to its end against what it was allowed.
 
     Args:
-        limit: of the whole study.   search_seconds: of all sessions.
+        limit: of the whole study.   search_seconds: of all sessions, one that was cut off among them.
         session: the last that came to its end; where none did, only the search was timed.
 
     Returns:
@@ -43,14 +43,19 @@ def timing(limit: float | None, search_seconds: float, session: Session | None) 
     if session is None or session.allowed_seconds is None:
         note = "the rest of the run was not timed"
         return None if limit is None else Timing("search", search_seconds, limit, note)
-    part = f"{format_seconds(session.search_seconds)} of it searching"
-    if search_seconds > session.search_seconds + _ROUNDING:
-        note = f"{part}, {format_seconds(search_seconds)} with the sessions before"
-        return Timing("last session", session.seconds, session.allowed_seconds, note)
-    if session.concluded:
-        return Timing("whole run", session.seconds, session.allowed_seconds, part)
-    note = f"{part}; test scores and export came later"
-    return Timing("search with its plan", session.seconds, session.allowed_seconds, note)
+    until_then = search_seconds if session.study_seconds is None else session.study_seconds
+    note = f"{format_seconds(session.search_seconds)} of it searching"
+    resumed = until_then > session.search_seconds + _ROUNDING
+    if resumed:
+        note += f", {format_seconds(until_then)} with the sessions before"
+    elif not session.concluded:
+        note += "; test scores and export came later"
+    what = "last session" if resumed else "whole run" if session.concluded else "search with its plan"
+    if search_seconds > until_then + _ROUNDING:
+        what = "last session that ended"
+        later = format_seconds(search_seconds - until_then)
+        note += f"; {later} of searching since then were cut off, or still go on"
+    return Timing(what, session.seconds, session.allowed_seconds, note)
 
 
 def timing_reason(found: Timing | None) -> str:

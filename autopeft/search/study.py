@@ -30,7 +30,8 @@ class Trial(Message):
 
     Attributes:
         number: counts from 0 in the order of proposal.
-        role: "baseline" is the default everyone copies; it is trained to the end for comparison.
+        role: "baseline" is the default everyone copies; it is trained first, to its end unless that is a
+            minute past the time, for comparison.
         predicted: the cost model's estimate; None for a refused candidate it could not cost.
         state: "rejected" never started and says why; "running" includes one that a crash cut off, and one
             that is set aside for now; "paused" is one that was set aside for want of time, or when the

@@ -81,6 +81,16 @@ def test_the_page_loads_nothing_from_outside_and_has_a_plot_of_each_kind(
     assert 'src="http' not in page
 
 
+def test_a_kept_answer_is_reported_as_page_and_markdown(autopeft: Callable[..., object]) -> None:
+    Path("kept.json").write_text(autopeft(*ASKED, "--json").out)
+    assert autopeft("report", "kept.json").out.split() == ["kept.html"]
+    assert autopeft(*ASKED, "--html", "page.html").code == 0
+    assert Path("kept.html").read_text() == Path("page.html").read_text()
+    text = autopeft("report", "kept.json", "--format", "md").out
+    assert text.startswith("# Capacity for SmolLM2-135M, Llama-3.2-1B\n")
+    assert text.count("| h100-sxm |") == 4
+
+
 def test_names_in_a_page_are_no_markup(autopeft: Callable[..., object]) -> None:
     Path("<b>x").mkdir()
     config = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}

@@ -75,6 +75,20 @@ def test_word_and_flag_may_not_name_two_studies(autopeft: Autopeft) -> None:
         assert "got 'one' and --study 'other': leave one out" in answer.err
 
 
+def test_a_word_wins_over_the_configuration_file(autopeft: Autopeft) -> None:
+    begin("main")
+    begin("other")
+    Path("autopeft.yaml").write_text("study: main\n")
+    for words, name in (((), "main"), (("other",), "other"), (("--study", "other"), "other")):
+        place = Path(f".autopeft/studies/{name}/report.html")
+        assert autopeft("report", *words).out.split() == [str(place)]
+    for command in (("export",), ("sync",), ("search", "--resume")):
+        answer = autopeft(*command, "elsewhere")
+        assert answer.code == 2
+        assert "'elsewhere'" in answer.err
+        assert "--study" not in answer.err
+
+
 def test_a_word_without_a_demo_or_a_resumption_is_refused(autopeft: Autopeft) -> None:
     answer = autopeft("search", "word")
     assert answer.code == 2

@@ -67,6 +67,20 @@ def test_a_new_winner_is_scored_beside_what_was_scored_before(
     assert second.scores[1].test_score == first.scores[1].test_score
 
 
+def test_a_score_on_other_rows_gives_way_to_the_new_one(
+    trials: tuple[Path, tuple[Trial, ...]], encoder_with_weights: BaseModel, sentiment: Dataset
+) -> None:
+    folder, made = trials
+    study = Study(name="s", folder=str(folder), metric=ACCURACY, seed=0, trials=(made[2],))
+    where = (encoder_with_weights, sentiment, lambda number: folder / str(number), "cpu")
+    (now,) = hold_contest(study, *where, NOTHING).evaluated
+    earlier = now.model_copy(update={"rows": "of another file", "score": -1.0})
+    other = now.model_copy(update={"trial": 7})
+    again = hold_contest(study, *where, Scores(trial=2, scores=(), evaluated=(earlier, other)))
+    assert again.of(2) == now
+    assert again.evaluated == (other, now)
+
+
 def test_two_seeds_of_a_configuration_are_one(
     trials: tuple[Path, tuple[Trial, ...]], encoder_with_weights: BaseModel, sentiment: Dataset
 ) -> None:

@@ -14,8 +14,22 @@ from autopeft.report.timing import timing, timing_reason
 FactsFactory = Callable[..., StudyFacts]
 
 
-def session(seconds: float, allowed: float | None, search: float, *, concluded: bool = True) -> Session:
-    return Session(seconds=seconds, allowed_seconds=allowed, search_seconds=search, concluded=concluded)
+def session(
+    seconds: float,
+    allowed: float | None,
+    search: float,
+    *,
+    of_all: float | None = None,
+    concluded: bool = True,
+) -> Session:
+    """Make a session; the study's first where the searches of all sessions took no longer than its own."""
+    return Session(
+        seconds=seconds,
+        allowed_seconds=allowed,
+        search_seconds=search,
+        study_seconds=search if of_all is None else of_all,
+        concluded=concluded,
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,7 +47,7 @@ def session(seconds: float, allowed: float | None, search: float, *, concluded: 
         ),
         (
             781,
-            session(595, 600, 580),
+            session(595, 600, 580, of_all=781),
             "The last session took 9 min 55 s, within the 10 min 00 s allowed; 9 min 40 s of it searching, "
             "13 min 01 s with the sessions before.",
         ),
@@ -42,6 +56,19 @@ def session(seconds: float, allowed: float | None, search: float, *, concluded: 
             session(250, 300, 201, concluded=False),
             "The search with its plan took 4 min 10 s, within the 5 min 00 s allowed; 3 min 21 s of it "
             "searching; test scores and export came later.",
+        ),
+        (
+            320,  # then `search --resume` was killed after two minutes
+            session(280, 300, 201),
+            "The last session that ended took 4 min 40 s, within the 5 min 00 s allowed; 3 min 21 s of it "
+            "searching; 1 min 59 s of searching since then were cut off, or still go on.",
+        ),
+        (
+            900,  # the same after a resumption that ended
+            session(595, 600, 580, of_all=781),
+            "The last session that ended took 9 min 55 s, within the 10 min 00 s allowed; 9 min 40 s of it "
+            "searching, 13 min 01 s with the sessions before; 1 min 59 s of searching since then were cut "
+            "off, or still go on.",
         ),
         (
             241,
