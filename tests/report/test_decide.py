@@ -144,3 +144,16 @@ def test_the_reason_of_a_repeated_winner_is_its_average(make_facts: FactsFactory
     assert facts.study.best.candidate.rank == 4
     words = "Most is expected of it: validation accuracy 0.850 on average of 2 trainings"
     assert any(words in reason for reason in facts.reasons)
+
+
+@pytest.mark.parametrize(("prefer", "words"), [("small", "smallest"), ("fast", "fastest to train")])
+def test_a_preference_that_no_noise_could_be_weighed_by_is_said(facts: StudyFacts, prefer, words) -> None:
+    asked = {"prefer": prefer, "validation_rows": 500}
+
+    def said(**change: object) -> str:
+        study = facts.study.model_copy(update=asked | change)
+        return " ".join(reasons(study=study, plan=facts.plan, data=facts.data, scores=facts.scores))
+
+    blind = f"the {words} within noise of the best was asked for, but nothing was trained twice"
+    assert blind in said(metric=HELD_OUT_LOSS)
+    assert blind not in said()
