@@ -4,7 +4,8 @@
 #   make demo-sft    the same for a causal language model
 #   make test        lint, types and tests          make test-slow   the long tests too
 #   make format      fix what can be fixed          make lock        renew requirements/lock.txt
-#   make fuzz        the service against its OpenAPI document, FUZZ_EXAMPLES of each operation
+#   make fuzz        the service against its OpenAPI document, FUZZ_EXAMPLES of each operation,
+#                    others each time, or those of FUZZ_SEED
 #   make patterns    trace again what ships
 #   make venv        only install                   make clean       remove .venv and caches
 #
@@ -21,6 +22,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX_ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_EXAMPLES ?= 300
+FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -82,7 +84,8 @@ lock: $(STAMP)
 	} > .venv/lock.txt && mv .venv/lock.txt requirements/lock.txt && touch $(STAMP)
 
 fuzz: $(STAMP)
-	AUTOPEFT_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) --timeout 7200 tests/service/test_contract.py
+	@echo "make fuzz FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) draws the same again"
+	AUTOPEFT_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) AUTOPEFT_FUZZ_SEED=$(FUZZ_SEED) $(PYTEST) --timeout 7200 tests/service/test_contract.py
 
 patterns: $(STAMP)
 	$(BIN)/python -m autopeft.journey.shipping

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS, Dataset, Example
 from autopeft.workload.tasks import TASKS, Task
+
+# How long an example takes says how busy the machine is; no test asserts it.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 TINY_BERT = BaseModel(
     name="tiny-bert",

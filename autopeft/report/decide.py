@@ -252,6 +252,12 @@ def _counted(study: Study, plan: Plan) -> str:
     of = f"of {states['complete']} trained to the end" if several else "as the only one trained to the end"
     if study.prefer != "quality":
         which = "smallest" if study.prefer == "small" else "fastest to train"
+        if not study.knows_noise:
+            return (
+                f"It has the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}; the "
+                f"{which} within noise of the best was asked for, but nothing was trained twice, so that "
+                "nothing tells what is noise."
+            )
         return (
             f"It is the {which} of {study.equals} within noise of the best validation {study.metric.name}, "
             f"with {best.result.score:.3f}, {of}{rest}."

@@ -72,7 +72,7 @@ class StudyStore:
         self._is_sqlite = url.get_backend_name() == "sqlite"
         self._file = Path(url.database or "") if self._is_sqlite else None
         self._claim: sql.Connection | None = None
-        if url.get_backend_name() == "mysql" and not url.password:
+        if url.get_backend_name() in ("mysql", "mariadb") and not url.password:
             url = url.set(password=os.environ.get("MYSQL_PWD"))
         with self._faults():
             waiting = {"timeout": lock_wait_seconds} if self._is_sqlite else {}

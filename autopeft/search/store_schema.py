@@ -10,8 +10,10 @@ from sqlalchemy.dialects import mysql
 SCHEMA_VERSION = 2
 """1: one study a database, in tables without a prefix. 2: many, each row with its study's name."""
 
-_NAME = sql.String(100)
-_LONG = sql.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_MYSQL = ("mysql", "mariadb")
+# MySQL takes Demo and demo for one name unless it is told otherwise, and keeps 64 kB of a plain text.
+_NAME = sql.String(100).with_variant(mysql.VARCHAR(100, charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+_LONG = sql.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), *_MYSQL)
 _TRIES = 5
 
 _tables = sql.MetaData()

@@ -89,8 +89,8 @@ class Study(Message):
         """The best complete trial of the configuration of which most is expected (see `choosing`).
 
         With another preference than quality: of the smallest or the fastest configuration whose expected
-        score lies within noise of that one's. Ties go to fewer parameters. Where nothing was repeated the
-        expected score is the score.
+        score lies within noise of that one's, as far as noise is known. Ties go to fewer parameters. Where
+        nothing was repeated the expected score is the score.
         """
         leaders = self._leaders()
         chosen = choose(leaders, self.prefer, self.metric)
@@ -103,20 +103,40 @@ class Study(Message):
         top = choose(leaders, "quality", self.metric)
         return sum(top is not None and within_noise(top, each, self.metric) for each in leaders)
 
-    def _leaders(self) -> list[Leader]:
-        """Return each completely trained configuration by its best trial, with what is expected of it."""
+    @property
+    def knows_noise(self) -> bool:
+        """Whether anything tells how far scores are noise: a repetition, or the rows that a share is of.
+
+        Rows tell nothing of a loss, an error or F1, whose spread between rows is not recorded.
+        """
+        return noise_variance(self._scores()) is not None or self._is_share
+
+    @property
+    def _is_share(self) -> bool:
+        return self.metric.interval == "proportion" and self.validation_rows > 0
+
+    def _scores(self) -> list[list[float]]:
+        """Return the scores of each completely trained configuration, turned so that more is better."""
+        sign = 1 if self.metric.direction == "maximize" else -1
+        return [[sign * _score(trial) for trial in group] for group in self._groups()]
+
+    def _groups(self) -> list[list[Trial]]:
+        """Return the trials of each completely trained configuration."""
         runs: dict[str, list[Trial]] = {}
         for trial in self.trials:
             if trial.state == "complete" and trial.result and math.isfinite(trial.result.score):
                 runs.setdefault(trial.candidate.key, []).append(trial)
+        return list(runs.values())
+
+    def _leaders(self) -> list[Leader]:
+        """Return each completely trained configuration by its best trial, with what is expected of it."""
         sign = 1 if self.metric.direction == "maximize" else -1
-        scores = [[sign * _score(trial) for trial in group] for group in runs.values()]
+        scores, found = self._scores(), []
         noise = noise_variance(scores) or 0.0
-        found = []
-        for expected, group in zip(shrunk_means(scores) if scores else (), runs.values(), strict=True):
+        for expected, group in zip(shrunk_means(scores) if scores else (), self._groups(), strict=True):
             score = sign * expected
             variance = noise / len(group)
-            if self.metric.interval == "proportion" and self.validation_rows:
+            if self._is_share:
                 variance += max(0.0, score * (1 - score)) / self.validation_rows
             half = _Z * math.sqrt(variance)
             first = max(group, key=lambda trial: sign * _score(trial))

@@ -1,6 +1,7 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
-An export of a study is a job, too.
+An export of a study is a job, too. Why it ended otherwise than well goes to its log and, as the disk of the
+log may be full, as one line to the stdout that it was started with.
 
 Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 75 another process
 runs its study, 130 interrupted.
@@ -8,6 +9,7 @@ runs its study, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -25,6 +27,8 @@ from autopeft.request import Request
 from autopeft.service.watching import EventObserver
 
 END_SECONDS = 30.0
+MOST_SAID = 4000
+"""Bytes; a pipe takes them at once, whoever reads it."""
 
 
 def main() -> int:
@@ -33,6 +37,8 @@ def main() -> int:
     Beside the request of an export lies `export.json`, which says what of its study.
     """
     kind, file, events, spent = sys.argv[1:]
+    service = os.dup(1)
+    os.dup2(2, 1)  # libraries may write what they like
     threading.Thread(target=_end_with_the_service, daemon=True, name="lifeline").start()
     for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -50,14 +56,20 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except AutopeftError as error:
-        sys.stderr.write(f"\n{' '.join(str(error).split())}\n")
+        _say(" ".join(str(error).split()), service)
         if isinstance(error, ClaimedError):
             return os.EX_TEMPFAIL
         return 1 if isinstance(error, DoesNotFitError) else 2
     except OSError as error:
-        sys.stderr.write(f"\n{error.filename or 'the system'}: {error.strerror}\n")
+        _say(f"{error.filename or 'the system'}: {error.strerror}", service)
         return 2
     return 0
+
+
+def _say(line: str, service: int) -> None:
+    for stream, text in ((service, line), (2, f"\n{line}\n")):
+        with contextlib.suppress(OSError):
+            os.write(stream, text.encode()[:MOST_SAID])
 
 
 def _end_with_the_service() -> None:

@@ -209,7 +209,8 @@ class Jobs:
     def claim(self, owner: str) -> Job | None:
         """Take the job whose turn it is: of the user with the fewest running, then of who waited longest.
 
-        Jobs whose process is silent come first: they were begun before.
+        Jobs whose process is silent come first: they were begun before. One of `owner`'s own is not silent:
+        its end waits to be written.
         """
         with self._database.reading() as connection:
             if not self._claimable(connection, self._database.now(connection)):
@@ -217,6 +218,8 @@ class Jobs:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             for row in self._claimable(connection, now):
+                if row["state"] == "running" and row["owner"] == owner:
+                    continue
                 change = JOBS.update().where(
                     JOBS.c.id == row["id"], JOBS.c.state == row["state"], JOBS.c.attempts == row["attempts"]
                 )

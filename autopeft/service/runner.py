@@ -148,7 +148,7 @@ class _Run:
                 if process.stdin is not None:
                     process.stdin.close()
         self._tell()
-        return self._verdict(process.returncode, cause, log)
+        return self._verdict(process.returncode, cause, _last_word(process) or _last_line(log))
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Path]:
         make_folder(self._folder)
@@ -165,7 +165,7 @@ class _Run:
             process = subprocess.Popen(
                 [sys.executable, "-m", "autopeft.service.child", *arguments],
                 stdin=subprocess.PIPE,
-                stdout=stream,
+                stdout=subprocess.PIPE,  # for its last word, see `child`
                 stderr=stream,
                 cwd=self._folder,
                 env={
@@ -232,7 +232,7 @@ class _Run:
             return
         self._read += len(data) - len(rest)
 
-    def _verdict(self, code: int, cause: Cause | None, log: Path) -> tuple[State, str]:
+    def _verdict(self, code: int, cause: Cause | None, said: str) -> tuple[State, str]:
         if code == 0 and cause != "lost":  # it came to its end while it was told to stop
             return "done", ""
         if cause in ("closing", "lost"):
@@ -248,7 +248,7 @@ class _Run:
         if code == os.EX_TEMPFAIL:  # another process runs the study, perhaps one that is about to end
             self._closing.wait(CLAIMED_SECONDS)
             return "queued", ""
-        said = without_places(_last_line(log), self._settings.workspace)
+        said = without_places(without_secrets(said)[:1000], self._settings.workspace)
         if code in (_NOTHING_FITS, _REFUSED):
             return "failed", said
         if code == _INTERRUPTED:
@@ -281,13 +281,23 @@ def _family(pid: int) -> set[psutil.Process]:
         return set()
 
 
+def _last_word(process: subprocess.Popen[bytes]) -> str:
+    """Return why a process says that it ended; empty where it did not say so."""
+    if process.stdout is None:
+        return ""
+    with contextlib.suppress(OSError), process.stdout as stream:
+        os.set_blocking(stream.fileno(), False)  # whoever it left behind may hold the other end
+        return os.read(stream.fileno(), 1 << 16).decode("utf-8", "replace")
+    return ""
+
+
 def _last_line(log: Path) -> str:
-    """Return the last line that a process wrote, without what must not be shown."""
+    """Return the last line that a process wrote."""
     with contextlib.suppress(OSError):
         with log.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - 4000))
             lines = stream.read().decode("utf-8", "replace").split("\n")
         words = [line.strip() for line in lines if line.strip()]
-        return without_secrets(words[-1])[:1000] if words else "it said nothing"
+        return words[-1] if words else "it said nothing"
     return "it said nothing"

@@ -2,8 +2,8 @@
 
     python driver.py FOLDER CANDIDATES [--pause SECONDS] [--hang-seconds SECONDS] [--mlflow URI]
 
-Started again with the same folder it resumes. CANDIDATES: `sound`, or
-`faulty`: two of them hang, two diverge.
+Started again with the same folder it resumes. CANDIDATES: `sound` and `faulty` are lists for successive
+halving (of the latter two hang, two diverge); `space` is a search space for freeze-thaw.
 """
 
 from __future__ import annotations
@@ -18,18 +18,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from looking import name
+
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
 from autopeft.errors import AutopeftError, TrialError
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Fits, Plan, Verdict
+from autopeft.search.freeze_thaw import FreezeThaw
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
+from autopeft.search.observer import Observer
 from autopeft.search.ray_runner import run_on_ray
 from autopeft.search.store import StudyStore
-from autopeft.search.strategy import Halving
+from autopeft.search.strategy import Halving, Strategy
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate, Training
+from autopeft.space.domain import Choice, Domain
+from autopeft.space.search_space import SearchSpace
 from autopeft.tracking.mlflow import MlflowObserver
 from autopeft.train.result import Report
 from autopeft.workload.dataset import ACCURACY, Lengths, Workload
@@ -51,19 +57,33 @@ CANDIDATES = {
     ),
 }
 FAULT_AT = 10
+SPACE = SearchSpace(
+    name="made",
+    fixed={"method": "lora"},
+    domains=(
+        Domain(field="rank", allowed=Choice(choices=(10, 20, 30))),
+        Domain(field="training.learning_rate", allowed=Choice(choices=(0.001, 0.002, 0.004, 0.010))),
+    ),
+)
+"""Whoever has the greatest rate ends above the others by far more than chance does."""
+DEFAULT = Candidate(method="lora", rank=16, training=Training(learning_rate=0.003))
+SEED = 1
 
 
 class Descent:
     """Gradient descent with steps that chance varies; the checkpoint has its whole state."""
 
-    def __init__(self, candidate: Candidate, seed: int, pause: float, kilobytes: int) -> None:
+    def __init__(
+        self, candidate: Candidate, seed: int, pause: float = 0.0, kilobytes: int = 1, log: Path | None = None
+    ) -> None:
         self.candidate, self.pause, self.kilobytes = candidate, pause, kilobytes
-        self.seen, self.distance, self.chance = 0, 1.0, random.Random(seed)
+        self.who, self.log = name(candidate, seed), log
+        self.seen, self.distance, self.chance = 0, 1.0, random.Random(seed + (candidate.rank or 0))
         self.seconds = 0.0
 
     def advance(self, samples: int) -> Report:
-        """Train and score."""
-        began = time.monotonic()
+        """Train and score, and note what was trained."""
+        began, first = time.monotonic(), self.seen
         while self.seen < samples:
             if self.seen == FAULT_AT:
                 fall_ill(self.candidate.method)
@@ -71,6 +91,9 @@ class Descent:
             self.distance *= 1 - self.candidate.training.learning_rate * (1 + self.chance.random())
             time.sleep(self.pause)
         self.seconds += time.monotonic() - began
+        if self.log:
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{self.who} {first} {self.seen}\n")
         ill = self.candidate.method == "scores nan" and self.seen > FAULT_AT
         return Report(
             samples=self.seen,
@@ -116,7 +139,7 @@ class Factory:
         """Note the process and begin."""
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(f"{os.getpid()} {candidate.rank}\n")
-        return Descent(candidate, seed + (candidate.rank or 0), self.pause, self.kilobytes)
+        return Descent(candidate, seed, self.pause, self.kilobytes, self.log.with_name("trained.txt"))
 
 
 class Listed:
@@ -131,6 +154,25 @@ class Listed:
 
     def observe(self, trial: Trial) -> None:
         """Learn nothing."""
+
+
+class Notes(Observer):
+    """Notes which trials begin, go on and are set aside."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def trial_started(self, trial: Trial) -> None:
+        """Note it."""
+        self._note("started", trial)
+
+    def trial_paused(self, trial: Trial) -> None:
+        """Note it."""
+        self._note("paused", trial)
+
+    def _note(self, event: str, trial: Trial) -> None:
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{os.getpid()} {event} {trial.number}\n")
 
 
 def admit(candidate: Candidate) -> Verdict:
@@ -181,36 +223,46 @@ def plan() -> Plan:
     )
 
 
+def strategy_of(candidates: str) -> Strategy:
+    """Return what decides: halving of a list, or freeze-thaw of the space."""
+    if candidates == "space":
+        return FreezeThaw(SPACE, RUNGS, seed=SEED, metric=ACCURACY, warm=())
+    return Halving(Listed(CANDIDATES[candidates]), RUNGS.reduction, ACCURACY)
+
+
 def main() -> int:
     """Search; the status is that of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("candidates", choices=sorted(CANDIDATES))
+    parser.add_argument("candidates", choices=[*CANDIDATES, "space"])
     parser.add_argument("--pause", type=float, default=0.05)
     parser.add_argument("--kilobytes", type=int, default=1)
     parser.add_argument("--hang-seconds", type=float, default=300)
     parser.add_argument("--mlflow")
     given = parser.parse_args()
     store = StudyStore(given.folder / "study.db")
-    observers = [MlflowObserver(given.mlflow, "015")] if given.mlflow else []
+    observers: list[Observer] = [Notes(given.folder / "events.txt")]
+    if given.mlflow:
+        observers.append(MlflowObserver(given.mlflow, "015"))
     try:
         with store.claimed():
             if not store.exists():
-                store.create(name="faults", metric=ACCURACY, seed=1, request="{}", plan=plan())
+                store.create(name="faults", metric=ACCURACY, seed=SEED, request="{}", plan=plan())
             search = Search(
                 store,
-                Halving(Listed(CANDIDATES[given.candidates]), RUNGS.reduction, ACCURACY),
+                strategy_of(given.candidates),
                 admit,
                 RUNGS,
                 ACCURACY,
                 observers,
+                baseline=DEFAULT if given.candidates == "space" else None,
                 max_trials=None,
             )
-            search.start(plan(), len(CANDIDATES[given.candidates]), 60)
+            search.start(plan(), 10, 60)
             run_on_ray(
                 search,
                 Factory(given.folder / "made.txt", given.pause, given.kilobytes),
-                seed=1,
+                seed=SEED,
                 concurrent=2,
                 threads_per_trial=1,
                 folder=given.folder,

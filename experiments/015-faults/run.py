@@ -23,16 +23,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import freeze_thaw
 import psutil
+from looking import differences, load, recorded, trained, trained_again
 
 from autopeft.search.desk import checkpoint_folder
-from autopeft.search.store import StudyStore
-from autopeft.search.study import Study
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 KILLS = ("worker",) * 12 + ("driver",) * 4 + ("raylet",) * 2 + ("gcs_server",) * 2
 """The object store lives in the raylet's process."""
+KILLS_OF_FREEZE_THAW = ("worker",) * 10 + ("driver",) * 10
 PATIENCE_SECONDS = 600.0
 
 
@@ -54,51 +55,6 @@ def finish(driver: subprocess.Popen[str]) -> tuple[int, list[str]]:
         os.killpg(driver.pid, signal.SIGKILL)
         said = driver.communicate()[1] + f"killed after {PATIENCE_SECONDS:g} s without an end"
     return driver.returncode, said.strip().splitlines()
-
-
-def load(folder: Path) -> Study | None:
-    """Read the study; None before it was begun."""
-    if not (folder / "study.db").exists():
-        return None
-    store = StudyStore(folder / "study.db")
-    try:
-        return store.load() if store.exists() else None
-    finally:
-        store.close()
-
-
-def recorded(study: Study | None, folder: Path) -> dict[int, dict[str, Any]]:
-    """Return what is finished, and the evaluations of what is not."""
-    if study is None:
-        return {}
-    store = StudyStore(folder / "study.db")
-    found = {
-        trial.number: {
-            "state": trial.state,
-            "rank": trial.candidate.rank,
-            "curve": [
-                [report.samples, report.score]
-                for report in (trial.result.reports if trial.result else store.reports(trial.number))
-            ],
-        }
-        for trial in study.trials
-    }
-    store.close()
-    return found
-
-
-def differences(before: dict[int, dict[str, Any]], after: dict[int, dict[str, Any]]) -> list[str]:
-    """Say what was lost or changed between two looks at the same study."""
-    wrong = []
-    for number, then in before.items():
-        now = after.get(number)
-        if now is None:
-            wrong.append(f"trial {number} is gone")
-        elif then["state"] != "running" and now != then:
-            wrong.append(f"trial {number} was finished and has changed: {then} -> {now}")
-        elif now["curve"][: len(then["curve"])] != then["curve"]:
-            wrong.append(f"evaluations of trial {number} have changed")
-    return wrong
 
 
 def verdict(folder: Path, reference: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +105,18 @@ def undisturbed(folder: Path) -> dict[str, Any]:
     }
 
 
+def freeze_thaw_undisturbed(folder: Path) -> dict[str, Any]:
+    """Search once with freeze-thaw and without faults."""
+    began = time.monotonic()
+    status, said = finish(start(folder, "space"))
+    return {
+        "status": status,
+        "said": said,
+        "seconds": round(time.monotonic() - began, 1),
+        **freeze_thaw.describe(folder),
+    }
+
+
 def victim(driver: subprocess.Popen[str], kind: str, folder: Path) -> psutil.Process | None:
     """Find the process to kill; of several that train, the one that began last."""
     if kind == "driver":
@@ -164,29 +132,38 @@ def victim(driver: subprocess.Popen[str], kind: str, folder: Path) -> psutil.Pro
     return next((below[pid] for pid in reversed(made) if pid in below), None)
 
 
-def kills(folder: Path, reference: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Kill -9 twenty processes at random moments, going on with the search after each driver's death."""
+def kills(
+    folder: Path, candidates: str, kinds: tuple[str, ...], seed: int, gap_seconds: float = 6.0
+) -> dict[str, Any]:
+    """Kill -9 processes at random moments, going on with the search after each driver's death.
+
+    Args:
+        gap_seconds: most that passes from when there is one to kill until it is killed.
+    """
     dice, began = random.Random(seed), time.monotonic()
-    todo = list(KILLS)
+    todo = list(kinds)
     dice.shuffle(todo)
-    arguments = ("sound", "--pause", "0.5")
+    arguments = (candidates, "--pause", "0.5")
     driver, sessions, wrong, done = start(folder, *arguments), 1, list[str](), list[dict[str, Any]]()
     ends: list[dict[str, Any]] = []
     before: dict[int, dict[str, Any]] = {}
+    pieces = 0
     while True:
         ended = driver.poll() is not None
         if ended:
             status, said = finish(driver)
             ends.append({"status": status, "said": said[-3:]})
             now = recorded(load(folder), folder)
-            wrong += differences(before, now)
-            before = now
-            if status == 0 or sessions > len(KILLS) + 5:
+            wrong += differences(before, now) + trained_again(before, trained(folder)[pieces:])
+            before, pieces = now, len(trained(folder))
+            if status == 0 or sessions > len(kinds) + 5:
                 break
             driver, sessions = start(folder, *arguments), sessions + 1
         elif todo and (target := victim(driver, todo[0], folder)) is not None:
-            time.sleep(dice.uniform(0, 6))
-            before = recorded(load(folder), folder)
+            time.sleep(dice.uniform(0, gap_seconds))
+            now = recorded(load(folder), folder)
+            wrong += differences(before, now) + trained_again(before, trained(folder)[pieces:])
+            before, pieces = now, len(trained(folder))
             kind = todo.pop(0)
             try:
                 target.kill()
@@ -211,7 +188,6 @@ def kills(folder: Path, reference: dict[str, Any], seed: int) -> dict[str, Any]:
         "ends": ends,
         "lost_or_changed": wrong,
         "seconds": round(time.monotonic() - began, 1),
-        **verdict(folder, reference),
     }
 
 
@@ -284,7 +260,14 @@ def main() -> None:
         "ill_trials": ill,
         "full_disk": lambda folder: full_disk(folder, results["undisturbed"]),
         "mlflow_gone": lambda folder: mlflow_gone(folder, results["undisturbed"]),
-        "kills": lambda folder: kills(folder, results["undisturbed"], given.seed),
+        "kills": lambda folder: (
+            kills(folder, "sound", KILLS, given.seed) | verdict(folder, results["undisturbed"])
+        ),
+        "freeze_thaw": freeze_thaw_undisturbed,
+        "freeze_thaw_kills": lambda folder: (
+            kills(folder, "space", KILLS_OF_FREEZE_THAW, given.seed, gap_seconds=24.0)
+            | freeze_thaw.compare(folder, results["freeze_thaw"])
+        ),
     }
     for name, part in parts.items():
         if name in results or (given.only and name not in given.only):
@@ -298,10 +281,8 @@ def main() -> None:
             "load_when_done": round(os.getloadavg()[0], 1),
         }
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        print(
-            name,
-            json.dumps({key: value for key, value in results[name].items() if key != "curves"}, indent=1),
-        )
+        shown = {key: value for key, value in results[name].items() if key not in ("curves", "kills", "ends")}
+        print(name, json.dumps(shown, indent=1))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ ANY_SETTINGS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(streams())
 def test_a_replay_equals_the_reference(case: tuple[np.ndarray, np.ndarray, list[int]]):
     sizes, events, emptied = case
@@ -104,7 +104,7 @@ def test_a_replay_equals_the_reference(case: tuple[np.ndarray, np.ndarray, list[
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(streams(longest=60), ANY_SETTINGS, st.sampled_from([0, 60 * MIB, 150 * MIB]))
 def test_compiled_and_uncompiled_rules_agree_word_for_word(
     case: tuple[np.ndarray, np.ndarray, list[int]], chosen: AllocatorSettings, limit: int
@@ -125,7 +125,7 @@ def test_compiled_and_uncompiled_rules_agree_word_for_word(
     assert answer.failed_event == (plain[pieces.AT] if answer.out_of_memory else -1)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(streams(), ANY_SETTINGS)
 def test_without_a_limit_all_is_served_and_the_books_are_straight(
     case: tuple[np.ndarray, np.ndarray, list[int]], chosen: AllocatorSettings
@@ -141,7 +141,7 @@ def test_without_a_limit_all_is_served_and_the_books_are_straight(
     assert (end.final_allocated_bytes, end.final_reserved_bytes) == (0, 0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(streams(), ANY_SETTINGS, st.integers(1, 40))
 def test_a_limit_is_kept_and_one_at_the_peak_costs_nothing(
     case: tuple[np.ndarray, np.ndarray, list[int]], chosen: AllocatorSettings, share: int
@@ -188,7 +188,7 @@ def test_expandable_segments_take_no_more_than_a_page_beyond_the_default(seed: i
     assert expandable.peak_allocated_bytes <= expandable.peak_reserved_bytes
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(streams())
 def test_an_expandable_segment_without_holes_has_less_than_a_page_to_spare(
     case: tuple[np.ndarray, np.ndarray, list[int]],

@@ -181,7 +181,7 @@ def general() -> Pattern:
     return trace(request_of("llama"))
 
 
-QUICK = settings(deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
+QUICK = settings(phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
 shapes = st.tuples(
     st.integers(2, 9), st.integers(17, 500).filter(lambda length: length % 8 > 0), st.integers(1, 64)
 )

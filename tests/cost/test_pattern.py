@@ -115,7 +115,7 @@ def test_a_pattern_survives_packing(pattern: Pattern):
     assert np.array_equal(again.evaluate(2, 33, 4, 5), pattern.evaluate(2, 33, 4, 5))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(arrays(np.int32, st.integers(0, 50), elements=st.integers(-(2**29), 2**29)))
 def test_any_events_survive_packing(pattern: Pattern, events: np.ndarray):
     made = replace(pattern, later=replace(pattern.later, events=events))

@@ -171,3 +171,16 @@ def test_a_default_that_won_is_one_configuration(facts: StudyFacts) -> None:
     scores = (score("winner", 0.8), score("LoRA default", 0.8), score("linear probe", 0.7))
     found = reasons(study=baseline, plan=facts.plan, data=facts.data, scores=scores, tested=2)
     assert "The test rows were used for 2 configurations, after the search." in found
+
+
+@pytest.mark.parametrize(("prefer", "words"), [("small", "smallest"), ("fast", "fastest to train")])
+def test_a_preference_that_no_noise_could_be_weighed_by_is_said(facts: StudyFacts, prefer, words) -> None:
+    asked = {"prefer": prefer, "validation_rows": 500}
+
+    def said(**change: object) -> str:
+        study = facts.study.model_copy(update=asked | change)
+        return " ".join(reasons(study=study, plan=facts.plan, data=facts.data, scores=facts.scores))
+
+    blind = f"the {words} within noise of the best was asked for, but nothing was trained twice"
+    assert blind in said(metric=HELD_OUT_LOSS)
+    assert blind not in said()

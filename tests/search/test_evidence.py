@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.search.evidence import on_one_scale
@@ -13,7 +13,6 @@ from autopeft.search.evidence import on_one_scale
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=30, unique=True)
 
 
-@settings(deadline=None)  # the first call loads scipy
 @given(VALUES)
 def test_the_order_at_a_moment_is_what_counts_there(values: list[float]) -> None:
     found = [each[0] for each in on_one_scale([[(0.5, value)] for value in values])]
@@ -23,7 +22,6 @@ def test_the_order_at_a_moment_is_what_counts_there(values: list[float]) -> None
     assert statistics.fmean(found) == pytest.approx(0, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(VALUES, st.floats(0.001, 1000), st.floats(-1000, 1000))
 def test_units_are_of_no_matter(values: list[float], scale: float, shift: float) -> None:
     plain = on_one_scale([[(0.5, value), (1.0, value)] for value in values])

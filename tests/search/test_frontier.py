@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_training import (
     ACCURACY,
@@ -51,7 +51,6 @@ def area(points: list[tuple[float, float]], placed: list[tuple[float, float]], c
     return hypervolume(made, ACCURACY, score=floor, cost=max(costs) + 0.1 * span) / span
 
 
-@settings(deadline=None)
 @given(PLACED, st.floats(0, 10, width=32), SCORES)
 def test_a_sure_score_adds_what_the_hypervolume_grows_by(placed, cost: float, score: float) -> None:
     costs = [each for each, _ in placed]

@@ -26,7 +26,7 @@ SMALL = SearchSpace(
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_all_that_is_offered_belongs_to_the_space(name: str, seed: int) -> None:
     space = SPACES[name]
     pool = Pool(space, random.Random(seed))

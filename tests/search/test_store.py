@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.mysql import mariadb
+from sqlalchemy.schema import CreateTable
 from toy_training import ACCURACY, ToyRun, estimate_of, toy_plan
 
 from autopeft.errors import StorageError
 from autopeft.search.store import StudyStore
+from autopeft.search.store_schema import REPORTS, STUDY, TRIALS
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
@@ -258,3 +262,15 @@ def test_a_password_is_in_no_message() -> None:
     with pytest.raises(StorageError, match="no database server answers there") as error:
         StudyStore("postgresql+psycopg://me:secret@127.0.0.1:9/studies", name="one").load()
     assert "secret" not in one_line(error)
+
+
+@pytest.mark.parametrize("dialect", ["mysql", "mariadb"])
+def test_tables_on_mysql_tell_names_by_their_case_and_hold_long_plans(dialect: str) -> None:
+    made: list[str] = []
+    speaks = mysql.dialect() if dialect == "mysql" else mariadb.MariaDBDialect()
+    for table in (STUDY, TRIALS, REPORTS):
+        made += str(CreateTable(table).compile(dialect=speaks)).splitlines()
+    names = [line for line in made if line.strip().startswith(("name ", "study "))]
+    assert len(names) == 3
+    assert all("VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" in line for line in names)
+    assert sum("LONGTEXT" in line for line in made) == 6

@@ -12,7 +12,8 @@ from autopeft.search.store import StudyStore
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report, TrialResult
-from autopeft.workload.dataset import ACCURACY
+from autopeft.workload.dataset import ACCURACY, Metric
+from autopeft.workload.tasks import F1, HELD_OUT_LOSS, RELATIVE_ERROR
 
 PROPORTION = ACCURACY.model_copy(update={"interval": "proportion"})
 
@@ -29,6 +30,11 @@ def trial(number: int, score: float, *, params: int, seconds: float, repetition:
         result=TrialResult(state="complete", reports=(report(score),)),
         repetition=repetition,
     )
+
+
+def score_of(trial: Trial) -> float:
+    assert trial.result
+    return trial.result.score
 
 
 def report(score: float) -> Report:
@@ -64,6 +70,17 @@ def test_without_rows_what_repetitions_differ_by_is_the_noise() -> None:
     again = trial(4, 0.78, params=900, seconds=50, repetition=1)
     study = Study(name="s", folder="f", metric=ACCURACY, seed=0, trials=(*TRIALS, again), prefer="small")
     assert study.best == TRIALS[1]
+
+
+@pytest.mark.parametrize("metric", [HELD_OUT_LOSS, RELATIVE_ERROR, F1])
+def test_where_nothing_tells_noise_the_best_is_taken_and_the_study_says_so(metric: Metric) -> None:
+    given = {"name": "s", "folder": "f", "metric": metric, "seed": 0, "validation_rows": 400}
+    best = min(TRIALS, key=score_of) if metric.direction == "minimize" else max(TRIALS, key=score_of)
+    once = Study.build(**given, trials=TRIALS, prefer="small")
+    assert (once.best, once.knows_noise) == (best, False)
+    again = trial(4, 0.1, params=900, seconds=50, repetition=1)
+    assert Study.build(**given, trials=(*TRIALS, again), prefer="small").knows_noise
+    assert Study.build(**given | {"metric": PROPORTION}, trials=TRIALS).knows_noise
 
 
 def test_the_store_keeps_what_is_preferred(tmp_path: Path) -> None:

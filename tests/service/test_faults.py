@@ -169,7 +169,7 @@ def test_two_services_share_one_queue(workspace, rows, models) -> None:
             assert [job["attempts"] for job in jobs(one).values()] == [1, 1]
 
 
-def test_a_full_disk_ends_a_job_with_the_reason_and_the_service_goes_on(workspace, rows, models) -> None:
+def test_the_process_of_a_job_that_may_write_no_more_ends_with_one_line(workspace, rows, models) -> None:
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000));"
         "from autopeft.service.child import main; sys.exit(main())"

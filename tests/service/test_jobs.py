@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -83,6 +84,15 @@ def test_a_job_of_a_silent_process_is_taken_over_and_the_silent_one_finds_out(qu
     assert queue.finish(job.id, "first", "done", "", 1.0) is False
     assert queue.finish(job.id, "second", "done", "", 2.0) is True
     assert queue.find(ANN, job.id).state == "done"
+
+
+def test_a_process_does_not_begin_again_what_it_runs_already(queue) -> None:
+    job = submit(queue)
+    assert queue.claim("first").id == job.id
+    time.sleep(0.7)  # the database took no renewal, and then the job had ended
+    assert queue.claim("first") is None
+    assert queue.finish(job.id, "first", "failed", "the disk is full", 1.0) is True
+    assert queue.find(ANN, job.id).attempts == 1
 
 
 def test_a_lease_that_is_renewed_is_not_taken(queue) -> None:
@@ -188,7 +198,8 @@ def test_a_job_that_takes_process_after_process_down_is_given_up(place) -> None:
     database = Database(place)
     queue = Jobs(database, quota=5, lease_seconds=0.0)
     job = submit(queue)
-    while queue.claim("process") is not None:
+    processes = (f"process {number}" for number in itertools.count())
+    while queue.claim(next(processes)) is not None:
         time.sleep(0.002)
     database.close()
     assert job.id

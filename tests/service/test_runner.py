@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.errors import ClaimedError, InputError
+from autopeft.request import Request
 from autopeft.search.claim import claim_file
 from autopeft.service.desk import Desk
 from autopeft.service.jobs import Job
@@ -17,6 +18,7 @@ from autopeft.service.runner import _Run
 from autopeft.service.serving import serve
 from autopeft.service.settings import Settings
 from autopeft.service.telemetry import Metrics
+from autopeft.service.tokens import Caller
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ def test_a_request_of_another_version_fails_with_the_reason(attempt) -> None:
 
 def test_what_a_process_said_names_no_place_of_the_services_disk(attempt, service, tmp_path) -> None:
     workspace = service.office.settings.workspace.resolve()
-    (tmp_path / "log.txt").write_text(f"{workspace}/uploads/a/rows.csv cannot be read: no such file.\n")
-    assert attempt._verdict(2, None, tmp_path / "log.txt") == (
+    said = f"{workspace}/uploads/a/rows.csv cannot be read: no such file."
+    assert attempt._verdict(2, None, said) == (
         "failed",
         "uploads/a/rows.csv cannot be read: no such file.",
     )
@@ -52,7 +54,7 @@ def test_what_a_process_said_names_no_place_of_the_services_disk(attempt, servic
 
 @pytest.mark.parametrize("cause", ["stopped", "closing", "overdue", None])
 def test_a_process_that_came_to_its_end_is_done_whatever_it_was_told(attempt, tmp_path, cause) -> None:
-    assert attempt._verdict(0, cause, tmp_path / "log.txt") == ("done", "")
+    assert attempt._verdict(0, cause, "") == ("done", "")
 
 
 def test_a_job_whose_study_another_process_runs_waits_again(attempt, tmp_path) -> None:
@@ -62,7 +64,7 @@ def test_a_job_whose_study_another_process_runs_waits_again(attempt, tmp_path) -
         claim_file(tmp_path / "lock", "the study"),
     ):
         pass
-    assert attempt._verdict(os.EX_TEMPFAIL, None, tmp_path / "log.txt") == ("queued", "")
+    assert attempt._verdict(os.EX_TEMPFAIL, None, "") == ("queued", "")
 
 
 def test_a_service_that_cannot_listen_takes_no_job(tmp_path) -> None:
@@ -97,3 +99,23 @@ def test_an_answer_from_before_a_change_is_not_remembered_after_it(tmp_path) -> 
         assert asyncio.run(ask()) == [b'"old"', b'"new"']
     finally:
         desk.close()
+
+
+def test_why_a_process_ended_is_known_though_its_log_cannot_be_written(service) -> None:
+    full = Path("/dev/full")  # whatever is written there finds no space left
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    who = Caller(user="ann", scope="submit")
+    service.office.jobs.submit(who, "search", Request(demo="classification"), seconds=60)
+    job = service.office.jobs.claim("process")
+    assert job is not None
+    settings = service.office.settings
+    folder = settings.workspace.resolve() / "jobs" / job.id
+    folder.mkdir(parents=True)
+    (folder / "log.txt").symlink_to(full)
+    (settings.workspace / "studies").write_text("a file where a folder is to be")
+    run = _Run(job, service.office.jobs, service.office.uploads, settings, "process", threading.Event())
+    state, reason = run.to_the_end()
+    assert state == "failed"
+    assert "studies" in reason
+    assert "cannot be made" in reason

@@ -63,7 +63,7 @@ def of_each_method(space: SearchSpace, dice: random.Random) -> list[Candidate]:
 
 @pytest.mark.parametrize("name", SPACES)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_candidate_of_a_shipped_space_is_one_its_method_understands(name: str, seed: int) -> None:
     space = load_space(name)
     for candidate in of_each_method(space, random.Random(seed)):
