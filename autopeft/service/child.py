@@ -1,6 +1,6 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
-An export of a study is a job, too.
+An export of a study is a job, too, which keeps every other process off the study.
 
 Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 75 another process
 runs its study, 130 interrupted.
@@ -20,7 +20,7 @@ from pathlib import Path
 from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError, ClaimedError, DoesNotFitError
 from autopeft.export.bundle import Export
-from autopeft.journey.keeping import going_on
+from autopeft.journey.keeping import claimed, going_on
 from autopeft.request import Request
 from autopeft.service.watching import EventObserver
 
@@ -42,7 +42,8 @@ def main() -> int:
         request = Request.read(Path(file))
         if kind == "export":
             observer.progress("exporting", 0, 1)
-            handover.export(request, Export.read(Path(file).with_name("export.json")))
+            with claimed(request):
+                handover.export(request, Export.read(Path(file).with_name("export.json")))
         elif kind == "run":
             pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
         else:
