@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from autopeft.errors import StorageError
 
 WORKSPACE = Path(".autopeft")
 THIS_MACHINE = "this-machine"
 """Name of the profile that `autopeft profile` measures."""
+_BEFORE = r"(?:(?<![\w./~+-])|(?<=//)|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))"
+"""No path goes on here: a URL's scheme ends, or a sign that JSON escapes."""
+_AFTER = r"(?:/(?=[^\s\"'<])|(?![\w-]|\.\w))"
+"""The folder's name ends here, and what lies in the folder may follow."""
 
 
 def shipped(folder: str) -> Path:
@@ -38,8 +47,11 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, content: str | bytes) -> Path:
+def write_atomically(path: Path, content: str | bytes, *, modified: int | None = None) -> Path:
     """Write a whole file or leave the old one untouched.
+
+    Args:
+        modified: time of its last change to give it, in nanoseconds since 1970; None is now.
 
     Raises:
         StorageError: the disk is full or the place cannot be written.
@@ -54,6 +66,8 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
+        if modified is not None:
+            os.utime(temporary, ns=(modified, modified))
         Path(temporary).replace(path)
     except OSError as error:
         if temporary:
@@ -62,3 +76,32 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
             f"{path} cannot be written: {error.strerror}. Free some space or name another place."
         ) from None
     return path
+
+
+def without_places(text: str, workspace: Path) -> str:
+    """Return a text, JSON or page with what lies in a workspace named from there on.
+
+    A path that only ends, or only begins, as that of the workspace does is left as it is.
+    """
+    root = str(Path(workspace).resolve())
+    if root == os.sep:
+        return text
+    for shown in _spellings(root):
+        if shown in text:
+            text = re.sub(
+                f"{_BEFORE}{re.escape(shown)}{_AFTER}",
+                lambda found: "" if found[0].endswith("/") else "the workspace",
+                text,
+            )
+    return text
+
+
+def _spellings(path: str) -> Iterable[str]:
+    """Return a path as plain text, JSON (also in a page's script), HTML and URLs spell it."""
+    escaped = json.dumps(path)[1:-1]
+    in_script = escaped
+    for sign in "<>&":
+        in_script = in_script.replace(sign, f"\\u{ord(sign):04x}")
+    in_page = html.escape(path).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
+    plain = json.dumps(path, ensure_ascii=False)[1:-1]
+    return dict.fromkeys((path, plain, escaped, in_script, html.escape(path), in_page, quote(path)))

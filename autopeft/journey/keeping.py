@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Form
-from autopeft.files import write_atomically
+from autopeft.files import without_places, write_atomically
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
 from autopeft.message import Message
 from autopeft.report.facts import StudyFacts
@@ -51,6 +53,22 @@ def load(request: Request) -> Study:
         store.close()
 
 
+@contextmanager
+def claimed(request: Request) -> Iterator[None]:
+    """Have a study to oneself; a search of it, and whoever else claims it, is refused meanwhile.
+
+    Raises:
+        ClaimedError: another process has it.
+        UnknownNameError: there is no such study.
+    """
+    store = open_store(existing_study(request.workspace, request.study), request.storage)
+    try:
+        with store.claimed():
+            yield
+    finally:
+        store.close()
+
+
 def facts(request: Request) -> StudyFacts:
     """Return the facts of a concluded study.
 
@@ -58,8 +76,7 @@ def facts(request: Request) -> StudyFacts:
         InputError: it is not concluded.
     """
     folder = existing_study(request.workspace, request.study)
-    if not folder.facts.exists():
-        raise InputError(f"the study {folder.path.name!r} is not concluded: autopeft report concludes it.")
+    _concluded_at(folder)
     return StudyFacts.read(folder.facts)
 
 
@@ -76,20 +93,23 @@ def report_file(request: Request) -> Path:
 
 
 def served_report(request: Request) -> Path | None:
-    """Return the report page of a study for others; None where it is older than the facts, or not written.
+    """Return the report page of a study for others; None where it is of other facts, or not written.
+
+    It has the facts' time, see `write_served_report`.
 
     Raises:
-        InputError: there is no report at all.
+        InputError: there is no report at all, or there are no facts to write it from.
     """
     report_file(request)
     folder = existing_study(request.workspace, request.study)
-    page = folder.served_report
-    current = page.is_file() and page.stat().st_mtime_ns >= folder.facts.stat().st_mtime_ns
-    return page if current else None
+    page, concluded = folder.served_report, _concluded_at(folder)
+    return page if page.is_file() and page.stat().st_mtime_ns == concluded else None
 
 
 def write_served_report(request: Request) -> Kept:
     """Write the report page of a study for others, and return what there is of the study.
+
+    It gets the time that the facts had before they were read: should they change meanwhile, it is not theirs.
 
     Raises:
         InputError: the study is not concluded.
@@ -98,8 +118,9 @@ def write_served_report(request: Request) -> Kept:
     from autopeft.report.html import render
 
     folder = existing_study(request.workspace, request.study)
-    page = render(facts(request).elsewhere())
-    write_atomically(folder.served_report, page.replace(str(Path(request.workspace).resolve()), "workspace"))
+    concluded = _concluded_at(folder)
+    page = without_places(render(facts(request).elsewhere()), Path(request.workspace))
+    write_atomically(folder.served_report, page, modified=concluded)
     return _kept(folder)
 
 
@@ -107,19 +128,27 @@ def bundle_folder(request: Request, trial: int | None = None, form: Form = "adap
     """Return a directory that was exported of a study, where export puts it.
 
     Args:
-        trial: its number; None is the winner.
+        trial: its number; None is the winner, as the study is now.
 
     Raises:
         InputError: no such was exported.
     """
     folder = existing_study(request.workspace, request.study)
-    places = {folder.exported(trial, form), folder.exported(None, form)}
-    manifests = [place / MANIFEST for place in places if (place / MANIFEST).is_file()]
-    found = [each for each in manifests if trial is None or Bundle.read(each).trial == trial]
+    best = load(request).best if trial is None else None
+    number = trial if best is None else best.number
+    usual = folder.exported(None, form) / MANIFEST
+    manifests = {usual, folder.exported(number, form) / MANIFEST}
+    trials = {each: Bundle.read(each).trial for each in manifests if each.is_file()}
+    found = [each for each, made_of in trials.items() if made_of == number]
     if found:
         return max(found, key=lambda manifest: manifest.stat().st_mtime).parent
-    whose = "" if trial is None else f" of trial {trial}"
     of_form = "" if form == "adapter" else f" in the form {form}"
+    if best is not None and usual in trials:
+        raise InputError(
+            f"the bundle of study {folder.path.name!r}{of_form} is of trial {trials[usual]}, but trial "
+            f"{number} has won since: autopeft export writes it anew."
+        )
+    whose = "" if trial is None else f" of trial {trial}"
     raise InputError(
         f"the study {folder.path.name!r} has no bundle{whose}{of_form}: autopeft export writes it."
     )
@@ -208,3 +237,17 @@ def _kept(folder: StudyFolder) -> Kept:
         report=folder.report.is_file(),
         bundle=(folder.bundle / MANIFEST).is_file(),
     )
+
+
+def _concluded_at(folder: StudyFolder) -> int:
+    """Return when the facts of a study were written, in nanoseconds since 1970.
+
+    Raises:
+        InputError: it is not concluded.
+    """
+    try:
+        return folder.facts.stat().st_mtime_ns
+    except FileNotFoundError:
+        raise InputError(
+            f"the study {folder.path.name!r} is not concluded: autopeft report concludes it."
+        ) from None

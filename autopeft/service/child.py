@@ -1,7 +1,8 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
-An export of a study is a job, too. Why it ended otherwise than well goes to its log and, as the disk of the
-log may be full, as one line to the stdout that it was started with.
+An export of a study is a job, too, which keeps every other process off the study. Why a job ended otherwise
+than well goes to its log and, as the disk of the log may be full, as one line to the stdout that it was
+started with.
 
 Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 75 another process
 runs its study, 130 interrupted.
@@ -22,7 +23,7 @@ from pathlib import Path
 from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError, ClaimedError, DoesNotFitError
 from autopeft.export.bundle import Export
-from autopeft.journey.keeping import going_on
+from autopeft.journey.keeping import claimed, going_on
 from autopeft.request import Request
 from autopeft.service.watching import EventObserver
 
@@ -48,7 +49,8 @@ def main() -> int:
         request = Request.read(Path(file))
         if kind == "export":
             observer.progress("exporting", 0, 1)
-            handover.export(request, Export.read(Path(file).with_name("export.json")))
+            with claimed(request):
+                handover.export(request, Export.read(Path(file).with_name("export.json")))
         elif kind == "run":
             pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
         else:

@@ -101,7 +101,7 @@ class Jobs:
         asked = wish.model_dump_json(exclude_unset=True, exclude={"workspace"})
         digest = hashlib.sha256(f"{kind} {asked}".encode()).hexdigest()
         with self._database.writing() as connection:
-            self._alone(connection, who.user)
+            self._alone(connection, f"jobs {who.user}")
             if key is not None:
                 mine = sql.select(JOBS).where(JOBS.c.user == who.user, JOBS.c.key == key)
                 before = connection.execute(mine).mappings().first()
@@ -194,7 +194,7 @@ class Jobs:
             raise _not_ended(number)
         asked = _longer(job, seconds, trials)
         with self._database.writing() as connection:
-            self._alone(connection, job.user)
+            self._alone(connection, f"jobs {job.user}")
             self._check_quota(connection, job.user)
             change = JOBS.update().where(JOBS.c.id == number, JOBS.c.state.in_(_ENDED))
             now = self._database.now(connection)
@@ -210,12 +210,13 @@ class Jobs:
         """Take the job whose turn it is: of the user with the fewest running, then of who waited longest.
 
         Jobs whose process is silent come first: they were begun before. One of `owner`'s own is not silent:
-        its end waits to be written.
+        its end waits to be written. A study has one job at a time.
         """
         with self._database.reading() as connection:
             if not self._claimable(connection, self._database.now(connection)):
                 return None
         with self._database.writing() as connection:
+            self._alone(connection, "claims")
             now = self._database.now(connection)
             for row in self._claimable(connection, now):
                 if row["state"] == "running" and row["owner"] == owner:
@@ -316,6 +317,9 @@ class Jobs:
         rows = [dict(row) for row in connection.execute(wanted).mappings()]
         if not rows:
             return []
+        held = sql.select(JOBS.c.id, JOBS.c.kind, JOBS.c.request).where(alive)
+        studies = {_study_of(row) for row in connection.execute(held).mappings()}
+        rows = [row for row in rows if _study_of(row) not in studies]
         by_user = sql.select(JOBS.c.user, sql.func.count()).where(alive).group_by(JOBS.c.user)
         running = {row[0]: row[1] for row in connection.execute(by_user).all()}
         latest = sql.select(JOBS.c.user, sql.func.max(JOBS.c.started)).group_by(JOBS.c.user)
@@ -344,12 +348,10 @@ class Jobs:
                 Retry_After="60",
             )
 
-    def _alone(self, connection: sql.Connection, user: str) -> None:
-        """Let one submission of a user wait for another, where the database lets them run side by side."""
+    def _alone(self, connection: sql.Connection, what: str) -> None:
+        """Let one transaction wait for another of that name, where the database runs them side by side."""
         if not self._database.is_sqlite:
-            key = int.from_bytes(
-                hashlib.sha256(f"autopeft jobs {user}".encode()).digest()[:8], "big", signed=True
-            )
+            key = int.from_bytes(hashlib.sha256(f"autopeft {what}".encode()).digest()[:8], "big", signed=True)
             connection.execute(sql.select(sql.func.pg_advisory_xact_lock(key)))
 
 
@@ -365,6 +367,10 @@ def _longer(job: Job, seconds: float, trials: int | None) -> str:
         return job.order.model_dump_json(exclude_unset=True)
     budget = job.wish.budget.model_copy(update={"time": job.spent + seconds, "trials": trials})
     return job.wish.model_copy(update={"budget": budget}).model_dump_json(exclude_unset=True)
+
+
+def _study_of(row: Any) -> str:
+    return str(json.loads(row["request"])["study"] if row["kind"] == "export" else row["id"])
 
 
 def _job(row: Any) -> Job:

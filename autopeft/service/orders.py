@@ -7,8 +7,11 @@ from autopeft.service.settings import Settings
 
 EXPORT_SECONDS = 3600.0
 """Time that an export may take, where the service grants a job that much."""
-NOT_TO_EXPORT = ("out", "force", "gguf", "model_name", "push", "base_model")
-"""Where it lies is the service's business, and it calls and sends to nobody."""
+NOT_TO_EXPORT = ("out", "force", "gguf", "model_name", "push", "base_model", "refit")
+"""Where it lies is the service's business, and it calls and sends to nobody.
+
+A refit may take longer than an export is granted, and would take the place of what the search chose.
+"""
 
 
 class ExportOrder(Export):

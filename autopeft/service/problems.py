@@ -25,8 +25,8 @@ from autopeft.errors import (
     UnscoredError,
     UnsupportedError,
 )
+from autopeft.files import without_places
 from autopeft.message import Message
-from autopeft.service.places import without_places
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request

@@ -1,4 +1,4 @@
-"""Punctual: a connection on which no whole request comes in time is closed, so that nobody can hold many."""
+"""Punctual: a connection on which no whole request comes in time is closed, as is one beyond the most."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ HEAD_SECONDS = 20.0
 
 
 class Punctual(H11Protocol):
-    """uvicorn's protocol, which itself waits for ever for the first request, and for the rest of any."""
+    """uvicorn's protocol, which itself waits for ever for the first request, and for the rest of any.
+
+    It also counts its connections only when a whole head has come: here those beyond `limit_concurrency` are
+    cut off as soon as they are made, whoever made them. One that came by TLS is made once its handshake is
+    over.
+    """
 
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request."""
+        """Begin to wait for a request, unless there are too many connections."""
         super().connection_made(transport)
+        if self.limit_concurrency and len(self.connections) > self.limit_concurrency:
+            transport.abort()
+            return
         self._expect()
 
     def data_received(self, data: bytes) -> None:

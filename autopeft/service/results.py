@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Form
+from autopeft.files import without_places
 from autopeft.journey import keeping
 from autopeft.journey.keeping import Kept
 from autopeft.message import Message
@@ -26,7 +27,6 @@ from autopeft.request import Request as Wish
 from autopeft.search.study import Study
 from autopeft.service import apart
 from autopeft.service.access import Reader, office_of
-from autopeft.service.places import without_places
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
 

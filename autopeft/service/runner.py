@@ -19,9 +19,8 @@ import psutil
 from pydantic import ValidationError
 
 from autopeft.errors import AutopeftError
-from autopeft.files import make_folder
+from autopeft.files import make_folder, without_places
 from autopeft.request import Request
-from autopeft.service.places import without_places
 from autopeft.service.telemetry import without_secrets
 from autopeft.service.tokens import Caller
 from autopeft.units import format_seconds
@@ -133,9 +132,10 @@ class _Run:
             process, log = self._start()
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-            return "failed", f"it cannot be begun, this version does not take its request: {faults[:800]}"
+            faults = self._placeless(faults)[:800]
+            return "failed", f"it cannot be begun, this version does not take its request: {faults}"
         except (AutopeftError, OSError) as error:
-            return "failed", f"it cannot be begun: {error}"
+            return "failed", self._placeless(f"it cannot be begun: {error}")
         cause: Cause | None = None
         try:
             while process.poll() is None and cause is None:
@@ -226,7 +226,7 @@ class _Run:
             return
         try:
             told = [line.decode("utf-8", "replace") for line in lines if line]
-            self._jobs.note(self._job.id, [without_places(each, self._settings.workspace) for each in told])
+            self._jobs.note(self._job.id, [self._placeless(each) for each in told])
         except AutopeftError as error:
             _log.warning("events cannot be written: %s", error, extra={"job": self._job.id})
             return
@@ -248,13 +248,16 @@ class _Run:
         if code == os.EX_TEMPFAIL:  # another process runs the study, perhaps one that is about to end
             self._closing.wait(CLAIMED_SECONDS)
             return "queued", ""
-        said = without_places(without_secrets(said)[:1000], self._settings.workspace)
+        said = self._placeless(without_secrets(said)[:1000])
         if code in (_NOTHING_FITS, _REFUSED):
             return "failed", said
         if code == _INTERRUPTED:
             return "stopped", "interrupted; finished trials are kept"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         return "failed", f"its process {how}; resume it to go on ({said})"
+
+    def _placeless(self, text: str) -> str:
+        return without_places(text, self._settings.workspace)
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10
 """Requests under way get so long when the service is told to stop."""
 MOST_CONNECTIONS = 512
-"""More at once are turned away, before they take the files that a process may open."""
+"""Connections at once, of all clients together: one more is cut off, so that those at the door do not take
+the files that the process may open. A request on the last of them is answered by 503."""
 
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:

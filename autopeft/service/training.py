@@ -151,6 +151,8 @@ def _submit(office: Office, who: Any, kind: Kind, wish: Wish, key: str | None) -
         raise InputError("a job needs data: the id of a file from POST /api/v1/data, or a demo.")
     if wish.demo is None and wish.model is None:
         raise InputError("a job needs a model, or a demo.")
+    if kind == "search" and wish.refit:
+        raise InputError("refit is for kind run: a search alone exports nothing, so leave it out.")
     if wish.demo is not None and (wish.model or wish.data):
         raise InputError("a demo brings its own model and data: leave out model and data.")
     most = office.settings.longest_seconds

@@ -75,6 +75,41 @@ def test_a_byte_now_and_then_prolongs_nothing_also_after_a_request(monkeypatch) 
     assert talk(dribble).startswith(b"HTTP/1.1 200")
 
 
+def test_connections_that_say_nothing_are_bounded_and_those_that_end_make_room() -> None:
+    async def nothing(scope: object, receive: object, send: object) -> None:
+        del scope, receive, send
+
+    async def run() -> list[bool]:
+        config = uvicorn.Config(nothing, limit_concurrency=3, log_config=None)
+        config.load()
+        loop, state = asyncio.get_running_loop(), ServerState()
+        server = await loop.create_server(lambda: punctual.Punctual(config, state, {}), "127.0.0.1", 0)
+        place = server.sockets[0].getsockname()
+
+        async def held(reader: asyncio.StreamReader) -> bool:
+            try:
+                await asyncio.wait_for(reader.read(), 0.3)
+            except TimeoutError:
+                return True
+            except ConnectionResetError:
+                return False
+            return False
+
+        async with server:
+            made = [await asyncio.open_connection(*place) for _ in range(5)]
+            found = [await held(reader) for reader, _ in made]
+            made[0][1].close()
+            await made[0][1].wait_closed()
+            await asyncio.sleep(0.2)
+            made.append(await asyncio.open_connection(*place))
+            found.append(await held(made[-1][0]))
+            for _, writer in made:
+                writer.close()
+        return found
+
+    assert asyncio.run(run()) == [True, True, True, False, False, True]
+
+
 def test_a_body_that_does_not_come_is_given_up(monkeypatch) -> None:
     sent = [{"type": "http.request", "body": b"{", "more_body": True}]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Export
 from autopeft.export.opening import checksums
 from autopeft.handover import export
+from autopeft.journey.keeping import claimed
 from autopeft.journey.workspace import StudyFolder, study_folder
 from autopeft.request import Request
+from autopeft.service import child
 from autopeft.service.runner import _Run
 from tests.export.test_opening import FIELDS
 from tests.service.kept import keep_study
@@ -136,6 +139,7 @@ def test_a_trial_that_cannot_be_exported_is_refused_in_the_command_lines_words(
         ({"out": "/tmp/x"}, "out"),
         ({"push": "org/name"}, "push"),
         ({"model_name": "x"}, "model_name"),
+        ({"refit": True}, "refit is not for a client of a service to give"),
         ({"study": "another"}, "study"),
         ({"form": "gguf"}, "form"),
         ({"dtype": "bf16"}, "dtype goes with the form merged"),
@@ -149,6 +153,48 @@ def test_what_an_export_may_not_say_is_refused(service, ann, study, body, words)
     reply = service.post(f"/api/v1/studies/{study}/exports", json=body, headers=ann)
     assert reply.status_code == 422
     assert words in reply.json()["detail"]
+
+
+def test_the_document_has_no_field_that_is_refused(service, ann) -> None:
+    schemas = service.get("/api/v1/openapi.json", headers=ann).json()["components"]["schemas"]
+    assert set(schemas["ExportRequest"]["properties"]) == {"trial", "form", "dtype", "lora_rank", "license"}
+
+
+def test_a_run_may_refit_and_a_search_which_exports_nothing_may_not(service, ann) -> None:
+    body = {"demo": "classification", "refit": True}
+    run, search = (
+        service.post("/api/v1/jobs", json=body | {"kind": kind}, headers=ann) for kind in ("run", "search")
+    )
+    assert (run.status_code, run.json()["request"]["refit"]) == (201, True)
+    assert search.status_code == 422
+    assert "refit is for kind run" in search.json()["detail"]
+
+
+def test_the_process_of_an_export_waits_for_whoever_has_its_study(
+    service, study, tmp_path, monkeypatch
+) -> None:
+    wish = Request(workspace=str(service.office.settings.workspace.resolve()), study=study)
+    wish.keep(tmp_path / "request.json")
+    Export().keep(tmp_path / "export.json")
+    exported: list[Request] = []
+    monkeypatch.setattr(child, "_end_with_the_service", lambda: None)
+    monkeypatch.setattr(child.handover, "export", lambda request, _: exported.append(request))
+    monkeypatch.setattr("sys.argv", ["", "export", str(tmp_path / "request.json"), str(tmp_path / "e"), "0"])
+    with claimed(wish):
+        assert (child.main(), exported) == (os.EX_TEMPFAIL, [])
+    assert (child.main(), exported) == (0, [wish])
+
+
+def test_a_study_has_one_job_at_a_time(service, ann, study) -> None:
+    jobs = service.office.jobs
+    place = f"/api/v1/studies/{study}/exports"
+    one, other = (service.post(place, json={"trial": 1}, headers=ann).json()["id"] for _ in range(2))
+    service.post(f"/api/v1/jobs/{study}/resume", json={"time": "10min"}, headers=ann)
+    for number in (one, other, study):
+        taken = jobs.claim("one process")
+        assert taken is not None
+        assert (taken.id, jobs.claim("another")) == (number, None)
+        jobs.finish(number, "one process", "done", "", 1.0)
 
 
 def test_a_study_that_is_still_searched_is_not_exported(service, ann, encoder_with_weights) -> None:
@@ -184,3 +230,15 @@ def test_what_was_exported_is_downloaded_by_trial_and_form(service, ann, study) 
             assert archive.read(f"{study}/README.md").decode() == label, asked
     for asked in ("?trial=2", "?trial=0&form=merged", "?form=lora"):
         assert service.get(place + asked, headers=ann).status_code == 404
+
+
+def test_the_bundle_of_who_won_before_a_resumption_is_not_the_winners(service, ann, study) -> None:
+    folder = folder_of(service, study)
+    put_bundle(folder.exported(None, "adapter"), 0, "the first winner")
+    place = f"/api/v1/studies/{study}/bundle"
+    reply = service.get(place, headers=ann)
+    assert reply.status_code == 404
+    assert "is of trial 0, but trial 1 has won since" in reply.json()["detail"]
+    assert service.get(f"{place}?trial=0", headers=ann).status_code == 200
+    put_bundle(folder.exported(1, "adapter"), 1, "exported before it won")
+    assert service.get(place, headers=ann).status_code == 200

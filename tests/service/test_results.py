@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -14,15 +15,17 @@ from fastapi.testclient import TestClient
 
 from autopeft import handover
 from autopeft.export.recipes.subject import FORMATS, Recipe
+from autopeft.files import without_places
+from autopeft.journey import keeping
 from autopeft.journey.concluding import Finished
 from autopeft.journey.conclusion import conclude
 from autopeft.journey.contest import Scores
 from autopeft.journey.workspace import study_folder
+from autopeft.report import html
 from autopeft.report.comparison import Comparison
-from autopeft.report.facts import DataFacts
+from autopeft.report.facts import DataFacts, StudyFacts
 from autopeft.report.html import write_report
 from autopeft.request import Request
-from autopeft.service.places import without_places
 from autopeft.space.candidate import Candidate
 from autopeft.workload.tasks import F1
 from tests.service.kept import CANDIDATES, ROWS, keep_study
@@ -97,6 +100,58 @@ def test_the_report_and_the_facts_say_nothing_of_the_services_disk(service, ann,
 def test_a_place_in_the_workspace_is_named_from_there_on(tmp_path, text) -> None:
     said = text.format(f"{tmp_path}/studies/a/log in {tmp_path}.")
     assert without_places(said, tmp_path) == text.format("studies/a/log in the workspace.")
+
+
+@pytest.mark.parametrize(
+    ("workspace", "text", "shown"),
+    [
+        ("/data", "ask /api/v1/data and /data-2, not ./data or ~/data", None),
+        ("/data", "https://x.org/data/1", None),
+        ("/data", "/data/a.csv, /data, /data.", "a.csv, the workspace, the workspace."),
+        ("/data", "sqlite:////data/a.db file:///data/b", "sqlite:///a.db file://b"),
+        ("/data", r'"log:\n/data/a \u003e/data/b"', r'"log:\na \u003eb"'),
+        ("/srv/w", "/srv/w2/a /srv/w.old /mnt/srv/w/b", None),
+        ("/srv/w", "in '/srv/w/c', (/srv/w)", "in 'c', (the workspace)"),
+        ("/srv/\u00e9t\u00e9", "/srv/\u00e9t\u00e9/a", "a"),
+        ("/srv/\u00e9t\u00e9", r'"/srv/\u00e9t\u00e9/a"', '"a"'),
+        ("/srv/\u00e9t\u00e9", "file:///srv/%C3%A9t%C3%A9/a", "file://a"),
+        ("/srv/o'b&c", "<p>/srv/o&#39;b&amp;c/a</p>", "<p>a</p>"),
+        ("/srv/b&c", r'"/srv/b\u0026c/a"', '"a"'),
+        ("/", "/a//b", None),
+    ],
+)
+def test_only_the_workspace_itself_is_left_out(workspace, text, shown) -> None:
+    assert without_places(text, Path(workspace)) == (text if shown is None else shown)
+
+
+def test_a_report_without_facts_is_one_line(service, ann, made) -> None:
+    name = made(None)
+    folder = study_folder(str(service.office.settings.workspace), name)
+    folder.report.write_text("<html>")
+    reply = service.get(f"/api/v1/studies/{name}/report", headers=ann)
+    assert reply.status_code == 404
+    assert "is not concluded" in reply.json()["detail"]
+
+
+def test_a_page_of_facts_that_changed_while_it_was_written_is_not_served(service, made, monkeypatch) -> None:
+    wish = Request(workspace=str(service.office.settings.workspace), study=made(None))
+    folder = study_folder(wish.workspace, str(wish.study))
+    for file in (folder.report, folder.facts):
+        file.write_text("old")
+    rewriting = iter([True, False])
+
+    def facts(_: Request) -> StudyFacts:
+        if next(rewriting):
+            os.utime(folder.facts, ns=(1, 1))
+        return StudyFacts.model_construct()
+
+    monkeypatch.setattr(keeping, "facts", facts)
+    monkeypatch.setattr(StudyFacts, "elsewhere", lambda facts: facts)
+    monkeypatch.setattr(html, "render", lambda _: "page")
+    keeping.write_served_report(wish)
+    assert keeping.served_report(wish) is None
+    keeping.write_served_report(wish)
+    assert keeping.served_report(wish) == folder.served_report
 
 
 def test_two_studies_are_held_side_by_side_as_the_library_does(service, ann, made, tmp_path) -> None:

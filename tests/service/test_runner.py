@@ -52,6 +52,13 @@ def test_what_a_process_said_names_no_place_of_the_services_disk(attempt, servic
     )
 
 
+def test_why_a_job_cannot_be_begun_names_no_place_of_the_services_disk(attempt, service) -> None:
+    (service.office.settings.workspace / "jobs").write_text("no folder")
+    state, reason = attempt.to_the_end()
+    assert (state, "folder jobs/j1 cannot be made" in reason) == ("failed", True)
+    assert str(service.office.settings.workspace.resolve()) not in reason
+
+
 @pytest.mark.parametrize("cause", ["stopped", "closing", "overdue", None])
 def test_a_process_that_came_to_its_end_is_done_whatever_it_was_told(attempt, tmp_path, cause) -> None:
     assert attempt._verdict(0, cause, "") == ("done", "")

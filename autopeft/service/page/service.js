@@ -41,7 +41,12 @@ export const seconds = (count) => {
   if (count < 3600) return `${Math.floor(count / 60)} min ${Math.round(count % 60)} s`;
   return `${Math.floor(count / 3600)} h ${Math.round((count % 3600) / 60)} min`;
 };
-export const usd = (count) => (count == null ? "" : `$${count.toFixed(2)}`);
+export const usd = (count) => { // as the command line writes it
+  if (count == null) return "";
+  if (count === 0) return "free";
+  if (count >= 1000) return `$${Math.round(count).toLocaleString("en")}`;
+  return `$${count >= 0.1 ? count.toFixed(2) : Number(count.toPrecision(2))}`;
+};
 export const count = (number) => (number == null ? "" : number.toLocaleString("en"));
 
 export function element(name, attributes = {}, ...children) {

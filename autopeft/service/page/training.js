@@ -163,7 +163,8 @@ function chart(svg, series) {
 
 function studyOf(job) { return job.kind === "export" ? job.request.study : job.id; }
 
-function command(job) {
+// The command that does the same elsewhere; files are called as here, or DATA and TEST-DATA.
+export function commandOf(job, file) {
   const asked = job.request;
   const words = ["autopeft", job.kind];
   if (job.kind === "export") {
@@ -173,15 +174,23 @@ function command(job) {
     if (asked.lora_rank) words.push("--lora-rank", String(asked.lora_rank));
     if (asked.license) words.push("--license", asked.license);
   } else if (asked.demo) words.push("--demo", ...(asked.demo === "classification" ? [] : [asked.demo]));
-  else words.push("--model", asked.model, "--data", get("file").files[0]?.name ?? "DATA");
-  const flags = { "train-rows": asked.train_rows, epochs: asked.epochs, "seq-len": asked.seq_len, "batch-size": asked.batch_size, space: asked.space, seed: asked.seed };
-  for (const [name, value] of Object.entries(flags)) if (value != null) words.push(`--${name}`, String(value));
+  else words.push("--model", asked.model, "--data", file ?? "DATA", ...(asked.test_data ? ["--test-data", "TEST-DATA"] : []));
+  const flags = ["task", "space", "searcher", "prefer", "front", "train_rows", "epochs", "seq_len", "batch_size", "seed", "price", "provider"];
+  for (const name of flags) if (asked[name] != null) words.push(`--${name.replace("_", "-")}`, String(asked[name]));
+  if (asked.refit) words.push("--refit");
   const budget = asked.budget || {};
   if (budget.gpu_mem) words.push("--gpu-mem", `${budget.gpu_mem / 1e9}GB`);
   if (budget.time) words.push("--time", `${budget.time}s`);
   if (budget.trials) words.push("--trials", String(budget.trials));
-  get("job-command").textContent = words.map(quoted).join(" ");
-  get("asked").textContent = JSON.stringify(asked, null, 2);
+  if (budget.params) words.push("--params", String(budget.params));
+  if (budget.cost) words.push("--cost", `${budget.cost}usd`);
+  if (budget.adapter_size) words.push("--adapter-size", `${budget.adapter_size}B`);
+  return words.map(quoted).join(" ");
+}
+
+function command(job) {
+  get("job-command").textContent = commandOf(job, get("file").files[0]?.name);
+  get("asked").textContent = JSON.stringify(job.request, null, 2);
 }
 
 async function recite() {

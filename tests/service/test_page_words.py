@@ -1,0 +1,57 @@
+"""What the page writes without asking the service: amounts, and the command that does the same."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopeft.units import format_usd
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js here")
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """The page's modules where Node.js takes them for modules."""
+    with resources.as_file(resources.files("autopeft.service") / "page") as folder:
+        shutil.copytree(folder, tmp_path / "page")
+    (tmp_path / "page" / "package.json").write_text('{"type": "module"}')
+    return tmp_path / "page"
+
+
+def said(page: Path, module: str, name: str, *calls: list[Any]) -> list[str]:
+    """Return what a function of a module says to each of several calls."""
+    script = (
+        f"import {{ {name} }} from {json.dumps((page / module).as_uri())};"
+        f"console.log(JSON.stringify({json.dumps(calls)}.map((given) => {name}(...given))));"
+    )
+    command = ["node", "--input-type=module", "-e", script]
+    return list(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
+
+
+def test_money_is_written_as_the_command_line_writes_it(page) -> None:
+    amounts = [0, 0.0031, 0.094, 0.1, 2.489, 15, 999.99, 1234.4, 20_000]
+    assert said(page, "service.js", "usd", *([each] for each in amounts)) == [
+        format_usd(each) for each in amounts
+    ]
+    assert said(page, "service.js", "usd", [0], [None]) == ["free", ""]
+
+
+def test_the_command_shown_says_what_was_asked(page) -> None:
+    asked = {"model": "gpt2", "data": "0" * 24, "refit": True, "prefer": "small", "train_rows": 100}
+    budget = {"gpu_mem": 8e9, "time": 600, "cost": 20, "adapter_size": 5_000_000}
+    run = {"kind": "run", "request": asked | {"budget": budget}}
+    export = {"kind": "export", "request": {"study": "s1", "trial": 3, "form": "merged"}}
+    words, exporting = said(page, "training.js", "commandOf", [run, "rows of mine.csv"], [export])
+    assert shlex.split(words) == shlex.split(
+        "autopeft run --model gpt2 --data 'rows of mine.csv' --prefer small --train-rows 100 --refit "
+        "--gpu-mem 8GB --time 600s --cost 20usd --adapter-size 5000000B"
+    )
+    assert exporting == "autopeft export --study s1 --merged --trial 3"
