@@ -57,8 +57,8 @@ def test_run_search_and_plan_take_the_same_flags() -> None:
         for name in ("run", "search", "plan")
     }
     of_a_plan = {"all_models", "gpus", "sharding", "offload", "examples"}
-    of_a_search = {"study", "resume", "searcher", "prefer", "address", "storage", "mlflow"}
-    assert flags["run"] == flags["search"] == flags["plan"] - of_a_plan | of_a_search
+    of_a_search = {"study", "resume", "searcher", "prefer", "front", "address", "storage", "mlflow"}
+    assert flags["run"] - {"refit"} == flags["search"] == flags["plan"] - of_a_plan | of_a_search
 
 
 def test_the_version_is_printed(autopeft: Callable[..., object]) -> None:

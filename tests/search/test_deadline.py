@@ -93,12 +93,12 @@ def test_what_runs_a_minute_past_the_deadline_is_cut_off_and_kept(
     search.next_trial()
     search.next_trial()
     now[0] = 159.0
-    assert not search.overrun(1)
+    assert not search.overrun
     now[0] = 161.0
-    assert search.overrun(1)
-    assert not search.overrun(0)
+    assert search.overrun
     search.cut_off(1)
-    assert states(search.finish())[1] == "paused"
+    search.cut_off(0)
+    assert states(search.finish()) == ["paused", "paused"]
 
 
 def test_a_candidate_too_long_for_what_is_left_gives_way_to_a_shorter_one(
