@@ -53,6 +53,8 @@ class Request(Message):
             fastest to train.
         front: a cost; the search is then for the front of score against it, not for the best score alone.
         searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes to successive halving.
+        experience: the search begins with what earlier trainings say: those of this workspace's studies, and
+            for encoders those that autopeft brings along.
         refit: a run trains the winner once more before it exports it, on the validation rows too.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
@@ -80,6 +82,7 @@ class Request(Message):
     searcher: SearcherName = "freeze-thaw"
     prefer: Preference = "quality"
     front: Objective | None = None
+    experience: bool = True
     refit: bool = False
     budget: Budget = Budget()
     seq_len: int | None = Field(default=None, ge=1)

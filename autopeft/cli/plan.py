@@ -25,7 +25,18 @@ AllModels = Annotated[
 
 
 @takes_request(
-    without=("study", "resume", "grid_factor", "searcher", "prefer", "front", "address", "storage", "mlflow")
+    without=(
+        "study",
+        "resume",
+        "grid_factor",
+        "searcher",
+        "prefer",
+        "front",
+        "no_experience",
+        "address",
+        "storage",
+        "mlflow",
+    )
 )
 def plan(request: Request, all_models: AllModels = False, as_json: Json = False) -> int:
     """Show what fits a budget, and why the rest does not.

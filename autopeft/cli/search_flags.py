@@ -42,6 +42,16 @@ ChosenFront = Annotated[
     ),
 ]
 
+NoExperience = Annotated[
+    bool,
+    typer.Option(
+        "--no-experience",
+        rich_help_panel=HOW,
+        help="Begin with nothing, not with what earlier studies of this workspace, and those that autopeft "
+        "brings along for encoders, say.",
+    ),
+]
+
 Refit = Annotated[
     bool,
     typer.Option(

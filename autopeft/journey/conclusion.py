@@ -121,6 +121,7 @@ def conclude(
                 session=session,
                 tested=scores.configurations(study),
             ),
+            *_experience(folder),
             *_refit(bundle, folder),
         ),
         seconds=dict(seconds),
@@ -134,6 +135,11 @@ def conclude(
         session=session,
         tested=scores.configurations(study),
     )
+
+
+def _experience(folder: StudyFolder) -> tuple[str, ...]:
+    words = folder.experience.read_text(encoding="utf-8").strip() if folder.experience.exists() else ""
+    return (words,) if words else ()
 
 
 def _refit(bundle: Bundle | None, folder: StudyFolder) -> tuple[str, ...]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from autopeft.journey.inputs import Inputs
 from autopeft.request import Request
 from autopeft.search.encoding import RATE
-from autopeft.search.prior import past_results, prior_good, prior_rate
+from autopeft.search.experience import Experience, recorded_studies
+from autopeft.search.past import PastStudy, leads, past_studies
+from autopeft.search.prior import prior_good, prior_rate
+from autopeft.search.searchers import FREEZE_THAW
 from autopeft.space.candidate import Candidate
 from autopeft.space.domain import METHOD, Range
 from autopeft.space.search_space import SearchSpace, active, assignment_of, typical
@@ -21,7 +25,33 @@ PROVEN = 2
 """Configurations from earlier studies that are tried before, too."""
 
 
-def first_tries(request: Request, inputs: Inputs, task: Task) -> tuple[Candidate, ...]:
+def remembered(request: Request, task: Task) -> tuple[PastStudy, ...]:
+    """Return the user's earlier studies of a task, unless nothing is to be remembered."""
+    workspace = Path(request.workspace)
+    return past_studies(workspace, task, but=request.study) if request.experience else ()
+
+
+def experience(
+    request: Request, inputs: Inputs, task: Task, past: Sequence[PastStudy]
+) -> tuple[Experience | None, str]:
+    """Return what a search begins with, and a sentence about it; None and no words where that is nothing."""
+    if not request.experience or request.searcher != FREEZE_THAW:
+        return None, ""
+    brought = recorded_studies(inputs.base.family, task)
+    found = Experience((*brought, *past), inputs.space, inputs.base.name)
+    if not found:
+        return None, ""
+    models = ", ".join(sorted({study.model for study in (*brought, *past)}))
+    own = f", {len(past)} of them in this workspace" if past else ""
+    return found, (
+        f"It began with what {found.trainings:,} trainings in {found.studies} earlier studies "
+        f"of {models} say{own}."
+    )
+
+
+def first_tries(
+    inputs: Inputs, past: Sequence[PastStudy], *, usual_forms: bool = True
+) -> tuple[Candidate, ...]:
     """Return the default at twice its rate, what did best in earlier studies, and usual forms.
 
     The learning rate comes first because it moves the score more than the method does ("Learning Rate
@@ -31,15 +61,12 @@ def first_tries(request: Request, inputs: Inputs, task: Task) -> tuple[Candidate
     """
     training = inputs.baseline.training
     faster = training.model_copy(update={"learning_rate": 2 * training.learning_rate})
-    before = sorted(
-        past_results(Path(request.workspace), task),
-        key=lambda past: (past.model != inputs.base.name, -past.lead),
-    )
-    proven = [past.candidate for past in before if past.lead > 0 and past.study != request.study]
+    before = sorted(leads(past), key=lambda each: (each.study.model != inputs.base.name, -each.lead))
+    proven = [each.candidate for each in before if each.lead > 0]
     proven = [each for each in proven if assignment_of(inputs.space, each) is not None]
     family = inputs.base.family
     methods = sorted(inputs.space.methods, key=lambda method: -prior_good(method, family))
-    usual = [usual_form(inputs.space, method, family) for method in methods[:WARM]]
+    usual = [usual_form(inputs.space, method, family) for method in methods[:WARM] if usual_forms]
     default = inputs.baseline.model_copy(update={"training": faster})
     first = (default,) if default.method in inputs.space.methods else ()
     return (*first, *{each.key: each for each in proven[:PROVEN]}.values(), *usual)

@@ -13,7 +13,7 @@ from autopeft.errors import DoesNotFitError, InputError
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
-from autopeft.journey.first_tries import first_tries
+from autopeft.journey.first_tries import experience, first_tries, remembered
 from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_space
 from autopeft.journey.spending import cost_as_time, device_price
@@ -217,13 +217,17 @@ def _search(
     # One training has to fit the time of all sessions, which a limit on cost is part of.
     limits = {"time": plan.budget.time, "cost": None}
     admits = replace(planner, budget=planner.budget.model_copy(update=limits))
+    past = remembered(request, dataset.task)
+    known, words = experience(request, inputs, dataset.task, past)
+    write_atomically(folder.experience, f"{words}\n")
     search = Search(
         store,
         make_strategy(
             request.searcher,
             *(inputs.space, rungs, dataset.metric),
             seed=request.seed,
-            warm=first_tries(request, inputs, dataset.task),
+            warm=first_tries(inputs, past, usual_forms=known is None),
+            experience=known,
             share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
             front=request.front,
             judge=admits.judge,

@@ -87,6 +87,11 @@ class StudyFolder:
         return self.path / "trials" / f"{trial:04d}" / "refit" / "checkpoint"
 
     @property
+    def experience(self) -> Path:
+        """What the search began with, in words."""
+        return self.path / "experience.txt"
+
+    @property
     def no_refit(self) -> Path:
         """Why the refit that was asked for did not come about."""
         return self.path / "no-refit.txt"

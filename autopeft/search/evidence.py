@@ -10,7 +10,7 @@ later evaluations are put so that mean and spread are what the same trainings ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -18,8 +18,19 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+LOSS = "log_loss"
+"""What classifiers report beside their score."""
 _FEWEST = 3
 """Of fewer trainings at a moment nothing is said but that they are what they were."""
+
+
+def tell(share: float, score: float, extra: Mapping[str, float]) -> float:
+    """Return what an evaluation says after a share of the training; more is better.
+
+    Args:
+        score: turned so that more is better.   extra: further metrics by name.
+    """
+    return score if share == 1 or LOSS not in extra else -extra[LOSS]
 
 
 def on_one_scale(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, ...]]:

@@ -22,7 +22,8 @@ import numpy as np
 
 from autopeft.search.choosing import shrunk_means
 from autopeft.search.encoding import LENGTHS, Encoding
-from autopeft.search.evidence import on_one_scale
+from autopeft.search.evidence import LOSS, on_one_scale, tell
+from autopeft.search.experience import Experience
 from autopeft.search.frontier import Frontier
 from autopeft.search.halving import Rungs
 from autopeft.search.pool import Pool
@@ -34,8 +35,6 @@ from autopeft.space.search_space import SearchSpace
 from autopeft.train.result import Report
 from autopeft.workload.dataset import Metric
 
-_LOSS = "log_loss"
-"""What classifiers report beside their score."""
 _FEWEST_CURVES = 2
 """Before so many candidates have a score, the usual ones are tried."""
 _TUNED_EVERY = 8
@@ -44,8 +43,6 @@ _BLIND_EVERY = 4
 """One in so many new candidates is drawn blindly, whatever the model believes."""
 _TOO_NEAR = 0.1
 """Two candidates whose features differ by less are one; a tenth of a decade of the learning rate, for one."""
-_RATE_PENALTY = 0.5
-"""A learning rate one decade from the usual one is believed to cost so many standard deviations of scores."""
 
 _LAST_SHARE = 0.3
 """Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
@@ -90,6 +87,7 @@ class FreezeThaw:
     Args:
         rungs: when trainings are evaluated.
         warm: candidates to begin with, best first.
+        experience: what earlier studies say; None where there are none.
         share_left: how much of the budget is left, from 0 to 1; the last `_LAST_SHARE` is spent on the
         leaders.
         frontier: what is to grow, the front of score against a cost; None looks for the best score alone.
@@ -104,6 +102,7 @@ class FreezeThaw:
         seed: int,
         metric: Metric,
         warm: Sequence[Candidate],
+        experience: Experience | None = None,
         share_left: Callable[[], float] = lambda: 1.0,
         frontier: Frontier | None = None,
         runs: int = _RUNS,
@@ -112,6 +111,7 @@ class FreezeThaw:
         self._rungs = rungs
         self._metric = metric
         self._warm = list(warm)
+        self._experience = experience or Experience((), space, "")
         self._patience = patience
         self._runs = runs
         self._repeated: list[str] = []
@@ -193,11 +193,10 @@ class FreezeThaw:
             arm.lost_at = self._share(arm.candidate, reports[-1].samples)
         sign = 1.0 if self._metric.direction == "maximize" else -1.0
         arm.scores = tuple(sign * report.score for report in known)
-        losses = [report.extra.get(_LOSS) for report in known]
-        self._has_loss = self._has_loss or None not in losses
+        self._has_loss = self._has_loss or all(LOSS in report.extra for report in known)
         arm.told = tuple(
-            score if share == 1 or loss is None else -loss
-            for share, score, loss in zip(arm.shares, arm.scores, losses, strict=True)
+            tell(share, score, report.extra)
+            for share, score, report in zip(arm.shares, arm.scores, known, strict=True)
         )
 
     def _share(self, candidate: Candidate, samples: int) -> float:
@@ -249,6 +248,9 @@ class FreezeThaw:
         if self._warm:
             return self._warm[0]
         offered = self._pool.offer([arm.candidate for arm in self._leaders(arms)])
+        if offered and self._experience and len(arms) < _FEWEST_CURVES:
+            believed = self._experience.believed(self._encoding.features(offered))
+            return offered[int(np.argmax(believed))]
         return offered[0] if offered and len(self._arms) % _BLIND_EVERY == 0 else offered
 
     def _finished(self, arms: dict[int, _Arm]) -> bool:
@@ -300,12 +302,12 @@ class FreezeThaw:
             for features, each, value in zip(known, points, values, strict=True)
         ]
         tune = self._reports_since_tuned >= _TUNED_EVERY
-        self._surrogate.fit(curves, prior_mean=_believed(known), tune=tune)
+        self._surrogate.fit(curves, prior_mean=self._believed(known), tune=tune)
         self._reports_since_tuned = 0 if tune else self._reports_since_tuned
         done = [place for place, arm in enumerate(arms.values()) if arm.state == "complete" and arm.scores]
         held = [order.index(number) for number in paused]
         features = np.concatenate((known[held], self._encoding.features(fresh)))
-        belief = self._surrogate.final(features, [*held, *(None for _ in fresh)], _believed(features))
+        belief = self._surrogate.final(features, [*held, *(None for _ in fresh)], self._believed(features))
         costs = np.array(
             [
                 *(self._cost(arms[number].candidate, arms[number].shares[-1]) for number in paused),
@@ -314,7 +316,7 @@ class FreezeThaw:
         )
         # What is to be surpassed is what the best are worth, not what luck gave them.
         best = done or list(range(len(known)))
-        worth = self._surrogate.final(known[best], best, _believed(known[best])).mean
+        worth = self._surrogate.final(known[best], best, self._believed(known[best])).mean
         if self._frontier is None:
             level = worth.max() if done else belief.mean.max()
             return np.asarray(expected_improvement(belief, float(level)) / costs)
@@ -340,7 +342,6 @@ class FreezeThaw:
         scored = [arm for arm in arms.values() if arm.told]
         return sorted(scored, key=lambda arm: (len(arm.told), arm.told[-1]))[-3:]
 
-
-def _believed(features: Array) -> Sequence[float]:
-    """Return what is believed before any trial, in standard deviations of scores: rates far off do worse."""
-    return list(-_RATE_PENALTY * np.minimum(features[:, 0] ** 2, 4.0))
+    def _believed(self, features: Array) -> list[float]:
+        """Return what is believed before any trial, in standard deviations of scores."""
+        return [float(each) for each in self._experience.believed(features)]

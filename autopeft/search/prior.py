@@ -1,4 +1,4 @@
-"""What is known before a search: usual learning rates by method, and the user's own past studies.
+"""What is published of methods: their usual learning rates, and how good they are.
 
 The numbers are in prior.yaml beside this file, each with its source.
 """
@@ -8,17 +8,12 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import Field
 
-from autopeft.errors import StorageError
 from autopeft.message import Message
-from autopeft.search.store import StudyStore
-from autopeft.search.study import Study
-from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import Family
-from autopeft.workload.tasks import Task
 
 _FILE = Path(__file__).with_name("prior.yaml")
 _ELSEWHERE = 0.2
@@ -45,19 +40,6 @@ class Known(Message):
     """The content of prior.yaml."""
 
     rates: tuple[RateRow, ...]
-
-
-class Past(NamedTuple):
-    """A trial of an earlier study of the user's.
-
-    Attributes:
-        lead: validation score minus that of the study's own baseline, turned so that more is better.
-    """
-
-    candidate: Candidate
-    lead: float
-    study: str
-    model: str
 
 
 @cache
@@ -88,41 +70,3 @@ def rate_row(method: str, family: Family) -> RateRow | None:
     rows = [row for row in known().rates if method in row.methods]
     rows.sort(key=lambda row: (row.family != family, row.family != "any"))
     return rows[0] if rows else None
-
-
-def past_results(workspace: Path, task: Task) -> tuple[Past, ...]:
-    """Return the scored trials of a workspace's earlier studies of one task, by study, then by number.
-
-    Only studies with a scored baseline count, since scores of different data cannot be compared otherwise;
-    one that cannot be read is left out. Only whole trainings count: what leads early is what learns fastest.
-    """
-    found: list[Past] = []
-    for file in sorted(Path(workspace).glob("studies/*/study.db")):
-        try:
-            store = StudyStore(file)
-            try:
-                study, plan = store.load(), store.plan()
-            finally:
-                store.close()
-        except StorageError:
-            continue
-        if plan.workload.task == task:
-            found += _leads(study, plan.model)
-    return tuple(found)
-
-
-def _leads(study: Study, model: str) -> list[Past]:
-    baseline = study.baseline
-    if baseline is None or baseline.result is None:
-        return []
-    at = {report.samples: report.score for report in baseline.result.reports}
-    sign = 1 if study.metric.direction == "maximize" else -1
-    found = []
-    for trial in study.trials:
-        reports = trial.result.reports if trial.result else ()
-        if trial.role == "baseline" or trial.state != "complete" or reports[-1].samples not in at:
-            continue
-        lead = sign * (reports[-1].score - at[reports[-1].samples])
-        if math.isfinite(lead):
-            found.append(Past(trial.candidate, lead, study.name, model))
-    return found

@@ -10,6 +10,7 @@ from autopeft.cost.estimate import Objective
 from autopeft.errors import UnknownNameError
 from autopeft.plan.plan import Verdict
 from autopeft.search.encoding import Encoding
+from autopeft.search.experience import Experience
 from autopeft.search.freeze_thaw import REPETITIONS, FreezeThaw
 from autopeft.search.frontier import Frontier
 from autopeft.search.gp_searcher import GpSearcher
@@ -57,6 +58,7 @@ def make_strategy(
     *,
     seed: int,
     warm: Sequence[Candidate],
+    experience: Experience | None = None,
     share_left: Callable[[], float],
     front: Objective | None = None,
     judge: Callable[[Candidate], Verdict],
@@ -64,6 +66,7 @@ def make_strategy(
     """Make a strategy by its name.
 
     Args:
+        experience: what earlier studies say.
         share_left: how much of the budget is left, from 0 to 1.
         front: the cost whose front is to be searched.   judge: the budget's verdict, with the estimate.
 
@@ -73,7 +76,13 @@ def make_strategy(
     if name == FREEZE_THAW:
         frontier = None if front is None else Frontier(front, judge, Encoding(space))
         return FreezeThaw(
-            *(space, rungs), seed=seed, metric=metric, warm=warm, share_left=share_left, frontier=frontier
+            *(space, rungs),
+            seed=seed,
+            metric=metric,
+            warm=warm,
+            experience=experience,
+            share_left=share_left,
+            frontier=frontier,
         )
     if front is not None and name == "nsga2":
         searcher = Nsga2Searcher(space, seed=seed, metric=metric, warm=warm, objective=front)

@@ -81,6 +81,11 @@ class Surrogate:
         """Standard deviation of the scores fitted, after what the share explains."""
         return self._scale
 
+    @property
+    def ignorance(self) -> float:
+        """Standard deviation of what is believed of a configuration that nothing is known of."""
+        return self._scale * math.sqrt(float(np.exp(self._theta[:2]).sum()))
+
     def fit(self, curves: Sequence[Curve], *, prior_mean: Sequence[float], tune: bool) -> None:
         """Take in the curves.
 

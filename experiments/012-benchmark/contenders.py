@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from record import MAIN
 from replay import Table, Trace
 
+from autopeft.search.encoding import Encoding
+from autopeft.search.experience import Experience, recorded_studies
 from autopeft.space.candidate import Candidate, Scalar
 from autopeft.space.domain import Domain, assemble
+from autopeft.space.reader import load_space
 from autopeft.space.search_space import SearchSpace, active
 
 _MOST_ASKED = 1000
@@ -25,6 +30,25 @@ def random_search(table: Table, seed: int, trials: int) -> Trace:
     trace = Trace()
     for candidate in random.Random(seed).sample(every, min(trials, len(every))):
         train(trace, table, candidate)
+    return trace
+
+
+@cache
+def others_of(dataset: str) -> Experience:
+    """Return what autopeft brings along but for what was recorded on this dataset."""
+    studies = [each for each in recorded_studies("encoder", "classification") if each.name != dataset]
+    return Experience(studies, load_space(str(MAIN.space)), studies[0].model)
+
+
+def in_order(table: Table, known: Experience, budget_samples: float) -> Trace:
+    """Train candidates to their ends in the order of what is believed of them; nothing is learnt meanwhile."""
+    every = table.candidates()
+    believed = known.believed(Encoding(table.space).features(every))
+    trace = Trace()
+    for place in (-believed).argsort():
+        if trace.samples and trace.samples[-1] >= budget_samples:
+            break
+        train(trace, table, every[place])
     return trace
 
 

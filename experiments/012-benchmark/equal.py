@@ -15,21 +15,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from contenders import random_search, tpe_with_asha, train
+from contenders import others_of, random_search, tpe_with_asha, train
 from numpy.typing import NDArray
 from record import HERE, MAIN, candidates, recorded
 from replay import ACCURACY, Table, Trace, load, simulate
 
 from autopeft.files import write_atomically
+from autopeft.search.experience import Experience
 from autopeft.search.freeze_thaw import FreezeThaw
 from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import typical
 
 RESULTS = HERE / "equal.json"
 TRAININGS = 16
-OURS = "freeze-thaw, default first"
+BLANK, OURS = "freeze-thaw, default first", "freeze-thaw with experience, default first"
 DEFAULT, TUNED = "LoRA r=8, default", "LoRA, rank and rate tuned"
-CONTENDERS = (DEFAULT, TUNED, "random", "TPE + ASHA/2", OURS)
+CONTENDERS = (DEFAULT, TUNED, "random", "TPE + ASHA/2", BLANK, OURS)
 
 
 def main() -> None:
@@ -52,22 +53,28 @@ def choices(job: tuple[str, int]) -> dict[str, str]:
     table = load(name)
     rows = TRAININGS * table.rungs.samples[-1]
     default = typical(table.space, {})
-    ours = Trace()
-    strategy = FreezeThaw(
-        *(table.space, table.rungs),
-        seed=seed,
-        metric=ACCURACY,
-        warm=(),
-        runs=1,
-        share_left=lambda: 1 - (ours.samples[-1] if ours.samples else 0) / rows,
-    )
-    simulate(table, strategy, budget_samples=rows, baseline=default, trace=ours)
+
+    def freeze_thaw(known: Experience | None) -> Trace:
+        trace = Trace()
+        strategy = FreezeThaw(
+            *(table.space, table.rungs),
+            seed=seed,
+            metric=ACCURACY,
+            warm=(),
+            experience=known,
+            runs=1,
+            share_left=lambda: 1 - (trace.samples[-1] if trace.samples else 0) / rows,
+        )
+        simulate(table, strategy, budget_samples=rows, baseline=default, trace=trace)
+        return trace
+
     traces = {
         DEFAULT: _trained(table, [default]),
         TUNED: _trained(table, _like(table, default)),
         "random": random_search(table, seed, TRAININGS),
         "TPE + ASHA/2": tpe_with_asha(table, seed, reduction=2, budget_samples=rows),
-        OURS: ours,
+        BLANK: freeze_thaw(None),
+        OURS: freeze_thaw(others_of(name)),
     }
     return {who: traces[who].chosen for who in CONTENDERS}
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders import random_search, tpe_with_asha
+from contenders import in_order, others_of, random_search, tpe_with_asha
 from record import HERE, MAIN, candidates
 from replay import ACCURACY, Trace, load, simulate
 
 from autopeft.files import write_atomically
+from autopeft.search.experience import Experience
 from autopeft.search.freeze_thaw import FreezeThaw
 from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import typical
@@ -36,6 +37,9 @@ CONTENDERS = (
     "TPE + ASHA/2 by log loss",
     "freeze-thaw",
     "freeze-thaw, default first",
+    "experience alone",
+    "freeze-thaw with experience",
+    "freeze-thaw with experience, default first",
 )
 CHOSEN_ON = {"movies": range(8), "tweets": range(8)}
 """Seeds that settings of freeze-thaw were chosen on, by dataset."""
@@ -89,8 +93,10 @@ def _race(job: tuple[str, int, Sequence[str]]) -> dict[str, Any]:
             table, seed, reduction=reduction, budget_samples=rows, enough=goal, by_loss=by_loss
         )
 
-    def freeze_thaw(default: Candidate | None) -> Trace:
-        strategy = FreezeThaw(table.space, table.rungs, seed=seed, metric=ACCURACY, warm=(), runs=1)
+    def freeze_thaw(default: Candidate | None, known: Experience | None = None) -> Trace:
+        strategy = FreezeThaw(
+            *(table.space, table.rungs), seed=seed, metric=ACCURACY, warm=(), runs=1, experience=known
+        )
         return simulate(table, strategy, budget_samples=rows, enough=goal, baseline=default)[1]
 
     runs = {
@@ -100,6 +106,11 @@ def _race(job: tuple[str, int, Sequence[str]]) -> dict[str, Any]:
         "TPE + ASHA/2 by log loss": lambda: asha(2, by_loss=True),
         "freeze-thaw": lambda: freeze_thaw(None),
         "freeze-thaw, default first": lambda: freeze_thaw(typical(table.space, {})),
+        "experience alone": lambda: in_order(table, others_of(name), rows),
+        "freeze-thaw with experience": lambda: freeze_thaw(None, others_of(name)),
+        "freeze-thaw with experience, default first": lambda: freeze_thaw(
+            typical(table.space, {}), others_of(name)
+        ),
     }
     traces = {who: runs[who]() for who in missing}
     return {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.hardware.catalog import load_profile
-from autopeft.journey.first_tries import WARM, first_tries, usual_form
+from autopeft.journey.first_tries import WARM, experience, first_tries, remembered, usual_form
 from autopeft.journey.inputs import Inputs, load_inputs
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
@@ -49,9 +49,9 @@ def earlier_study(workspace: Path, inputs: Inputs, scores: list[tuple[Candidate,
 
 
 def test_the_default_at_twice_its_rate_comes_first_then_methods_that_are_known_to_be_good(
-    inputs: Inputs, tmp_path: Path
+    inputs: Inputs,
 ) -> None:
-    tries = first_tries(Request(workspace=str(tmp_path)), inputs, "classification")
+    tries = first_tries(inputs, ())
     assert tries[0].training.learning_rate == 2 * inputs.baseline.training.learning_rate
     goods = [prior_good(each.method, "encoder") for each in tries[1:]]
     assert len(goods) == WARM
@@ -63,10 +63,31 @@ def test_what_beat_the_default_in_an_earlier_study_is_tried_again(inputs: Inputs
     worse = typical(inputs.space, {"method": "ln_tuning"})
     foreign = Candidate(method="vera", rank=3)
     earlier_study(tmp_path, inputs, [(inputs.baseline, 0.8), (better, 0.85), (worse, 0.7), (foreign, 0.9)])
-    tries = first_tries(Request(workspace=str(tmp_path)), inputs, "classification")
+    tries = first_tries(inputs, remembered(Request(workspace=str(tmp_path)), "classification"))
     assert tries[1] == better
     assert foreign not in tries
-    assert first_tries(Request(workspace=str(tmp_path)), inputs, "regression")[1] != better
+    assert remembered(Request(workspace=str(tmp_path)), "regression") == ()
+    assert remembered(Request(workspace=str(tmp_path), study="before"), "classification") == ()
+    assert remembered(Request(workspace=str(tmp_path), experience=False), "classification") == ()
+
+
+def test_a_search_of_an_encoder_begins_with_what_autopeft_brings_along_and_ones_own_studies(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    request = Request(workspace=str(tmp_path))
+    brought, words = experience(request, inputs, "classification", ())
+    assert brought is not None
+    assert words.startswith(f"It began with what {brought.trainings:,} trainings in 4 earlier studies")
+    assert first_tries(inputs, (), usual_forms=False) == first_tries(inputs, ())[:1]
+    some = [(typical(inputs.space, {"method": name}), 0.8) for name in ("lora", "ia3", "bitfit")]
+    earlier_study(tmp_path, inputs, [(inputs.baseline, 0.8), *some])
+    both, words = experience(request, inputs, "classification", remembered(request, "classification"))
+    assert both is not None
+    assert both.studies == 5
+    assert "1 of them in this workspace" in words
+    assert experience(request, inputs, "regression", ()) == (None, "")
+    assert experience(Request(searcher="tpe"), inputs, "classification", ()) == (None, "")
+    assert experience(Request(experience=False), inputs, "classification", ()) == (None, "")
 
 
 def test_a_first_rate_that_is_unusual_for_the_family_gives_way_to_the_usual_one(inputs: Inputs) -> None:

@@ -1,0 +1,138 @@
+"""Experience: what earlier studies say of a configuration before a search has tried any.
+
+Each earlier study has a surrogate of its own, and where the surrogate of a new search begins is the mean of
+what they believe, weighed by how much they know of a configuration. Surrogates of one's own for each study
+that are then averaged are Feurer, Letham and Bakshy's (2018, arXiv:1802.02219); that the new one models what
+the old ones leave is Golovin et al.'s (2017, Vizier, section 3.3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from autopeft.message import Message
+from autopeft.search.encoding import LENGTHS, Encoding
+from autopeft.search.evidence import on_one_scale
+from autopeft.search.past import PastStudy, PastTraining
+from autopeft.search.surrogate import Array, Curve, Surrogate
+from autopeft.space.candidate import Candidate
+from autopeft.space.search_space import SearchSpace
+from autopeft.workload.base_model import Family
+from autopeft.workload.tasks import Task
+
+FILE = Path(__file__).with_name("experience.json")
+_CARRIED_OVER = 0.6
+"""Share of a configuration's standing in an earlier study that is expected in a new one."""
+_OTHER_MODEL = 0.5
+"""So much less where the earlier study was of another model."""
+_FEWEST = 3
+"""A study of fewer trainings tells nothing."""
+
+_RATE_PENALTY = 0.5
+"""A learning rate one decade from the usual one is believed to cost so many standard deviations of scores."""
+
+
+class Recorded(Message):
+    """The content of experience.json: trainings of the same candidates on several datasets.
+
+    Attributes:
+        model, family, task: what was trained.
+        source: where this was measured.
+        scores: by dataset, the final validation score of each candidate.
+    """
+
+    model: str
+    family: Family
+    task: Task
+    source: str
+    candidates: tuple[Candidate, ...]
+    scores: dict[str, tuple[float, ...]]
+
+
+def recorded_studies(family: Family, task: Task, *, file: Path = FILE) -> tuple[PastStudy, ...]:
+    """Return the studies that autopeft brings along for a family and task."""
+    recorded = _read(file)
+    if (recorded.family, recorded.task) != (family, task):
+        return ()
+    return tuple(
+        PastStudy(
+            name=name,
+            model=recorded.model,
+            trainings=tuple(
+                PastTraining(candidate=candidate, curve=((1.0, score),))
+                for candidate, score in zip(recorded.candidates, scores, strict=True)
+            ),
+        )
+        for name, scores in recorded.scores.items()
+    )
+
+
+@cache
+def _read(file: Path) -> Recorded:
+    return Recorded.model_validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+class Experience:
+    """What earlier studies say of the candidates of a space.
+
+    Args:
+        studies: earlier studies of the same task.
+        space: that of the search that begins; trainings of methods that it lacks do not count.
+        model: what is to be trained.
+
+    Attributes:
+        trainings: how many count.   studies: of how many studies.
+    """
+
+    def __init__(self, studies: Sequence[PastStudy], space: SearchSpace, model: str) -> None:
+        self._encoding = Encoding(space)
+        self._known: list[tuple[Surrogate, float]] = []
+        self.trainings = self.studies = 0
+        for study in studies:
+            counting = [each for each in study.trainings if each.candidate.method in space.methods]
+            if len(counting) >= _FEWEST:
+                weight = 1.0 if study.model == model else _OTHER_MODEL
+                self._known.append((self._learnt(counting), weight))
+                self.trainings += len(counting)
+                self.studies += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+    def believed(self, features: Array) -> Array:
+        """Return what is expected of configurations, in standard deviations of scores.
+
+        Of what no study knows anything of: that learning rates far from the usual one do worse.
+
+        Args:
+            features: as `Encoding` of the space has them, (configurations, features).
+        """
+        unknown = _unknown(features)
+        nobody = [None] * len(features)
+        gains, certainties = np.zeros(len(features)), np.zeros(len(features))
+        for surrogate, weight in self._known:
+            belief = surrogate.final(features, nobody, unknown.tolist())
+            certainty = np.clip(1 - (belief.sd / surrogate.ignorance) ** 2, 1e-6, 1.0)
+            gains += certainty * weight * (belief.mean - unknown)
+            certainties += certainty
+        return unknown + _CARRIED_OVER * gains / np.maximum(certainties, 1e-6)
+
+    def _learnt(self, trainings: Sequence[PastTraining]) -> Surrogate:
+        surrogate = Surrogate(self._encoding.groups, LENGTHS)
+        features = self._encoding.features([training.candidate for training in trainings])
+        values = on_one_scale([training.curve for training in trainings])
+        curves = [
+            Curve(row, tuple(share for share, _ in training.curve), value)
+            for row, training, value in zip(features, trainings, values, strict=True)
+        ]
+        surrogate.fit(curves, prior_mean=_unknown(features).tolist(), tune=True)
+        return surrogate
+
+
+def _unknown(features: Array) -> Array:
+    return np.asarray(-_RATE_PENALTY * np.minimum(features[:, 0] ** 2, 4.0))
