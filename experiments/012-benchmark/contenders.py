@@ -41,7 +41,7 @@ def others_of(dataset: str) -> Experience:
 
 
 def in_order(table: Table, known: Experience, budget_samples: float) -> Trace:
-    """Train candidates to their ends in the order of what is believed of them; nothing is learnt meanwhile."""
+    """Train candidates to their ends, in the order of what is believed of them from the start."""
     every = table.candidates()
     believed = known.believed(Encoding(table.space).features(every))
     trace = Trace()
