@@ -19,7 +19,7 @@ from autopeft.message import Message
 from autopeft.search.encoding import LENGTHS, Encoding
 from autopeft.search.evidence import on_one_scale
 from autopeft.search.past import PastStudy, PastTraining
-from autopeft.search.surrogate import Array, Curve, Surrogate
+from autopeft.search.surrogate import Array, Curve, Prior, Surrogate
 from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import SearchSpace
 from autopeft.workload.base_model import Family
@@ -104,8 +104,8 @@ class Experience:
     def __bool__(self) -> bool:
         return bool(self._known)
 
-    def believed(self, features: Array) -> Array:
-        """Return what is expected of configurations, in standard deviations of scores.
+    def believed(self, features: Array) -> Prior:
+        """Return what is expected of configurations; what earlier studies say of them is doubted.
 
         Of what no study knows anything of: that learning rates far from the usual one do worse.
 
@@ -116,11 +116,12 @@ class Experience:
         nobody = [None] * len(features)
         gains, certainties = np.zeros(len(features)), np.zeros(len(features))
         for surrogate, weight in self._known:
-            belief = surrogate.final(features, nobody, unknown.tolist())
+            belief = surrogate.final(features, nobody, unknown)
             certainty = np.clip(1 - (belief.sd / surrogate.ignorance) ** 2, 1e-6, 1.0)
-            gains += certainty * weight * (belief.mean - unknown)
+            gains += certainty * weight * (belief.mean - unknown.mean)
             certainties += certainty
-        return unknown + _CARRIED_OVER * gains / np.maximum(certainties, 1e-6)
+        carried = _CARRIED_OVER * gains / np.maximum(certainties, 1e-6)
+        return Prior(unknown.mean + carried, carried)
 
     def _learnt(self, trainings: Sequence[PastTraining]) -> Surrogate:
         surrogate = Surrogate(self._encoding.groups, LENGTHS)
@@ -130,9 +131,9 @@ class Experience:
             Curve(row, tuple(share for share, _ in training.curve), value)
             for row, training, value in zip(features, trainings, values, strict=True)
         ]
-        surrogate.fit(curves, prior_mean=_unknown(features).tolist(), tune=True)
+        surrogate.fit(curves, prior=_unknown(features), tune=True)
         return surrogate
 
 
-def _unknown(features: Array) -> Array:
-    return np.asarray(-_RATE_PENALTY * np.minimum(features[:, 0] ** 2, 4.0))
+def _unknown(features: Array) -> Prior:
+    return Prior(-_RATE_PENALTY * np.minimum(features[:, 0] ** 2, 4.0), np.zeros(len(features)))

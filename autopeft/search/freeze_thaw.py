@@ -250,7 +250,7 @@ class FreezeThaw:
         offered = self._pool.offer([arm.candidate for arm in self._leaders(arms)])
         if offered and self._experience and len(arms) < _FEWEST_CURVES:
             believed = self._experience.believed(self._encoding.features(offered))
-            return offered[int(np.argmax(believed))]
+            return offered[int(np.argmax(believed.mean))]
         return offered[0] if offered and len(self._arms) % _BLIND_EVERY == 0 else offered
 
     def _finished(self, arms: dict[int, _Arm]) -> bool:
@@ -302,12 +302,13 @@ class FreezeThaw:
             for features, each, value in zip(known, points, values, strict=True)
         ]
         tune = self._reports_since_tuned >= _TUNED_EVERY
-        self._surrogate.fit(curves, prior_mean=self._believed(known), tune=tune)
+        self._surrogate.fit(curves, prior=self._experience.believed(known), tune=tune)
         self._reports_since_tuned = 0 if tune else self._reports_since_tuned
         done = [place for place, arm in enumerate(arms.values()) if arm.state == "complete" and arm.scores]
         held = [order.index(number) for number in paused]
         features = np.concatenate((known[held], self._encoding.features(fresh)))
-        belief = self._surrogate.final(features, [*held, *(None for _ in fresh)], self._believed(features))
+        prior = self._experience.believed(features)
+        belief = self._surrogate.final(features, [*held, *(None for _ in fresh)], prior)
         costs = np.array(
             [
                 *(self._cost(arms[number].candidate, arms[number].shares[-1]) for number in paused),
@@ -316,7 +317,7 @@ class FreezeThaw:
         )
         # What is to be surpassed is what the best are worth, not what luck gave them.
         best = done or list(range(len(known)))
-        worth = self._surrogate.final(known[best], best, self._believed(known[best])).mean
+        worth = self._surrogate.final(known[best], best, self._experience.believed(known[best])).mean
         if self._frontier is None:
             level = worth.max() if done else belief.mean.max()
             return np.asarray(expected_improvement(belief, float(level)) / costs)
@@ -341,7 +342,3 @@ class FreezeThaw:
     def _leaders(self, arms: dict[int, _Arm]) -> list[_Arm]:
         scored = [arm for arm in arms.values() if arm.told]
         return sorted(scored, key=lambda arm: (len(arm.told), arm.told[-1]))[-3:]
-
-    def _believed(self, features: Array) -> list[float]:
-        """Return what is believed before any trial, in standard deviations of scores."""
-        return [float(each) for each in self._experience.believed(features)]

@@ -16,7 +16,7 @@ import numpy as np
 from autopeft.cost.estimate import CostEstimate, Objective
 from autopeft.plan.plan import Fits, Verdict
 from autopeft.search.encoding import LENGTHS, Encoding
-from autopeft.search.surrogate import Array, Belief, Curve, Surrogate, expected_improvement
+from autopeft.search.surrogate import Array, Belief, Curve, Prior, Surrogate, expected_improvement
 from autopeft.space.candidate import Candidate
 
 _BEYOND = 0.1
@@ -111,11 +111,11 @@ class Frontier:
             tune = (
                 len(asked) < 2 * _TUNED_EVERY or len(asked) // _TUNED_EVERY > self._fitted_to // _TUNED_EVERY
             )
-            self._between.fit(curves, prior_mean=np.zeros(len(curves)).tolist(), tune=tune)
+            self._between.fit(curves, prior=Prior.none(len(curves)), tune=tune)
             self._fitted_to = len(asked)
         unknown = self._encoding.features([options[int(place)] for place in open_ones])
         nobody = [None] * len(open_ones)
-        costs[open_ones] = self._between.final(unknown, nobody, np.zeros(len(open_ones)).tolist()).mean
+        costs[open_ones] = self._between.final(unknown, nobody, Prior.none(len(open_ones))).mean
         return costs
 
 

@@ -8,6 +8,8 @@ A Gaussian process over configuration and share of the training seen. A score is
   logarithm of the share);
 - a part of each configuration's own, which lasts over its shares: the luck of its start and what features
   miss;
+- what was believed before, of which a part may be stronger, weaker or wrong: its factor is learnt, too
+  (linear regression in a Gaussian process, Rasmussen and Williams 2006, section 2.7);
 - noise.
 
 The idea of freezing and thawing trainings by such a model is Swersky, Snoek and Adams 2014, arXiv:1406.3896.
@@ -34,6 +36,8 @@ _SPREAD: tuple[float, ...] = (0.7, 0.7, 0.7, 0.7, 0.5)
 _LENGTH_SD = 0.6
 _ROUNDS = 25
 _JITTER = 1e-6
+_DOUBT = 0.5
+"""Standard deviation of the factor by which what is doubted is too weak or too strong."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,23 @@ class Curve:
     features: Array
     shares: tuple[float, ...]
     scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of configurations before any is tried, in standard deviations of scores.
+
+    Attributes:
+        mean: (configurations,).   doubted: the part of it whose factor is learnt, (configurations,).
+    """
+
+    mean: Array
+    doubted: Array
+
+    @classmethod
+    def none(cls, configurations: int) -> Prior:
+        """Return the belief that all are equal."""
+        return cls(np.zeros(configurations), np.zeros(configurations))
 
 
 @dataclass(frozen=True)
@@ -86,11 +107,11 @@ class Surrogate:
         """Standard deviation of what is believed of a configuration that nothing is known of."""
         return self._scale * math.sqrt(float(np.exp(self._theta[:2]).sum()))
 
-    def fit(self, curves: Sequence[Curve], *, prior_mean: Sequence[float], tune: bool) -> None:
+    def fit(self, curves: Sequence[Curve], *, prior: Prior, tune: bool) -> None:
         """Take in the curves.
 
         Args:
-            prior_mean: what is believed of each configuration untried, in standard deviations of scores.
+            prior: what is believed of each one's configuration untried.
             tune: also find the most probable length scales and variances; else keep the last ones.
         """
         self._curves = list(curves)
@@ -101,30 +122,33 @@ class Surrogate:
         self._centres = _centres(curves)
         raw = scores - self._centre_at(self._t)
         self._scale = max(float(raw.std()), 1e-6)
-        self._y = raw / self._scale - np.asarray(prior_mean)[self._owner]
+        self._y = raw / self._scale - prior.mean[self._owner]
+        self._doubted = prior.doubted[self._owner]
         if tune:
             self._theta = self._most_probable()
         self._solve(self._theta)
 
-    def final(self, features: Array, owners: Sequence[int | None], prior_mean: Sequence[float]) -> Belief:
+    def final(self, features: Array, owners: Sequence[int | None], prior: Prior) -> Belief:
         """Predict the final scores of configurations.
 
         Args:
             features: (configurations, features).
             owners: index of each one's curve among those fitted, None for one that was never tried.
-            prior_mean: as in `fit`.
+            prior: as in `fit`.
         """
         theta = np.exp(self._theta)
         smooth, own = theta[:2]
         across = smooth * self._alike(features, self._x, theta) * _decay(-self._t[None], theta[4])
         mine = np.asarray([-1 if each is None else each for each in owners])[:, None] == self._owner[None]
         across += own * mine * _decay(-self._t[None], theta[3])
+        across += _DOUBT**2 * np.outer(prior.doubted, self._doubted)
         mean = across @ self._weights
         half = _solved(self._factor, across.T)
-        variance = np.maximum(smooth + own - (half**2).sum(0), 1e-6)
+        before = smooth + own + (_DOUBT * prior.doubted) ** 2
+        variance = np.maximum(before - (half**2).sum(0), 1e-6)
         centre = self._centre_at(np.zeros(1))[0]
         return Belief(
-            mean=centre + self._scale * (mean + np.asarray(prior_mean)),
+            mean=centre + self._scale * (mean + prior.mean),
             sd=self._scale * np.sqrt(variance),
         )
 
@@ -135,6 +159,7 @@ class Surrogate:
         apart = np.abs(self._t[:, None] - self._t[None])
         covariance = smooth * self._alike(self._x, self._x, grown) * _decay(apart, grown[4])
         covariance += own * (self._owner[:, None] == self._owner[None]) * _decay(apart, grown[3])
+        covariance += _DOUBT**2 * np.outer(self._doubted, self._doubted)
         covariance[np.diag_indices_from(covariance)] += noise + _JITTER
         self._factor = np.linalg.cholesky(covariance)
         half = _solved(self._factor, self._y)

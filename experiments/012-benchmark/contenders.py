@@ -45,7 +45,7 @@ def in_order(table: Table, known: Experience, budget_samples: float) -> Trace:
     every = table.candidates()
     believed = known.believed(Encoding(table.space).features(every))
     trace = Trace()
-    for place in (-believed).argsort():
+    for place in (-believed.mean).argsort():
         if trace.samples and trace.samples[-1] >= budget_samples:
             break
         train(trace, table, every[place])

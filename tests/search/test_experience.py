@@ -52,7 +52,7 @@ def _worth(candidate: Candidate, best: str) -> float:
 
 def believed(studies: list[PastStudy]) -> dict[str, float]:
     known = Experience(studies, space(), "m")
-    values = known.believed(Encoding(space()).features(every()))
+    values = known.believed(Encoding(space()).features(every())).mean
     return {each.key: float(value) for each, value in zip(every(), values, strict=True)}
 
 

@@ -18,15 +18,17 @@ from toy_training import (
 
 from autopeft.plan.plan import Fits, Rejected, Verdict
 from autopeft.search.executor import run_locally
+from autopeft.search.experience import Experience
 from autopeft.search.freeze_thaw import FreezeThaw
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
+from autopeft.search.past import PastStudy, PastTraining
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Decision
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate, Training
-from autopeft.space.domain import Domain, Range
-from autopeft.space.search_space import SearchSpace, assignment_of, warm_start
+from autopeft.space.domain import Domain, Range, assemble
+from autopeft.space.search_space import SearchSpace, assignment_of, assignments, warm_start
 from autopeft.train.result import Report
 
 RUNGS = Rungs(samples=(50, 100, 200, 400))
@@ -361,3 +363,46 @@ def report(samples: int, score: float) -> Report:
     return Report(
         samples=samples, step=samples, loss=1.0, score=score, seconds=1, step_seconds=1, peak_bytes=1
     )
+
+
+def test_with_experience_it_begins_with_what_is_believed_most_and_finds_it_sooner(
+    searched: Callable[..., Study],
+) -> None:
+    space = toy_space()
+    every = [assemble(values) for values in assignments(space)]
+    scores = [1.0 if each.method == "lora" else 0.0 for each in every]
+    study = PastStudy(
+        name="before",
+        model="toy",
+        trainings=tuple(
+            PastTraining(candidate=each, curve=((1.0, score),))
+            for each, score in zip(every, scores, strict=True)
+        ),
+    )
+    known = Experience([study], space, "toy")
+    found = searched(strategy=strategy(warm=(), experience=known), max_trials=8)
+    begun = [trial.candidate.method for trial in found.trials if trial.role != "baseline"]
+    assert begun[:2] == ["lora", "lora"]
+    assert begun.count("lora") > len(begun) / 2
+    assert len(set(begun)) > 1  # one in four is drawn blindly
+    assert found.best is not None
+    assert found.best.candidate.method == "lora"
+
+
+def test_experience_that_misleads_is_overcome(searched: Callable[..., Study]) -> None:
+    space = toy_space()
+    every = [assemble(values) for values in assignments(space)]
+    study = PastStudy(
+        name="before",
+        model="toy",
+        trainings=tuple(
+            PastTraining(candidate=each, curve=((1.0, float(each.method == "prompt_tuning")),))
+            for each in every
+        ),
+    )
+    known = Experience([study], space, "toy")
+    found = searched(strategy=strategy(warm=(), experience=known), max_trials=24)
+    methods = [trial.candidate.method for trial in found.trials if trial.role != "baseline"]
+    assert methods[:2] == ["prompt_tuning", "prompt_tuning"]
+    assert found.best is not None
+    assert found.best.candidate.method != "prompt_tuning"
