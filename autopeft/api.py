@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     searcher: SearcherName
     prefer: Preference
     front: Objective
+    experience: bool
     refit: bool
     seq_len: int
     batch_size: int
@@ -138,6 +139,7 @@ class ExportOptions(ExportWish, total=False):
 
     out: str
     force: bool
+    experience: bool
     refit: bool
     gguf: bool
     model_name: str
