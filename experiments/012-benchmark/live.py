@@ -1,8 +1,9 @@
 """Three live searches for the same time: `python experiments/012-benchmark/live.py`.
 
-autopeft, Ray Tune with TPE and ASHA as its documentation teaches them, and random search each have the
-machine to themselves for as long, with the same rows, split alike. A line of `live.jsonl` is one search; what
-has its line is not run again. Then the table of the README is written.
+autopeft, Ray Tune with TPE and ASHA as its documentation teaches them, and random search each have the same
+cores for as long, with the same rows, split alike. What autopeft brings along of this dataset is kept from
+it. A line of `live.jsonl` is one search; what has its line is not run again. Then the table of the README is
+written.
 """
 
 from __future__ import annotations
@@ -27,23 +28,28 @@ from record import HERE, MAIN, benchmark_dataset, candidates
 
 from autopeft import pipeline
 from autopeft.files import write_atomically
+from autopeft.hardware.limits import core_limit
+from autopeft.journey import first_tries
 from autopeft.journey.inputs import load_inputs, require_dataset
 from autopeft.plan.budget import Budget
 from autopeft.report.intervals import wilson
 from autopeft.request import Request
+from autopeft.search.experience import recorded_studies
+from autopeft.search.past import PastStudy
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
 from autopeft.space.reader import load_space
 from autopeft.train.result import Report
-from autopeft.workload.base_model import BaseModel
+from autopeft.workload.base_model import BaseModel, Family
 from autopeft.workload.dataset import Dataset, Example
 from autopeft.workload.demo import demo_model
+from autopeft.workload.tasks import Task
 
 LINES = HERE / "live.jsonl"
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 GOAL_TRIALS = 64
 OURS, USUAL, RANDOM = "autopeft run", "TPE + ASHA", "random"
-TOGETHER = 2
+TOGETHER = core_limit()
 """Trials side by side, a core each; autopeft decides for itself."""
 
 Done = tuple[float, str, float]
@@ -63,6 +69,7 @@ def main() -> None:
         for who, search in searches.items():
             if (dataset, who) in known:
                 continue
+            hide(dataset)
             with tempfile.TemporaryDirectory() as folder:
                 request = request_of(dataset, Path(folder), arguments.minutes, arguments.seed)
                 found = search(request)
@@ -73,7 +80,7 @@ def main() -> None:
                 "seed": arguments.seed,
                 **found,
                 "date": f"{datetime.now(UTC):%Y-%m-%d}",
-                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+                "machine": f"{TOGETHER} of {os.cpu_count()} cores, {platform.machine()}",
                 "load": os.getloadavg()[2],
                 "versions": " ".join(
                     f"{name} {version(name)}" for name in ("torch", "peft", "ray", "optuna")
@@ -82,6 +89,15 @@ def main() -> None:
             with LINES.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
     _write(arguments.datasets)
+
+
+def hide(dataset: str) -> None:
+    """Let autopeft's searches know nothing of what was recorded on a dataset."""
+
+    def others(family: Family, task: Task) -> tuple[PastStudy, ...]:
+        return tuple(each for each in recorded_studies(family, task) if each.name != dataset)
+
+    first_tries.recorded_studies = others  # type: ignore[attr-defined]
 
 
 def lines() -> list[dict[str, Any]]:
