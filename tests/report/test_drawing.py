@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from autopeft.report.facts import StudyFacts
-from autopeft.report.html import write_report
+from autopeft.report.html import render, write_report
+from autopeft.service.results import REPORT_CSP
 
 pytestmark = pytest.mark.timeout(120)
 DRAWN = """() => [...document.querySelectorAll(".chart")]
@@ -88,6 +89,14 @@ def test_a_printed_page_has_its_charts(page: Any, address: str) -> None:
     unpacked(page, address)
     page.pdf()
     assert page.evaluate(DRAWN) == ALL
+
+
+def test_a_service_shows_it_locked_up_and_it_draws(page: Any, facts: StudyFacts) -> None:
+    headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": REPORT_CSP}
+    page.route("http://service.test/", lambda route: route.fulfill(body=render(facts), headers=headers))
+    unpacked(page, "http://service.test/")
+    page.locator("#chart-learning").scroll_into_view_if_needed()
+    page.wait_for_selector("#chart-learning .main-svg", timeout=PATIENCE)
 
 
 def test_a_browser_that_does_not_watch_the_screen_draws_all(page: Any, address: str) -> None:
