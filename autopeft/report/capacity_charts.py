@@ -111,9 +111,12 @@ def _front(cells: Sequence[Cell]) -> Chart | None:
     figure = figure_of(f"time of a run, {word}", "cost of a run, $", height=max(360, 70 + 34 * devices))
     logs = [math.log10((cell.hours or 0.0) / span) for cell in paid]
     figure.update_xaxes(type="log", tickformat="~g", dtick="D2", range=[min(logs) - 0.35, max(logs) + 0.15])
-    prices = [cell.usd for cell in paid if cell.usd]
-    close = bool(prices) and max(prices) < _FEW_TICKS * min(prices)
-    figure.update_yaxes(type="log", tickformat="~g", dtick="D1" if close else "D2")
+    rises = [math.log10(cell.usd) for cell in paid if cell.usd]
+    ticks = "D1" if max(rises) - min(rises) < math.log10(_FEW_TICKS) else "D2"
+    room = 0.15 * (max(rises) - min(rises)) + 0.05  # below the lowest point, for its name
+    figure.update_yaxes(
+        type="log", tickformat="~g", dtick=ticks, range=[min(rises) - room, max(rises) + room / 2]
+    )
     front = sorted((cell for cell in paid if cell.on_front), key=lambda cell: cell.hours or 0.0)
     figure.add_trace(
         go.Scatter(
@@ -234,7 +237,10 @@ def _bounds(made: Capacity, cells: Sequence[Cell], model: str) -> Chart | None:
             hovertemplate="%{y}: %{customdata}<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_xaxes(type="log", tickformat="~g", dtick="D2")
+    if max(high, default=0.0) < _FEW_TICKS * min(low, default=0.0):
+        figure.update_xaxes(tickformat="~g", rangemode="tozero", nticks=6)
+    else:
+        figure.update_xaxes(type="log", tickformat="~g", dtick="D2")
     figure.update_yaxes(autorange="reversed")
     finding = f"Of {best.way}, at the rows each device takes at once. Bars: from all waiting hidden to none."
     return Chart("bounds", "Bounds of the time of a row", finding, figure)

@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 def write_page(made: Capacity, path: Path) -> Path:
-    """Write the page with everything it needs inside (about 5 MB, most of it the plotting library).
+    """Write the page with everything it needs inside (about 2 MB, most of it the plotting library).
 
     Raises:
         StorageError: the place cannot be written.
@@ -63,7 +63,7 @@ def render(made: Capacity) -> str:
             fleet=made.demand.runs_per_week is not None,
             prices=prices(made),
             style=inside("report.css"),
-            script=inside("report.js"),
+            script=inside("charts.js"),
             plotly=packed_plotly(),
         )
     )

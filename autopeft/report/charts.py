@@ -72,7 +72,7 @@ def _learning(facts: StudyFacts) -> Chart | None:
     figure = figure_of("training rows seen", f"validation {facts.data.metric.name}")
     for name, members in groups.items():
         if members:
-            figure.add_trace(_joined(name, members, looks[name]))
+            figure.add_traces(_joined(name, members, looks[name]))
     stopped = len(groups["stopped early"])
     finding = f"{len(shown):,} with a score, {stopped:,} of them stopped early or failed."
     if best and best.result:
@@ -80,21 +80,42 @@ def _learning(facts: StudyFacts) -> Chart | None:
     return Chart("learning", "Learning curves", finding, figure)
 
 
-def _joined(name: str, members: list[Curve], line: dict[str, Any]) -> go.Scatter:
-    """Draw many curves as one trace with gaps, which keeps a thousand trials quick."""
-    across: list[int | None] = []
-    up: list[float | None] = []
-    texts: list[str] = []
-    for curve in members:
-        across += [*curve.samples, None]
-        up += [*curve.scores, None]
-        texts += [safe(f"{curve.number}: {curve.label}")] * (len(curve.samples) + 1)
-    size = 5 if len(members) == 1 else 3 if len(members) <= _MANY else 1
-    return go.Scatter(
-        x=across, y=up, text=texts, name=name, mode="lines+markers", line=line, marker={"size": size},
-        opacity=1 if len(members) <= _MANY else 0.35,
+def _joined(name: str, members: list[Curve], line: dict[str, Any]) -> list[go.Scatter]:
+    """Draw many curves as one trace with gaps, and too many to tell apart as a backdrop without points."""
+    if len(members) > _MANY:
+        return _backdrop(name, members, line)
+    across, up = _gapped(members)
+    texts = [safe(f"{curve.number}: {curve.label}") for curve in members for _ in (*curve.samples, None)]
+    trace = go.Scatter(
+        x=across, y=up, text=texts, name=name, mode="lines+markers", line=line,
+        marker={"size": 5 if len(members) == 1 else 3},
         hovertemplate="%{text}<br>%{x:,} rows: %{y:.3f}<extra></extra>",
     )  # fmt: skip
+    return [trace]
+
+
+def _backdrop(name: str, members: list[Curve], line: dict[str, Any]) -> list[go.Scatter]:
+    """Draw curves as faint lines, and as dots those of one point, which a line would not show."""
+    long = [curve for curve in members if len(curve.samples) > 1]
+    short = [curve for curve in members if len(curve.samples) == 1]
+    look: dict[str, Any] = {"name": name, "hoverinfo": "skip", "opacity": 0.5}
+    across, up = _gapped(long)
+    traces = [go.Scatter(x=across, y=up, mode="lines", line=line, **look)] if long else []
+    if short:
+        dots = [(curve.samples[0], curve.scores[0]) for curve in short]
+        traces.append(
+            go.Scatter(
+                x=[at for at, _ in dots], y=[score for _, score in dots], mode="markers",
+                marker={"size": 3, "color": line["color"]}, showlegend=not long, **look,
+            )
+        )  # fmt: skip
+    return traces
+
+
+def _gapped(members: list[Curve]) -> tuple[list[int | None], list[float | None]]:
+    """Put curves behind each other, with a gap after each."""
+    across = [at for curve in members for at in (*curve.samples, None)]
+    return across, [score for curve in members for score in (*curve.scores, None)]
 
 
 def _trade_off(facts: StudyFacts) -> Chart | None:

@@ -47,7 +47,7 @@ def render(facts: StudyFacts) -> str:
             refused=refused(facts),
             charts=[(chart, script_of(chart.figure.to_json())) for chart in drawn],
             style=inside("report.css"),
-            script=inside("report.js"),
+            script=inside("charts.js") + inside("report.js"),
             plotly=packed_plotly() if drawn else "",
         )
     )
@@ -75,7 +75,7 @@ def inside(name: str) -> markupsafe.Markup:
 
 @cache
 def packed_plotly() -> markupsafe.Markup:
-    """Return the plotting library gzipped, in base64, a third of its size; report.js unpacks it."""
+    """Return the plotting library gzipped, in base64, a third of its size; charts.js unpacks it."""
     import markupsafe
     import plotly.offline
 

@@ -1,38 +1,5 @@
 "use strict";
 (() => {
-  const settings = { responsive: true, displaylogo: false, displayModeBar: false };
-  // Under a finger, dragging scrolls the page; under a mouse it zooms, and a double click goes back.
-  const drag = window.matchMedia("(pointer: fine)").matches ? "zoom" : false;
-
-  // The plotting library lies gzipped in the page.
-  const unpack = async (packed) => {
-    const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
-    document.head.append(script);
-  };
-
-  const draw = async (packed) => {
-    if (!("DecompressionStream" in window)) {
-      for (const chart of document.querySelectorAll(".chart")) {
-        chart.textContent = "This browser is too old to draw the chart; its finding stands above.";
-      }
-      return;
-    }
-    await unpack(packed.textContent);
-    for (const source of document.querySelectorAll("script[data-chart]")) {
-      const { data, layout } = JSON.parse(source.textContent);
-      Plotly.newPlot(source.dataset.chart, data, { ...layout, dragmode: drag }, settings);
-    }
-    // A chart keeps its screen width on paper unless it is told.
-    const refit = () => document.querySelectorAll(".chart").forEach((chart) => Plotly.Plots.resize(chart));
-    window.addEventListener("beforeprint", refit);
-    window.addEventListener("afterprint", refit);
-  };
-  const packed = document.getElementById("plotly");
-  if (packed) draw(packed);
-
   const table = document.getElementById("trials");
   if (!table) return;
   const body = table.tBodies[0];
@@ -59,6 +26,7 @@
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
+    head.dataset.name = head.textContent; // for paper
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";

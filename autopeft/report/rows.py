@@ -218,7 +218,7 @@ def _trial(trial: Trial, best: Trial | None, device: str) -> TrialRow:
     order = (trial.number, score, params, predicted, measured or None, seconds)
     return TrialRow(
         number=trial.number,
-        label=trial.label,
+        label=trial.candidate.label if kind == "default" else trial.label,
         kind=kind,
         state=trial.state,
         score="" if math.isnan(score) else f"{score:.3f}",

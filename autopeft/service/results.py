@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/api/v1", tags=["results"])
 StudyName = Annotated[str, InPath(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 REPORT_CSP = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """A report page is one file with its scripts inside: it runs as a stranger, without the reader's cookie."""

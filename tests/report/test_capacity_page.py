@@ -118,3 +118,13 @@ def test_the_page_says_what_is_priced(made) -> None:
         assert words in page
     recomputed = made.demand.model_copy(update={"gradient_checkpointing": True})
     assert "at once, gradient checkpointing" in render(made.model_copy(update={"demand": recomputed}))
+
+
+def test_bounds_that_lie_close_together_have_an_axis_with_numbers(made) -> None:
+    bounds = next(chart for chart in charts_of(made, "small") if chart.name == "bounds")
+    assert bounds.figure.layout.xaxis.type != "log"
+    wide = [one.model_copy(update={"upper_seconds": 90.0}) if one.step_seconds else one for one in made.cells]
+    far = next(
+        c for c in charts_of(made.model_copy(update={"cells": tuple(wide)}), "small") if c.name == "bounds"
+    )
+    assert far.figure.layout.xaxis.type == "log"

@@ -49,3 +49,30 @@ def test_hover_texts_hold_no_markup(facts: StudyFacts) -> None:
 def test_the_memory_finding_counts_the_measurements_inside_the_band(facts: StudyFacts) -> None:
     memory = next(chart for chart in charts(facts) if chart.name == "memory")
     assert "8 of 9" in memory.finding
+
+
+def test_the_curves_of_a_thousand_trials_are_all_there_but_only_two_answer_the_mouse(
+    thousand: StudyFacts,
+) -> None:
+    learning = charts(thousand)[0].figure.data
+    drawn = [score for trace in learning for score in trace.y if score is not None]
+    reports = [one.score for trial in thousand.study.trials if trial.result for one in trial.result.reports]
+    assert sorted(drawn) == sorted(reports)
+    answering = {trace.name for trace in learning if trace.hoverinfo != "skip"}
+    assert answering == {"default", "winner"}
+
+
+def test_among_many_curves_those_of_one_point_are_dots(thousand: StudyFacts) -> None:
+    trials = tuple(
+        trial.model_copy(
+            update={"result": trial.result.model_copy(update={"reports": trial.result.reports[:1]})}
+        )
+        if trial.result and trial.state == "stopped"
+        else trial
+        for trial in thousand.study.trials
+    )
+    few = thousand.model_copy(update={"study": thousand.study.model_copy(update={"trials": trials})})
+    [stopped] = [trace for trace in charts(few)[0].figure.data if trace.name == "stopped early"]
+    assert stopped.mode == "markers"
+    assert stopped.showlegend
+    assert len(stopped.x) == sum(trial.state == "stopped" for trial in trials)

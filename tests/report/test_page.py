@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,12 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here"),
 ]
-DRAWN = """() => {
-  const charts = [...document.querySelectorAll(".chart")];
-  return charts.length > 0 && charts.every((chart) => chart.querySelector(".main-svg"));
+DRAWN = """(element) => {
+  const charts = [...document.querySelectorAll(".chart")].filter((chart) => {
+    const { top, bottom } = chart.getBoundingClientRect();
+    return element ? chart === element : top < innerHeight && bottom > 0;
+  });
+  return charts.every((chart) => chart.querySelector(".main-svg"));
 }"""
 MOST_BYTES = 5_000_000
 
@@ -39,14 +41,6 @@ def report(thousand: StudyFacts, tmp_path_factory: pytest.TempPathFactory) -> Pa
         }
     )
     return write_report(facts, tmp_path_factory.mktemp("report") / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 def test_a_thousand_trials_stay_a_small_file(report: Path) -> None:
@@ -69,9 +63,17 @@ def test_it_opens_alone_whole_and_for_everybody(browser: Any, report: Path, widt
     page.goto(report.as_uri())
     opened = time.monotonic() - began
     page.wait_for_function(DRAWN, timeout=120_000)
-    drawn = time.monotonic() - began
+    shown = time.monotonic() - began
+    charts = page.locator(".chart")
+    for number in range(charts.count()):
+        charts.nth(number).scroll_into_view_if_needed()
+        page.wait_for_function(DRAWN, arg=charts.nth(number).element_handle(), timeout=120_000)
+    through = time.monotonic() - began - shown
     # Not asserted, as the machine is shared: under 3 s is wanted.
-    print(f"{width} px, {scheme}: opened after {opened:.2f} s, charts drawn after {drawn:.2f} s")  # noqa: T201
+    print(  # noqa: T201
+        f"{width} px, {scheme}: opened after {opened:.2f} s, first screen drawn after {shown:.2f} s, "
+        f"all charts after {through:.2f} s of scrolling"
+    )
 
     assert page.locator("#trials tbody tr").count() == 1000
     assert page.evaluate("document.documentElement.scrollWidth") <= width

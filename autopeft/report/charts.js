@@ -1,0 +1,99 @@
+"use strict";
+// Charts are drawn when they come near the screen, one at a time; before printing, all of them.
+(() => {
+  const packed = document.getElementById("plotly");
+  if (!packed) return;
+  const settings = { responsive: true, displaylogo: false, displayModeBar: false };
+  // Under a finger, dragging scrolls the page; under a mouse it zooms, and a double click goes back.
+  const drag = window.matchMedia("(pointer: fine)").matches ? "zoom" : false;
+  const paper = 640; // px: fits A4 and Letter with their usual margins
+
+  const waiting = new Map();
+  for (const source of document.querySelectorAll("script[data-chart]")) {
+    waiting.set(document.getElementById(source.dataset.chart), source);
+  }
+  if (!("DecompressionStream" in window)) {
+    for (const chart of waiting.keys()) {
+      chart.textContent = "This browser is too old to draw the chart; its finding stands above.";
+    }
+    return;
+  }
+
+  // The plotting library lies gzipped in the page. From a blob: it is compiled beside the main thread, and
+  // the hint in its first line (https://v8.dev/blog/explicit-compile-hints) keeps it from being parsed twice.
+  const unpack = async () => {
+    const letters = atob(packed.textContent);
+    const bytes = new Uint8Array(letters.length);
+    for (let at = 0; at < letters.length; at += 1) bytes[at] = letters.charCodeAt(at);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const library = await new Response(stream).blob();
+    const script = document.createElement("script");
+    const there = new Promise((resolve, reject) => {
+      script.addEventListener("load", resolve);
+      script.addEventListener("error", reject);
+    });
+    script.src = URL.createObjectURL(new Blob(["//# allFunctionsCalledOnLoad\n", library], { type: "text/javascript" }));
+    document.head.append(script);
+    await there;
+    URL.revokeObjectURL(script.src);
+  };
+  let unpacked = null;
+  const ready = () => (unpacked ??= unpack());
+
+  const draw = (chart) => {
+    const { data, layout } = JSON.parse(waiting.get(chart).textContent);
+    waiting.delete(chart);
+    Plotly.newPlot(chart, data, { ...layout, dragmode: drag }, settings);
+  };
+  const drawAll = () => [...waiting.keys()].forEach(draw);
+
+  const near = new Set();
+  let drawing = false;
+  const drawNear = async () => {
+    if (drawing) return;
+    drawing = true;
+    try {
+      await ready();
+      for (const chart of near) {
+        near.delete(chart);
+        if (waiting.has(chart)) draw(chart);
+        await new Promise((resolve) => setTimeout(resolve)); // a key or a scroll comes first
+      }
+    } finally {
+      drawing = false;
+    }
+  };
+
+  if ("IntersectionObserver" in window) {
+    const watch = new IntersectionObserver(
+      (entries) => {
+        for (const { target, isIntersecting } of entries) {
+          if (isIntersecting) near.add(target);
+          else near.delete(target);
+        }
+        if (near.size) drawNear();
+      },
+      { rootMargin: "50% 0px" },
+    );
+    for (const chart of waiting.keys()) watch.observe(chart);
+    // Unpacked before it is wanted, so that print and the first chart need not wait.
+    const idle = window.requestIdleCallback ?? setTimeout;
+    window.addEventListener("load", () => idle(ready));
+  } else {
+    ready().then(drawAll);
+  }
+
+  // Printing does not wait: what was unpacked by then is drawn. A chart keeps its screen width on paper unless told.
+  const drawn = () => document.querySelectorAll(".chart.js-plotly-plot");
+  window.addEventListener("beforeprint", () => {
+    if (!("Plotly" in window)) return;
+    drawAll();
+    for (const chart of drawn()) Plotly.relayout(chart, { width: paper });
+  });
+  window.addEventListener("afterprint", () => {
+    for (const chart of drawn()) Plotly.relayout(chart, { autosize: true, width: null });
+  });
+  window.matchMedia("print").addEventListener("change", ({ matches }) => {
+    if (matches) ready().then(drawAll);
+  });
+})();
