@@ -17,7 +17,7 @@ from autopeft.space.candidate import Candidate
 from autopeft.space.domain import METHOD, Range
 from autopeft.space.search_space import SearchSpace, active, assignment_of, typical
 from autopeft.workload.base_model import Family
-from autopeft.workload.dataset import Task
+from autopeft.workload.dataset import Dataset, Task
 
 WARM = 4
 """Methods whose usual configuration is tried before the search chooses."""
@@ -32,12 +32,16 @@ def remembered(request: Request, task: Task) -> tuple[PastStudy, ...]:
 
 
 def experience(
-    request: Request, inputs: Inputs, task: Task, past: Sequence[PastStudy]
+    request: Request, inputs: Inputs, dataset: Dataset, past: Sequence[PastStudy]
 ) -> tuple[Experience | None, str]:
-    """Return what a search begins with, and a sentence about it; None and no words where that is nothing."""
+    """Return what a search begins with, and a sentence about it; None and no words where that is nothing.
+
+    What was recorded on the very data of a demo is left out, so that a demo shows what a search finds.
+    """
     if not request.experience or request.searcher != FREEZE_THAW:
         return None, ""
-    brought = recorded_studies(inputs.base.family, task)
+    recorded = recorded_studies(inputs.base.family, dataset.task)
+    brought = [study for study in recorded if study.name != dataset.name]
     found = Experience((*brought, *past), inputs.space, inputs.base.name)
     if not found:
         return None, ""

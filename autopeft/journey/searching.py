@@ -218,7 +218,7 @@ def _search(
     limits = {"time": plan.budget.time, "cost": None}
     admits = replace(planner, budget=planner.budget.model_copy(update=limits))
     past = remembered(request, dataset.task)
-    known, words = experience(request, inputs, dataset.task, past)
+    known, words = experience(request, inputs, dataset, past)
     write_atomically(folder.experience, f"{words}\n")
     search = Search(
         store,

@@ -16,7 +16,7 @@ from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import SearchSpace, typical
 from autopeft.train.result import Report
-from autopeft.workload.dataset import Metric
+from autopeft.workload.dataset import Dataset, Example, Metric, Task
 
 
 @pytest.fixture
@@ -71,23 +71,42 @@ def test_what_beat_the_default_in_an_earlier_study_is_tried_again(inputs: Inputs
     assert remembered(Request(workspace=str(tmp_path), experience=False), "classification") == ()
 
 
+def rows(name: str = "mine", task: Task = "classification") -> Dataset:
+    example = Example(text="a", label=0)
+    return Dataset(
+        *(),
+        name=name,
+        source="rows",
+        fingerprint="0",
+        task=task,
+        metric=Metric(name="accuracy", direction="maximize"),
+        labels=("a", "b"),
+        train=(example,),
+        validation=(example,),
+        test=(example,),
+    )
+
+
 def test_a_search_of_an_encoder_begins_with_what_autopeft_brings_along_and_ones_own_studies(
     inputs: Inputs, tmp_path: Path
 ) -> None:
     request = Request(workspace=str(tmp_path))
-    brought, words = experience(request, inputs, "classification", ())
+    brought, words = experience(request, inputs, rows(), ())
     assert brought is not None
     assert words.startswith(f"It began with what {brought.trainings:,} trainings in 4 earlier studies")
     assert first_tries(inputs, (), usual_forms=False) == first_tries(inputs, ())[:1]
     some = [(typical(inputs.space, {"method": name}), 0.8) for name in ("lora", "ia3", "bitfit")]
     earlier_study(tmp_path, inputs, [(inputs.baseline, 0.8), *some])
-    both, words = experience(request, inputs, "classification", remembered(request, "classification"))
+    both, words = experience(request, inputs, rows(), remembered(request, "classification"))
     assert both is not None
     assert both.studies == 5
     assert "1 of them in this workspace" in words
-    assert experience(request, inputs, "regression", ()) == (None, "")
-    assert experience(Request(searcher="tpe"), inputs, "classification", ()) == (None, "")
-    assert experience(Request(experience=False), inputs, "classification", ()) == (None, "")
+    assert experience(request, inputs, rows(task="regression"), ()) == (None, "")
+    assert experience(Request(searcher="tpe"), inputs, rows(), ()) == (None, "")
+    assert experience(Request(experience=False), inputs, rows(), ()) == (None, "")
+    without, _ = experience(request, inputs, rows(name="movies"), ())
+    assert without is not None
+    assert without.studies == 3
 
 
 def test_a_first_rate_that_is_unusual_for_the_family_gives_way_to_the_usual_one(inputs: Inputs) -> None:
