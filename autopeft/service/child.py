@@ -23,7 +23,7 @@ from pathlib import Path
 from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError, ClaimedError, DoesNotFitError
 from autopeft.export.bundle import Export
-from autopeft.journey.keeping import claimed, going_on
+from autopeft.journey.keeping import going_on
 from autopeft.request import Request
 from autopeft.service.watching import EventObserver
 
@@ -49,8 +49,7 @@ def main() -> int:
         request = Request.read(Path(file))
         if kind == "export":
             observer.progress("exporting", 0, 1)
-            with claimed(request):
-                handover.export(request, Export.read(Path(file).with_name("export.json")))
+            handover.export(request, Export.read(Path(file).with_name("export.json")))
         elif kind == "run":
             pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
         else:

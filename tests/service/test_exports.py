@@ -15,6 +15,7 @@ from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Export
 from autopeft.export.opening import checksums
 from autopeft.handover import export
+from autopeft.journey import exporting
 from autopeft.journey.keeping import claimed
 from autopeft.journey.workspace import StudyFolder, study_folder
 from autopeft.request import Request
@@ -176,13 +177,13 @@ def test_the_process_of_an_export_waits_for_whoever_has_its_study(
     wish = Request(workspace=str(service.office.settings.workspace.resolve()), study=study)
     wish.keep(tmp_path / "request.json")
     Export().keep(tmp_path / "export.json")
-    exported: list[Request] = []
+    exported: list[str] = []
     monkeypatch.setattr(child, "_end_with_the_service", lambda: None)
-    monkeypatch.setattr(child.handover, "export", lambda request, _: exported.append(request))
+    monkeypatch.setattr(exporting, "_export", lambda done, *_: exported.append(done.study.name))
     monkeypatch.setattr("sys.argv", ["", "export", str(tmp_path / "request.json"), str(tmp_path / "e"), "0"])
     with claimed(wish):
         assert (child.main(), exported) == (os.EX_TEMPFAIL, [])
-    assert (child.main(), exported) == (0, [wish])
+    assert (child.main(), exported) == (0, [study])
 
 
 def test_a_study_has_one_job_at_a_time(service, ann, study) -> None:
