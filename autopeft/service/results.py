@@ -15,14 +15,13 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
-from autopeft.errors import InputError
+from autopeft.errors import InputError, UnknownNameError
 from autopeft.export.bundle import MANIFEST, Bundle, Form
 from autopeft.files import without_places
 from autopeft.journey import keeping
-from autopeft.journey.keeping import Kept
 from autopeft.message import Message
 from autopeft.report.comparison import Comparison
-from autopeft.report.facts import StudyFacts
+from autopeft.report.facts import Kept, StudyFacts
 from autopeft.request import Request as Wish
 from autopeft.search.study import Study
 from autopeft.service import apart
@@ -143,7 +142,11 @@ def own_study(request: Request, who: Caller, name: str) -> Wish:
     if not who.may("admin"):
         office.jobs.find(who, name)
     wish = Wish.build(workspace=str(Path(office.settings.workspace).resolve()), study=name)
-    _or_missing(lambda: keeping.kept(wish))
+    try:
+        keeping.kept(wish)
+    except UnknownNameError:  # whose message names the studies of others
+        words = f"unknown study {name!r}: nothing was searched under that name yet."
+        raise RefusedError(HTTPStatus.NOT_FOUND, "not-found", words) from None
     return wish
 
 

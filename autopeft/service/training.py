@@ -17,16 +17,16 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
+from autopeft.job import ENDED, Job, Kind, State, Upload
 from autopeft.message import Message
 from autopeft.plan.budget import Seconds
 from autopeft.request import Request as Wish
 from autopeft.service import flags
 from autopeft.service.access import Reader, Submitter, office_of
 from autopeft.service.contract import takes
-from autopeft.service.jobs import Job, Kind, State
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import check_body, in_time, read_json, read_message, reply
-from autopeft.service.uploads import UPLOAD_SECONDS, Upload
+from autopeft.service.uploads import UPLOAD_SECONDS
 from autopeft.service.wishes import NOT_TO_SEARCH, request_of
 from autopeft.units import format_seconds
 
@@ -39,7 +39,6 @@ DataId = Annotated[str, InPath(min_length=1, max_length=24, pattern=r"^[0-9a-f]+
 LOOK_SECONDS, ALIVE_SECONDS = 0.5, 15.0
 FOLLOW_SECONDS = 3600.0
 """Who follows for longer comes again, with a token that is still good."""
-_ENDED = ("done", "failed", "stopped")
 
 
 class More(Message):
@@ -274,7 +273,7 @@ async def _follow(office: Office, who: Any, number: str, after: int) -> AsyncIte
             shown = job.state, job.stopping
             told = job.model_dump(mode="json", include={"state", "reason", "stopping", "spent", "seconds"})
             yield f"data: {json.dumps({'event': 'state', **told})}\n\n"
-        if job.state in _ENDED or not office.ready:
+        if job.state in ENDED or not office.ready:
             return
         await asyncio.sleep(LOOK_SECONDS)
         silent += LOOK_SECONDS

@@ -24,7 +24,7 @@ from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import ConfigError, DataError, StorageError, UnknownNameError
 from autopeft.files import make_folder, write_atomically
-from autopeft.message import Message
+from autopeft.job import Upload
 from autopeft.report.facts import DataFacts
 from autopeft.service.limits import Places
 from autopeft.service.problems import RefusedError
@@ -46,20 +46,6 @@ UPLOAD_SECONDS = 1800.0
 _DRAFT_SECONDS = 2 * UPLOAD_SECONDS
 _AT_ONCE, _AT_ONCE_OF_ALL = 4, 40
 """Files that one user, and all of them, send at once: what is on its way is in nobody's sum yet."""
-
-
-class Upload(Message):
-    """A data file of a user.
-
-    Attributes:
-        id: names it in requests, as `data` or `test_data`.   name: as it was called.   bytes: its size.
-        facts: what was read in it.
-    """
-
-    id: str
-    name: str
-    bytes: int
-    facts: DataFacts
 
 
 class Uploads:

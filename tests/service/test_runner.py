@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from autopeft.errors import ClaimedError, InputError
+from autopeft.job import Job
 from autopeft.request import Request
 from autopeft.search.claim import claim_file
 from autopeft.service.desk import Desk
-from autopeft.service.jobs import Job
 from autopeft.service.runner import _Run
 from autopeft.service.serving import serve
 from autopeft.service.settings import Settings
