@@ -80,7 +80,7 @@ async def report(request: Request, who: Reader, name: StudyName) -> Response:
     if page is None:
         desk, place = office_of(request).desk, office_of(request).settings.workspace
         key = f"report {name} {time.monotonic_ns() // 10**9}"  # many who come at once wait for one
-        await desk.ask(key, lambda _: apart.ask("report", Kept, place, study=name))
+        await desk.ask(who, key, lambda _: apart.ask("report", Kept, place, study=name))
         page = await run_in_threadpool(_or_missing, lambda: keeping.served_report(wish))
     if page is None:
         raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "the report is being written: try again.")
@@ -122,7 +122,9 @@ async def compare(request: Request, who: Reader, name: StudyName, other: StudyNa
     key = f"compare {name} {other} {winners}"
     place = office.settings.workspace
     return reply(
-        await office.desk.ask(key, lambda _: apart.ask("compare", Comparison, place, one=name, other=other))
+        await office.desk.ask(
+            who, key, lambda _: apart.ask("compare", Comparison, place, one=name, other=other)
+        )
     )
 
 

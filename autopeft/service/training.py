@@ -6,10 +6,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response, StreamingResponse
@@ -81,8 +81,9 @@ async def post_data(
     fields: dict[str, object] = {} if task is None else {"task": task}
     if columns is not None:
         fields["columns"] = _columns(columns)
-    file = await office.uploads.take(who, name, in_time(request, UPLOAD_SECONDS))
-    upload = await to_thread.run_sync(office.uploads.keep, who, file, fields, limiter=office.readings)
+    with office.uploads.room(who):
+        file = await office.uploads.take(who, name, in_time(request, UPLOAD_SECONDS))
+        upload = await office.readings.take(who.user, partial(office.uploads.keep, who, file, fields))
     what = f"{upload.id} {upload.name}"
     await run_in_threadpool(office.note, who, "upload", what, request.state.request_id)
     return reply(upload, HTTPStatus.CREATED)
