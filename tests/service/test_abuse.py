@@ -313,6 +313,13 @@ def test_what_is_logged_moves_no_terminal_and_breaks_no_line() -> None:
     assert json.loads(line)["path"] == path
 
 
+def test_what_is_logged_of_a_request_is_short(service, caplog) -> None:
+    with caplog.at_level(logging.INFO, logger="autopeft"):
+        service.get("/" + "://a:" * 1000)
+    (line,) = [JsonLines().format(record) for record in caplog.records if record.name.endswith("gate")]
+    assert len(line) < 1500
+
+
 def test_no_name_tells_which_files_the_service_lies_beside(service, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secretplan").write_text("x")
