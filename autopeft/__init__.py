@@ -30,11 +30,12 @@ if TYPE_CHECKING:
         search,
         verify,
     )
-    from autopeft.client import Client
+    from autopeft.client.client import Client
     from autopeft.cost.estimate import CostEstimate
     from autopeft.errors import AutopeftError
     from autopeft.export.bundle import Bundle
     from autopeft.hardware.profile import HardwareProfile
+    from autopeft.job import Job, Upload
     from autopeft.plan.answer import Answer
     from autopeft.plan.budget import Budget
     from autopeft.plan.capacity import Capacity, Demand
@@ -63,6 +64,7 @@ __all__ = [
     "Demand",
     "Fits",
     "HardwareProfile",
+    "Job",
     "Plan",
     "Question",
     "Rejected",
@@ -71,6 +73,7 @@ __all__ = [
     "StudyFacts",
     "Training",
     "Trial",
+    "Upload",
     "__version__",
     "answer",
     "answer_many",
@@ -94,12 +97,13 @@ _HOMES = {
     "Bundle": "autopeft.export.bundle",
     "Candidate": "autopeft.space.candidate",
     "Capacity": "autopeft.plan.capacity",
-    "Client": "autopeft.client",
+    "Client": "autopeft.client.client",
     "CostEstimate": "autopeft.cost.estimate",
     "Dataset": "autopeft.workload.dataset",
     "Demand": "autopeft.plan.capacity",
     "Fits": "autopeft.plan.plan",
     "HardwareProfile": "autopeft.hardware.profile",
+    "Job": "autopeft.job",
     "Plan": "autopeft.plan.plan",
     "Question": "autopeft.plan.question",
     "Rejected": "autopeft.plan.plan",
@@ -108,6 +112,7 @@ _HOMES = {
     "StudyFacts": "autopeft.report.facts",
     "Training": "autopeft.space.candidate",
     "Trial": "autopeft.search.study",
+    "Upload": "autopeft.job",
     "answer": "autopeft.api",
     "answer_many": "autopeft.api",
     "capacity": "autopeft.api",

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from autopeft.errors import (
     AutopeftError,
@@ -32,6 +32,7 @@ from autopeft.errors import (
 AWAY_SECONDS = 300.0
 """A service that cannot be reached for so long is given up by who waits for it."""
 _LONGEST_PAUSE = 15.0
+_PART = 1 << 20
 
 
 class UnreachableError(ServiceError):
@@ -78,6 +79,19 @@ class Connection:
         """Ask for something once."""
         return self._call("GET", path, None, {})
 
+    def save(self, path: str, place: IO[bytes]) -> None:
+        """Ask for something large once, and write it as it comes.
+
+        Raises:
+            StorageError: it cannot be written here.
+        """
+        with self._answered("GET", path, None, {}) as answer:
+            while part := answer.read(_PART):
+                try:
+                    place.write(part)
+                except OSError as error:
+                    raise StorageError(f"what came cannot be written: {error.strerror}.") from None
+
     def get_patiently(self, path: str) -> bytes:
         """Ask for something until the service can be reached, for `AWAY_SECONDS` at most."""
         deadline, pause = time.monotonic() + AWAY_SECONDS, 1.0
@@ -92,9 +106,17 @@ class Connection:
         """Send something once: an object as JSON, or bytes as they are."""
         return self._call("POST", path, *_sent(body))
 
-    def post_with_key(self, path: str, body: dict[str, Any], key: str) -> bytes:
+    def put(self, path: str, body: dict[str, Any]) -> bytes:
+        """Have something be as it is sent."""
+        return self._call("PUT", path, *_sent(body))
+
+    def delete(self, path: str) -> None:
+        """Have something removed."""
+        self._call("DELETE", path, None, {})
+
+    def post_with_key(self, path: str, body: dict[str, Any] | None, key: str) -> bytes:
         """Send something, and once more if the connection failed: the idempotency key keeps it single."""
-        content, headers = _sent(body)
+        content, headers = _sent(b"" if body is None else body)
         headers["idempotency-key"] = key
         with contextlib.suppress(UnreachableError):
             return self._call("POST", path, content, headers)
@@ -116,9 +138,22 @@ class Connection:
             return
 
     def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
+        with self._answered(method, path, body, headers) as answer:
+            return bytes(answer.read())
+
+    @contextlib.contextmanager
+    def _answered(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Iterator[IO[bytes]]:
+        """Have an answer, to be read.
+
+        Raises:
+            AutopeftError: the service refuses, by the error that it means.
+            UnreachableError: the connection failed.
+        """
         try:
             with self._open(method, path, body, headers) as answer:
-                return bytes(answer.read())
+                yield answer
         except urllib.error.HTTPError as error:
             raise _error(error.read(), error.code) from None
         except (OSError, http.client.HTTPException) as error:

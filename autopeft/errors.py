@@ -9,7 +9,7 @@
     ├── UnsupportedError     a valid request that autopeft cannot answer
     ├── MissingExtraError    an optional package is not installed
     ├── StorageError         a file or database cannot be written or read (disk full, permissions)
-    │   └── ClaimedError         another process runs the study
+    │   └── ClaimedError         another process searches or exports the study
     ├── DoesNotFitError      nothing asked for fits the budget
     ├── TrialError           one trial failed (divergence, out of memory); the study goes on
     ├── ExportError          an adapter cannot be exported, or does not reproduce itself
@@ -78,7 +78,7 @@ class StorageError(AutopeftError):
 
 
 class ClaimedError(StorageError):
-    """Another process runs the study."""
+    """Another process searches or exports the study."""
 
 
 class DoesNotFitError(AutopeftError):

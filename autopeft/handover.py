@@ -5,6 +5,7 @@ As in `pipeline`, the command line and the Python face call these and add nothin
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from autopeft.plan.capacity import Capacity
     from autopeft.plan.plan import Plan
     from autopeft.report.comparison import Comparison
+    from autopeft.report.facts import StudyFacts
     from autopeft.space.candidate import Candidate
 
 EXPERIMENT = "autopeft"
@@ -47,6 +49,30 @@ def export_winner(request: Request) -> Bundle:
                 why = str(error)
         write_atomically(done.folder.no_refit, f"{why.rstrip('.')}\n")
     return export(request, Export(force=True, refit=False))
+
+
+def conclude(request: Request) -> StudyFacts:
+    """Export a study's winner and write its report, as a run does when its search has ended.
+
+    For a search that was stopped, and one that was only searched. MLflow gets what it lacks of the study
+    where it answers.
+
+    Raises:
+        ClaimedError: another process searches or exports the study.
+        InputError: no trial was trained to the end.
+    """
+    from autopeft.errors import StorageError
+    from autopeft.journey.concluding import write_conclusion
+    from autopeft.journey.syncing import sync_study
+
+    place = tracking_uri_of(request)
+    export_winner(request)
+    facts = write_conclusion(request, place)
+    try:
+        sync_study(request, place, EXPERIMENT)
+    except StorageError as error:
+        logging.getLogger(__name__).warning("%s", error)
+    return facts
 
 
 def verify(place: Path, **moved: str | None) -> Verified:

@@ -33,6 +33,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "tracking": ("hardware", "workload", "space", "train", "cost", "plan", "search", "report", "export"),
     "export": ("hardware", "workload", "space", "methods", "train", "cost", "plan", "search", "request"),
     "request": ("workload", "cost", "plan"),
+    "job": ("report", "export", "request"),
     "journey": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "tracking", "export", "request"),
@@ -52,12 +53,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "connection": (),
     "client": (
         *("hardware", "workload", "space", "methods", "plan", "search", "report", "export", "api"),
-        "connection",
+        *("job", "connection"),
     ),
     "doctor": (),
     "service": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "export", "request", "handover", "pipeline", "doctor", "journey"),
+        *("report", "export", "request", "job", "handover", "pipeline", "doctor", "journey"),
     ),
     "adapters": ("methods",),
     "cli": (
@@ -99,6 +100,7 @@ MESSAGES = {
     "export.bundle",
     "export.recipes.subject",
     "request",
+    "job",
     "doctor",
     "handover",
     "pipeline",

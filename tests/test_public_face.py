@@ -13,8 +13,8 @@ import pytest
 import autopeft
 from autopeft.api import ExportOptions, ExportWish, Options
 from autopeft.export.bundle import Export
+from autopeft.job import NOT_TO_EXPORT
 from autopeft.request import Request
-from autopeft.service.orders import NOT_TO_EXPORT
 
 NAMES = sorted(set(autopeft.__all__) - {"__version__"})
 HEAVY = {"torch", "transformers", "peft", "ray", "mlflow", "optuna", "plotly", "pandas", "sklearn", "numpy"}

@@ -14,6 +14,7 @@ from autopeft.journey.concluding import Finished
 from autopeft.journey.conclusion import versions
 from autopeft.journey.contest import evaluated
 from autopeft.journey.inputs import Inputs, require_dataset
+from autopeft.journey.keeping import claimed
 from autopeft.journey.pairing import lead
 from autopeft.journey.refitting import is_refit, refitted
 from autopeft.methods.heads import head_name
@@ -30,21 +31,28 @@ if TYPE_CHECKING:
 
 
 def export_trial(request: Request, tracking_uri: str, experiment: str, asked: Export) -> Bundle:
-    """Export a trial of a study: the winner, or that of a number.
+    """Export a trial of a study: the winner, or that of a number; nobody else runs or exports it meanwhile.
 
     Args:
         tracking_uri, experiment: where MLflow keeps the trial's run.
 
     Raises:
+        ClaimedError: another process runs or exports the study.
         InputError: no such trial was trained to the end.
         UnsupportedError: the method has no such form.
         ExportError: the place is taken, or the export does not reproduce the model.
     """
-    from autopeft.export.push import push, require_hub_id, require_public_base
+    from autopeft.export.push import require_hub_id
 
     if asked.push is not None:
         require_hub_id(asked.push)
-    done = Finished(request)
+    with claimed(request):
+        return _export(Finished(request), tracking_uri, experiment, asked)
+
+
+def _export(done: Finished, tracking_uri: str, experiment: str, asked: Export) -> Bundle:
+    from autopeft.export.push import push, require_public_base
+
     chosen = done.trial(asked.trial)
     inputs = done.inputs()
     if asked.push is not None and asked.form != "merged":

@@ -10,18 +10,9 @@ from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Form
 from autopeft.files import without_places, write_atomically
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
-from autopeft.message import Message
-from autopeft.report.facts import StudyFacts
+from autopeft.report.facts import Kept, StudyFacts
 from autopeft.request import Request
 from autopeft.search.study import Study, Trial
-
-
-class Kept(Message):
-    """A study of a workspace, and which of its files there are."""
-
-    name: str
-    report: bool
-    bundle: bool
 
 
 def list_kept(workspace: str) -> tuple[Kept, ...]:

@@ -188,6 +188,14 @@ class StudyFacts(Message):
         )
 
 
+class Kept(Message):
+    """A study of a workspace, and which of its files there are."""
+
+    name: str
+    report: bool
+    bundle: bool
+
+
 def shown(study: Study, scores: Sequence[TestScore]) -> int:
     """Count the configurations among contenders: a default that won is one."""
     twice = study.best is not None and study.is_default(study.best)

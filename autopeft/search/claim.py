@@ -1,4 +1,4 @@
-"""Claims: only one driver at a time runs a study; a driver that dies lets go at once."""
+"""Claims: only one process at a time searches, exports or syncs a study; one that dies lets go at once."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ def claim_server(engine: sql.Engine, name: str, what: str) -> Iterator[sql.Conne
 
 
 def _taken(what: str) -> str:
-    return f"{what} is being run by another process; wait for it or stop it."
+    return f"{what} is being searched or exported by another process; wait for it or stop it."

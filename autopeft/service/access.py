@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from autopeft.service.limits import neighbourhood
 from autopeft.service.problems import RefusedError
 from autopeft.service.tokens import Caller, Scope
 
@@ -64,7 +65,7 @@ def _identified(request: Request, office: Office, client: str) -> Caller:
 def _known(office: Office, text: str, client: str) -> Caller:
     found = office.tokens.find(text)
     if found is None:  # a good token is let in whatever its neighbours behind the same address send
-        wait = office.failures.wait(client)
+        wait = office.failures.wait(neighbourhood(client))
         if wait:
             raise _too_often(wait)
         raise _unauthorized("the token is unknown, revoked or has expired.")

@@ -1,6 +1,6 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
-An export of a study is a job, too, which keeps every other process off the study. Why a job ended otherwise
+An export or the conclusion of a study is a job, too. Why a job ended otherwise
 than well goes to its log and, as the disk of the log may be full, as one line to the stdout that it was
 started with.
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError, ClaimedError, DoesNotFitError
 from autopeft.export.bundle import Export
-from autopeft.journey.keeping import claimed, going_on
+from autopeft.journey.keeping import going_on
 from autopeft.request import Request
 from autopeft.service.watching import EventObserver
 
@@ -33,7 +33,7 @@ MOST_SAID = 4000
 
 
 def main() -> int:
-    """Do one job; arguments: run, search or export, a file with the request, that of events, seconds spent.
+    """Do one job; arguments: its kind, a file with the request, that of events, seconds spent.
 
     Beside the request of an export lies `export.json`, which says what of its study.
     """
@@ -49,8 +49,10 @@ def main() -> int:
         request = Request.read(Path(file))
         if kind == "export":
             observer.progress("exporting", 0, 1)
-            with claimed(request):
-                handover.export(request, Export.read(Path(file).with_name("export.json")))
+            handover.export(request, Export.read(Path(file).with_name("export.json")))
+        elif kind == "conclude":
+            observer.progress("concluding", 0, 1)
+            handover.conclude(request)
         elif kind == "run":
             pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,39 +15,48 @@ from pydantic_core import to_json
 from autopeft import pipeline
 from autopeft.errors import AutopeftError
 from autopeft.plan.question import Question
+from autopeft.service.limits import Places
 from autopeft.service.problems import RefusedError
+from autopeft.service.turns import Turns
 from autopeft.units import MIB
 
 if TYPE_CHECKING:
     from autopeft.journey.consulting import Consultant
     from autopeft.service.telemetry import Metrics
+    from autopeft.service.tokens import Caller
 
 _KEPT_BYTES = 64 * MIB
-_MOST_WAITING = 400
+_MOST_WAITING, _MOST_OF_ONE = 4000, 400
+"""Questions that wait, of all callers together and of one."""
+_THREADS, _THREADS_OF_ONE = 3, 2
+_REQUESTS_OF_ONE = 200
+"""Requests of one caller that wait: the server takes no more than so many together, see `serving`."""
 
 
 class Desk:
     """Answers of one service process.
 
-    What takes a consultant runs in `threads` at most, and estimates without a search for batches, which are
-    quick, in as many of their own; the same question asked twice at once is computed once.
+    What takes a consultant runs in some threads that callers take in turns, and estimates without a search
+    for batches, which are quick, in as many of their own; a question asked twice at once is computed once.
     """
 
-    def __init__(self, workspace: str, metrics: Metrics, threads: int = 2) -> None:
+    def __init__(self, workspace: str, metrics: Metrics) -> None:
         self._workspace, self._metrics = workspace, metrics
         self._consultant = pipeline.consult(workspace)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="desk")
-        self._quick = ThreadPoolExecutor(threads, thread_name_prefix="desk quick")
+        self._threads = Turns(_THREADS, _THREADS_OF_ONE, "desk")
+        self._quick = Turns(_THREADS, _THREADS_OF_ONE, "desk quick")
+        self._asking = Places(_REQUESTS_OF_ONE, _MOST_WAITING)
+        self._asked: Counter[str] = Counter()
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
         self._generation = 0
         self._coming: dict[str, asyncio.Future[bytes]] = {}
 
-    async def ask(self, key: str, compute: Callable[[Consultant], Any]) -> bytes:
+    async def ask(self, who: Caller, key: str, compute: Callable[[Consultant], Any]) -> bytes:
         """Return an answer as JSON: remembered, or computed.
 
         Args:
-            key: what is asked, all of it.
+            who: asks.   key: what is asked, all of it.
             compute: answers it.
 
         Raises:
@@ -57,13 +66,16 @@ class Desk:
         name = hashlib.sha256(key.encode()).hexdigest()
         if (known := self._remembered(name)) is not None:
             return known
-        if (coming := self._coming.get(name)) is not None:
-            return await asyncio.shield(coming)
-        (mine,) = self._expect([name])
-        await self._compute([name], lambda consultant: [compute(consultant)])
-        return await mine
+        with self._place(who):
+            if (coming := self._coming.get(name)) is not None:
+                return await asyncio.shield(coming)
+            (mine,) = self._expect(who, [name])
+            await self._compute(who, [name], lambda consultant: [compute(consultant)])
+            return await mine
 
-    async def answers(self, rows: Sequence[Question | AutopeftError], *, batches: bool) -> list[bytes]:
+    async def answers(
+        self, who: Caller, rows: Sequence[Question | AutopeftError], *, batches: bool
+    ) -> list[bytes]:
         """Return the answers to questions as JSON; those that nobody knows are computed together."""
         names = [_name(row, batches=batches) for row in rows]
         known = {name: kept for name in names if (kept := self._remembered(name)) is not None}
@@ -73,15 +85,19 @@ class Desk:
             if name not in known and name not in self._coming
         }
         waiting = {name: self._coming[name] for name in names if name in self._coming}
-        if missing:
-            waiting |= dict(zip(missing, self._expect(list(missing)), strict=True))
-            asked = list(missing.values())
-            await self._compute(
-                list(missing),
-                lambda consultant: list(consultant.answer_many(asked, batches=batches)),
-                quick=not batches,
-            )
-        found = {name: await asyncio.shield(each) for name, each in waiting.items()} | known
+        if not missing and not waiting:
+            return [known[name] for name in names]
+        with self._place(who):
+            if missing:
+                waiting |= dict(zip(missing, self._expect(who, list(missing)), strict=True))
+                asked = list(missing.values())
+                await self._compute(
+                    who,
+                    list(missing),
+                    lambda consultant: list(consultant.answer_many(asked, batches=batches)),
+                    quick=not batches,
+                )
+            found = {name: await asyncio.shield(each) for name, each in waiting.items()} | known
         return [found[name] for name in names]
 
     def renew(self) -> None:
@@ -91,22 +107,27 @@ class Desk:
         self._kept.clear()
         self._coming.clear()  # who waits gets the old answer, who asks from now on a new one
         self._bytes = 0
-        self._threads.submit(old.close)
+        self._threads.aside(old.close)
 
     def close(self) -> None:
         """End what is being computed."""
         self._consultant.close()
         for threads in (self._threads, self._quick):
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.close()
 
-    def _expect(self, names: Sequence[str]) -> list[asyncio.Future[bytes]]:
-        if len(self._coming) + len(names) > _MOST_WAITING:
-            raise RefusedError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "busy",
-                "too many questions wait already: try again in 5 s.",
-                Retry_After="5",
-            )
+    @contextmanager
+    def _place(self, who: Caller) -> Iterator[None]:
+        """Hold one of the places that a caller's requests may wait in."""
+        with self._asking.one(who.user) as there_is_one:
+            if not there_is_one:
+                raise _busy()
+            yield
+
+    def _expect(self, who: Caller, names: Sequence[str]) -> list[asyncio.Future[bytes]]:
+        mine, all_of_them = self._asked[who.user] + len(names), len(self._coming) + len(names)
+        if mine > _MOST_OF_ONE or all_of_them > _MOST_WAITING:
+            raise _busy()
+        self._asked[who.user] = mine
         loop = asyncio.get_running_loop()
         made = [loop.create_future() for _ in names]
         self._coming |= dict(zip(names, made, strict=True))
@@ -114,20 +135,26 @@ class Desk:
 
     async def _compute(
         self,
+        who: Caller,
         names: Sequence[str],
         compute: Callable[[Consultant], Sequence[Any]],
         *,
         quick: bool = False,
     ) -> None:
         """Compute what is expected; its failure is everybody's who waits for it."""
-        consultant, generation = self._consultant, self._generation
+        generation = self._generation
         expected = [self._coming[name] for name in names]
 
         def work() -> list[bytes]:
-            return [to_json(each, inf_nan_mode="null") for each in compute(consultant)]
+            return [to_json(each, inf_nan_mode="null") for each in compute(self._consultant)]
 
-        job = asyncio.get_running_loop().run_in_executor(self._quick if quick else self._threads, work)
-        job.add_done_callback(lambda done: self._settle(names, expected, done, generation))
+        def settle(done: asyncio.Future[list[bytes]]) -> None:
+            self._asked[who.user] -= len(names)
+            self._asked += Counter()  # forget who asks for nothing
+            self._settle(names, expected, done, generation)
+
+        job = (self._quick if quick else self._threads).take(who.user, work)
+        job.add_done_callback(settle)
         self._metrics.answers.labels("computed").inc(len(names))
         await asyncio.wait([job])
 
@@ -166,6 +193,15 @@ class Desk:
         self._kept[name] = answer
         while self._bytes > _KEPT_BYTES and self._kept:
             self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
+def _busy() -> RefusedError:
+    return RefusedError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "busy",
+        "too many questions wait already: try again in 5 s.",
+        Retry_After="5",
+    )
 
 
 def _name(row: Question | AutopeftError, *, batches: bool) -> str:

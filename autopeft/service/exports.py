@@ -1,4 +1,4 @@
-"""Routes of exports: any trial of a study, in any form, made by a job and then downloaded."""
+"""Routes of what is made of a study by a job: any trial in any form, and the conclusion of a search."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
 from autopeft.export.bundle import Export
+from autopeft.job import NOT_TO_EXPORT, ExportOrder, Job
 from autopeft.journey import keeping
 from autopeft.service.access import Submitter, office_of
 from autopeft.service.contract import takes
-from autopeft.service.jobs import Job
-from autopeft.service.orders import NOT_TO_EXPORT, ExportOrder, export_seconds
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import read_json, reply, strictly
 from autopeft.service.results import StudyName, own_study
+from autopeft.service.training import JobId
 
 if TYPE_CHECKING:
     from autopeft.service.tokens import Caller
@@ -66,8 +66,42 @@ def _submit(
             HTTPStatus.CONFLICT, "conflict", f"the study {name!r} is still searched: wait, or stop its job."
         )
     keeping.exportable(wish, order.trial)
-    seconds = export_seconds(office.settings)
-    job, new = office.jobs.submit(who, "export", order, seconds=seconds, key=key)
+    job, new = office.jobs.submit(who, "export", order, seconds=office.settings.export_seconds, key=key)
     if new:
         office.note(who, "export", f"{name} {job.id}", request.state.request_id)
     return job, new
+
+
+@router.post(
+    "/jobs/{number}/conclude",
+    status_code=201,
+    response_model=Job,
+    openapi_extra={
+        "x-problems": [409],
+        "x-also": {"200": "The job that the same Idempotency-Key made before."},
+    },
+)
+def conclude(
+    request: Request,
+    who: Submitter,
+    number: JobId,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> Response:
+    """End the search of a job of yours now, and conclude it with what is complete: by a job of its own.
+
+    When that is done, the study has its winner's bundle and its report. A search that has ended already is
+    concluded, too. Where no trial was trained to the end, nothing is stopped.
+    """
+    office = office_of(request)
+    job = office.jobs.find(who, number)
+    if job.study != job.id:
+        raise InputError(f"the job {number} is no search, but of kind {job.kind}: conclude {job.study}.")
+    keeping.exportable(own_study(request, who, number), None)
+    order, seconds = ExportOrder(study=number), office.settings.export_seconds
+    made, new = office.jobs.submit(
+        who, "conclude", order, seconds=seconds, key=idempotency_key, instead_of=number
+    )
+    if new:
+        office.note(who, "conclude", f"{number} {made.id}", request.state.request_id)
+    headers = {"location": f"/api/v1/jobs/{made.id}"}
+    return reply(made, HTTPStatus.CREATED if new else HTTPStatus.OK, headers)

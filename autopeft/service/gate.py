@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _METHODS = {*_SAFE, "POST", "PUT", "PATCH", "DELETE"}
+_LOGGED = 300
+"""Signs of a path that the log has: whoever asks decides how long it is."""
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -118,14 +120,15 @@ class Gate:
         self._metrics.seconds.labels(route).observe(seconds)
         state = scope.get("state", {})
         client = scope.get("client")
+        path = scope["path"][:_LOGGED]
         _log.info(
             "%s %s %d",
-            *(scope["method"], scope["path"], status),
+            *(scope["method"][:_LOGGED], path, status),
             extra={
                 "request_id": state.get("request_id"),
                 "user": state.get("user"),
-                "method": scope["method"],
-                "path": scope["path"],
+                "method": scope["method"][:_LOGGED],
+                "path": path,
                 "status": status,
                 "seconds": round(seconds, 4),
                 "client": client[0] if client else None,

@@ -11,9 +11,9 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from autopeft.errors import AutopeftError
+from autopeft.job import STATES
 from autopeft.message import Message
 from autopeft.service.access import Admin, Reader, office_of
-from autopeft.service.jobs import STATES
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
 

@@ -12,66 +12,23 @@ import secrets
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import sqlalchemy as sql
 
 from autopeft.errors import InputError
-from autopeft.message import Message
+from autopeft.job import ENDED, OF_A_STUDY, ExportOrder, Job, Kind, State
 from autopeft.request import Request
 from autopeft.service.database import EVENTS, JOBS, Database
-from autopeft.service.orders import ExportOrder
 from autopeft.service.problems import RefusedError
 from autopeft.service.tokens import Caller
 
-Kind = Literal["run", "search", "export"]
-State = Literal["queued", "running", "done", "failed", "stopped"]
-STATES: tuple[State, ...] = get_args(State)
 MOST_ATTEMPTS = 10
 """A job that took so many service processes down with it is not begun again."""
 MOST_EVENTS = 20_000
 _KEPT_ALWAYS = '{"event": "study-finished"'
 """An event that begins so is kept beyond the most, too: followers need it, and a job has few."""
-_ENDED = ("done", "failed", "stopped")
 _STOPPED = "stopped by its user; finished trials are kept"
-
-
-class Job(Message):
-    """A run, a search or an export that was submitted.
-
-    Attributes:
-        id: also the name of its study, unless it is an export.   user: who submitted it.
-        request: what was asked; data by the ids of files; an export names its study.
-        reason: why it failed or was stopped.
-        seconds: time it may take.   spent: what it has taken, over all attempts.
-        stopping: whether it was told to stop and has not stopped yet.
-        attempts: how often a service process has begun or resumed it.
-        submitted, started, ended: seconds since 1970.
-    """
-
-    id: str
-    user: str
-    kind: Kind
-    state: State
-    reason: str = ""
-    request: dict[str, Any]
-    seconds: float
-    spent: float = 0.0
-    stopping: bool = False
-    attempts: int = 0
-    submitted: float
-    started: float | None = None
-    ended: float | None = None
-
-    @property
-    def wish(self) -> Request:
-        """The request as the pipeline takes it."""
-        return Request.model_validate(self.request)
-
-    @property
-    def order(self) -> ExportOrder:
-        """The request of an export."""
-        return ExportOrder.model_validate(self.request)
 
 
 class Jobs:
@@ -88,11 +45,13 @@ class Jobs:
         *,
         seconds: float,
         key: str | None = None,
+        instead_of: str | None = None,
     ) -> tuple[Job, bool]:
         """Put a job into the queue; return it, and whether it is new.
 
         Args:
             key: the same key with the same request returns the job that it made the first time.
+            instead_of: id of a job that is stopped in the same step, where it has not ended.
 
         Raises:
             RefusedError: the user has too many jobs, or the key was used for another request.
@@ -113,7 +72,9 @@ class Jobs:
                             "this Idempotency-Key was used for another request: take a new one.",
                         )
                     return _job(before), False
-            self._check_quota(connection, who.user)
+            self._check_quota(connection, who.user, instead_of)
+            if instead_of is not None:
+                self._stop(connection, instead_of)
             now = self._database.now(connection)
             row = {
                 "id": number,
@@ -172,13 +133,7 @@ class Jobs:
         """
         self.find(who, number)
         with self._database.writing() as connection:
-            now = self._database.now(connection)
-            mine = JOBS.update().where(JOBS.c.id == number)
-            waiting = mine.where(JOBS.c.state == "queued").values(
-                state="stopped", reason="stopped before it began", ended=now
-            )
-            running = mine.where(JOBS.c.state == "running").values(stopping=True)
-            changed = connection.execute(waiting).rowcount or connection.execute(running).rowcount
+            changed = self._stop(connection, number)
         if not changed:
             raise RefusedError(HTTPStatus.CONFLICT, "conflict", f"the job {number} has ended already.")
         return self.find(who, number)
@@ -190,13 +145,13 @@ class Jobs:
             RefusedError: there is no such job, it has not ended, or its user has too many jobs.
         """
         job = self.find(who, number)
-        if job.state not in _ENDED:
+        if job.state not in ENDED:
             raise _not_ended(number)
         asked = _longer(job, seconds, trials)
         with self._database.writing() as connection:
             self._alone(connection, f"jobs {job.user}")
             self._check_quota(connection, job.user)
-            change = JOBS.update().where(JOBS.c.id == number, JOBS.c.state.in_(_ENDED))
+            change = JOBS.update().where(JOBS.c.id == number, JOBS.c.state.in_(ENDED))
             now = self._database.now(connection)
             row = {"state": "queued", "reason": "", "stopping": False, "attempts": 0, "queued": now}
             row |= {"ended": None, "seconds": job.spent + seconds}
@@ -299,7 +254,7 @@ class Jobs:
 
     def is_open(self, number: str) -> bool:
         """Say whether a job of that id waits or runs."""
-        wanted = sql.select(JOBS.c.id).where(JOBS.c.id == number, JOBS.c.state.not_in(_ENDED))
+        wanted = sql.select(JOBS.c.id).where(JOBS.c.id == number, JOBS.c.state.not_in(ENDED))
         with self._database.reading() as connection:
             return connection.execute(wanted).first() is not None
 
@@ -335,10 +290,20 @@ class Jobs:
             ),
         )
 
-    def _check_quota(self, connection: sql.Connection, user: str) -> None:
-        """Refuse one more job of a user who has as many as may be."""
+    def _stop(self, connection: sql.Connection, number: str) -> bool:
+        """Have a job end; say whether it had not ended."""
+        now = self._database.now(connection)
+        mine = JOBS.update().where(JOBS.c.id == number)
+        waiting = mine.where(JOBS.c.state == "queued").values(
+            state="stopped", reason="stopped before it began", ended=now
+        )
+        running = mine.where(JOBS.c.state == "running").values(stopping=True)
+        return bool(connection.execute(waiting).rowcount or connection.execute(running).rowcount)
+
+    def _check_quota(self, connection: sql.Connection, user: str, but: str | None = None) -> None:
+        """Refuse one more job of a user who has as many as may be, one of them not counted."""
         waiting = sql.select(sql.func.count()).where(
-            JOBS.c.user == user, JOBS.c.state.in_(("queued", "running"))
+            JOBS.c.user == user, JOBS.c.state.in_(("queued", "running")), JOBS.c.id != (but or "")
         )
         if connection.execute(waiting).scalar_one() >= self._quota:
             raise RefusedError(
@@ -361,16 +326,16 @@ def _not_ended(number: str) -> RefusedError:
 
 def _longer(job: Job, seconds: float, trials: int | None) -> str:
     """Return a job's request with so many seconds more, where it holds them, and this limit of trials."""
-    if job.kind == "export":
+    if job.kind in OF_A_STUDY:
         if trials is not None:
-            raise InputError("an export tries nothing: leave out trials.")
+            raise InputError(f"a job of kind {job.kind} tries nothing: leave out trials.")
         return job.order.model_dump_json(exclude_unset=True)
     budget = job.wish.budget.model_copy(update={"time": job.spent + seconds, "trials": trials})
     return job.wish.model_copy(update={"budget": budget}).model_dump_json(exclude_unset=True)
 
 
 def _study_of(row: Any) -> str:
-    return str(json.loads(row["request"])["study"] if row["kind"] == "export" else row["id"])
+    return str(json.loads(row["request"])["study"] if row["kind"] in OF_A_STUDY else row["id"])
 
 
 def _job(row: Any) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -9,6 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _MOST_CALLERS = 10_000
+
+
+def neighbourhood(address: str) -> str:
+    """Return what one client may have all addresses of: an IPv4 address, or a /64 of IPv6."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.version == 4:
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
 class Buckets:

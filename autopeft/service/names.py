@@ -16,7 +16,8 @@ from autopeft.service.settings import Settings
 from autopeft.space.candidate import Candidate
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_MODULE = re.compile(r"[\w.+-]+", re.ASCII)
+_MODULE = re.compile(r"\^?\w+(?:[.+-]\w+)*\$?", re.ASCII)
+"""Words with a sign between each two: as a regular expression it is quickly matched, or quickly not."""
 _LONGEST, _LONGEST_PART = 2000, 255
 """Bytes of a model's name, and of what is between its slashes: file systems take no more."""
 _FILE = (".yaml", ".yml", ".json", ".bin", ".pt", ".pth", ".pkl", ".safetensors")
@@ -86,12 +87,14 @@ class Names:
     def knobs(self, knobs: Mapping[str, object]) -> None:
         """Check that no knob names a file: some methods would load it."""
         for name, value in knobs.items():
-            if "modules" in name and isinstance(value, str) and not _MODULE.fullmatch(value):
-                # peft matches it as a regular expression, and some take forever.
-                raise InputError(
-                    f"the knob {name!r} must be a list of names, or one word of letters, digits and _.+-, "
-                    f"but got {value[:200]!r}."
-                )
+            # peft matches these as regular expressions, and some take forever.
+            matched = _texts(value) if "pattern" in name else [value] if "modules" in name else []
+            for text in matched:
+                if isinstance(text, str) and not _MODULE.fullmatch(text):
+                    raise InputError(
+                        f"the knob {name!r} must name modules here by words of letters, digits and _ with a "
+                        f"sign of .+- between each two, but got {text[:200]!r}."
+                    )
             for text in _texts(value):
                 if "/" in text or "\\" in text or ".." in text or text.lower().endswith(_FILE):
                     raise InputError(f"the knob {name!r} must name no file here, but got {text[:200]!r}.")

@@ -6,8 +6,6 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from anyio import CapacityLimiter
-
 from autopeft.files import make_folder
 from autopeft.service.database import Database
 from autopeft.service.desk import Desk
@@ -18,6 +16,7 @@ from autopeft.service.runner import Runner
 from autopeft.service.settings import Settings
 from autopeft.service.telemetry import Metrics
 from autopeft.service.tokens import Caller, Tokens
+from autopeft.service.turns import Turns
 from autopeft.service.uploads import Uploads
 
 _log = logging.getLogger("autopeft.service.audit")
@@ -27,8 +26,8 @@ _FAILURES_A_SECOND, _FAILURES = 1 / 6, 10
 
 _FOLLOWED, _FOLLOWED_BY_ALL = 20, 100
 """Jobs that one user, and all of them, follow at once: each asks the database twice a second."""
-_READINGS = 2
-"""Uploads that are read at once; they take no threads from other requests."""
+_READINGS, _READINGS_OF_ONE = 2, 1
+"""Uploads that are read at once, of all users and of one; they take no threads from other requests."""
 
 
 class Office:
@@ -49,7 +48,7 @@ class Office:
         self.rate = Buckets(settings.rate, settings.burst)
         self.failures = Buckets(_FAILURES_A_SECOND, _FAILURES)
         self.followers = Places(_FOLLOWED, _FOLLOWED_BY_ALL)
-        self.readings = CapacityLimiter(_READINGS)
+        self.readings = Turns(_READINGS, _READINGS_OF_ONE, "reading")
         self.desk = Desk(str(settings.workspace), self.metrics)
         self.jobs = Jobs(self.database, quota=settings.quota, lease_seconds=settings.lease_seconds)
         self.runner = Runner(self.jobs, self.uploads, settings, self.metrics)
@@ -66,6 +65,7 @@ class Office:
         self.ready = False
         self.runner.close()
         self.desk.close()
+        self.readings.close()
         self.database.close()
 
     def note(self, who: Caller, action: str, what: str, request_id: str) -> None:

@@ -53,44 +53,40 @@ class Answers(Message):
 @router.post("/estimate", response_model=Answer, openapi_extra=takes(Question))
 async def estimate(request: Request, who: Reader) -> Response:
     """Say what one configuration takes, whether it fits, and what would make it fit."""
-    del who
     office = office_of(request)
     question = office.names.question(Question.build(**await read_json(request)))
     key = f"estimate {question.model_dump_json()} {sorted(question.model_fields_set)}"
-    return reply(_told(await office.desk.ask(key, lambda consultant: consultant.answer(question))))
+    return reply(_told(await office.desk.ask(who, key, lambda consultant: consultant.answer(question))))
 
 
 @router.post("/estimates", response_model=Answers, openapi_extra=takes(Questions))
 async def estimates(request: Request, who: Reader) -> Response:
     """Answer many questions together; one that cannot be answered does not stop the others."""
-    del who
     office = office_of(request)
     asked = await read_message(request, Questions)
     rows = [_question(office, fields) for fields in asked.questions]
-    answers = await office.desk.answers(rows, batches=asked.batches)
+    answers = await office.desk.answers(who, rows, batches=asked.batches)
     return reply(b'{"answers":[' + b",".join(answers) + b"]}")
 
 
 @router.post("/explain", response_model=Explanation, openapi_extra=takes(Question))
 async def explain(request: Request, who: Reader) -> Response:
     """Answer one question, and say what each switch of it would save or cost."""
-    del who
     office = office_of(request)
     question = office.names.question(Question.build(**await read_json(request)))
     key = f"explain {question.model_dump_json()} {sorted(question.model_fields_set)}"
-    return reply(await office.desk.ask(key, lambda consultant: consultant.explain(question)))
+    return reply(await office.desk.ask(who, key, lambda consultant: consultant.explain(question)))
 
 
 @router.post("/serving", response_model=Serving, openapi_extra=takes(Question))
 async def serving(request: Request, who: Reader) -> Response:
     """Say what a server of one configuration holds: merged, and with adapters beside the base."""
-    del who
     office = office_of(request)
     question = office.names.question(Question.build(**await read_json(request)))
     key = f"serving {question.model_dump_json()} {sorted(question.model_fields_set)}"
     place = office.settings.workspace
     return reply(
-        await office.desk.ask(key, lambda _: apart.ask("serving", Serving, place, question=question))
+        await office.desk.ask(who, key, lambda _: apart.ask("serving", Serving, place, question=question))
     )
 
 
@@ -114,7 +110,7 @@ async def verdict(request: Request, who: Reader) -> Response:
     candidate = office.names.candidate(strictly(Candidate, given))
     wish = request_of(fields, office, who)
     key = f"verdict {wish.model_dump_json()} {candidate.model_dump_json()}"
-    return reply(await office.desk.ask(key, lambda consultant: consultant.judge(wish, candidate)))
+    return reply(await office.desk.ask(who, key, lambda consultant: consultant.judge(wish, candidate)))
 
 
 @router.post(
@@ -130,7 +126,7 @@ async def plan(request: Request, who: Reader) -> Response:
         raise InputError(
             "a plan needs a model, or a demo; /overview holds the usual models against a budget."
         )
-    return reply(await office.desk.ask(f"plan {wish.model_dump_json()}", lambda one: one.plan(wish)))
+    return reply(await office.desk.ask(who, f"plan {wish.model_dump_json()}", lambda one: one.plan(wish)))
 
 
 @router.post(
@@ -154,13 +150,12 @@ async def overview(request: Request, who: Reader) -> Response:
     if wish.model is not None or wish.demo is not None or wish.data is not None:
         raise InputError("an overview is of many models: leave out model, data and demo, or ask /plan.")
     key = f"overview {whole} {wish.model_dump_json()}"
-    return reply(await office.desk.ask(key, lambda one: one.overview(wish, all_models=whole)))
+    return reply(await office.desk.ask(who, key, lambda one: one.overview(wish, all_models=whole)))
 
 
 @router.post("/capacity", response_model=Capacity, openapi_extra=takes(Demand, also=flags.DEMAND))
 async def capacity(request: Request, who: Reader) -> Response:
     """Say which devices train the demanded models in which ways, how fast and at what cost."""
-    del who
     office = office_of(request)
     demand = strictly(Demand, flags.demand_fields(await read_json(request)))
     cells = len(demand.models) * len(demand.ways) * len(demand.gpus) * len(demand.counts)
@@ -168,7 +163,7 @@ async def capacity(request: Request, who: Reader) -> Response:
         raise InputError(f"a demand may have {MOST_CELLS:,} cells at most here, but has {cells:,}.")
     demand = office.names.demand(demand)
     return reply(
-        await office.desk.ask(f"capacity {demand.model_dump_json()}", lambda one: one.capacity(demand))
+        await office.desk.ask(who, f"capacity {demand.model_dump_json()}", lambda one: one.capacity(demand))
     )
 
 

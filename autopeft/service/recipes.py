@@ -80,6 +80,7 @@ async def post_recipe(request: Request, who: Reader) -> Response:
     place = office.settings.workspace
     return reply(
         await office.desk.ask(
+            who,
             key,
             lambda _: apart.ask("recipe", Recipe, place, request=wish, wanted=given.format, **asked),
         )
@@ -102,6 +103,7 @@ async def study_recipe(
     place = office.settings.workspace
     return reply(
         await office.desk.ask(
+            who,
             key,
             lambda _: apart.ask("recipe", Recipe, place, request=wish, wanted=wanted, trial=trial),
         )

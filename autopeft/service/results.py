@@ -15,14 +15,13 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
-from autopeft.errors import InputError
+from autopeft.errors import InputError, UnknownNameError
 from autopeft.export.bundle import MANIFEST, Bundle, Form
 from autopeft.files import without_places
 from autopeft.journey import keeping
-from autopeft.journey.keeping import Kept
 from autopeft.message import Message
 from autopeft.report.comparison import Comparison
-from autopeft.report.facts import StudyFacts
+from autopeft.report.facts import Kept, StudyFacts
 from autopeft.request import Request as Wish
 from autopeft.search.study import Study
 from autopeft.service import apart
@@ -81,7 +80,7 @@ async def report(request: Request, who: Reader, name: StudyName) -> Response:
     if page is None:
         desk, place = office_of(request).desk, office_of(request).settings.workspace
         key = f"report {name} {time.monotonic_ns() // 10**9}"  # many who come at once wait for one
-        await desk.ask(key, lambda _: apart.ask("report", Kept, place, study=name))
+        await desk.ask(who, key, lambda _: apart.ask("report", Kept, place, study=name))
         page = await run_in_threadpool(_or_missing, lambda: keeping.served_report(wish))
     if page is None:
         raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "the report is being written: try again.")
@@ -123,7 +122,9 @@ async def compare(request: Request, who: Reader, name: StudyName, other: StudyNa
     key = f"compare {name} {other} {winners}"
     place = office.settings.workspace
     return reply(
-        await office.desk.ask(key, lambda _: apart.ask("compare", Comparison, place, one=name, other=other))
+        await office.desk.ask(
+            who, key, lambda _: apart.ask("compare", Comparison, place, one=name, other=other)
+        )
     )
 
 
@@ -143,7 +144,11 @@ def own_study(request: Request, who: Caller, name: str) -> Wish:
     if not who.may("admin"):
         office.jobs.find(who, name)
     wish = Wish.build(workspace=str(Path(office.settings.workspace).resolve()), study=name)
-    _or_missing(lambda: keeping.kept(wish))
+    try:
+        keeping.kept(wish)
+    except UnknownNameError:  # whose message names the studies of others
+        words = f"unknown study {name!r}: nothing was searched under that name yet."
+        raise RefusedError(HTTPStatus.NOT_FOUND, "not-found", words) from None
     return wish
 
 

@@ -20,13 +20,15 @@ from pydantic import ValidationError
 
 from autopeft.errors import AutopeftError
 from autopeft.files import make_folder, without_places
+from autopeft.job import OF_A_STUDY
 from autopeft.request import Request
 from autopeft.service.telemetry import without_secrets
 from autopeft.service.tokens import Caller
 from autopeft.units import format_seconds
 
 if TYPE_CHECKING:
-    from autopeft.service.jobs import Job, Jobs, State
+    from autopeft.job import Job, State
+    from autopeft.service.jobs import Jobs
     from autopeft.service.settings import Settings
     from autopeft.service.telemetry import Metrics
     from autopeft.service.uploads import Uploads
@@ -154,11 +156,9 @@ class _Run:
         make_folder(self._folder)
         file = self._folder / "request.json"
         if self._job.kind == "export":
-            order = self._job.order
-            order.wanted.keep(self._folder / "export.json")
-            self._placed(Request(), order.study).keep(file)
-        else:
-            self._placed(self._with_files(self._job.wish), self._job.id).keep(file)
+            self._job.order.wanted.keep(self._folder / "export.json")
+        wish = Request() if self._job.kind in OF_A_STUDY else self._with_files(self._job.wish)
+        self._placed(wish, self._job.study).keep(file)
         log = self._folder / "log.txt"
         arguments = [self._job.kind, str(file), str(self._events), str(self._job.spent)]
         with log.open("ab") as stream:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10
 """Requests under way get so long when the service is told to stop."""
 MOST_CONNECTIONS = 512
-"""Connections at once, of all clients together: one more is cut off, so that those at the door do not take
-the files that the process may open. A request on the last of them is answered by 503."""
+"""Connections at once, of all clients together, so that those at the door do not take the files that the
+process may open: with one more, one of the address that has the most is cut off."""
 
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -53,7 +53,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             port=settings.port,
             http=Punctual,
             ws="none",
-            limit_concurrency=MOST_CONNECTIONS,
+            limit_concurrency=MOST_CONNECTIONS + 1,
             ssl_certfile=str(settings.cert) if settings.cert else None,
             ssl_keyfile=str(settings.key) if settings.key else None,
             log_config=None,

@@ -15,6 +15,8 @@ from autopeft.units import GIB, MIB
 PORT = 8321
 JSON_BYTES = MIB
 """Largest body of a request that is no upload."""
+EXPORT_SECONDS = 3600.0
+"""Time that an export or a conclusion may take, where the service grants a job that much."""
 
 
 class Settings(Message):
@@ -75,6 +77,11 @@ class Settings(Message):
     def is_open(self) -> bool:
         """Whether others can reach it: by its address, or by a name, which a proxy in front of it serves."""
         return not all(is_loopback(name) for name in (self.host, *self.names))
+
+    @property
+    def export_seconds(self) -> float:
+        """How long an export or a conclusion may take."""
+        return min(EXPORT_SECONDS, self.longest_seconds)
 
     @property
     def url(self) -> str:

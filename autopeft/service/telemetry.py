@@ -12,7 +12,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _EXTRA = ("request_id", "user", "method", "path", "status", "seconds", "job", "state", "client")
-_SECRET = re.compile(r"(autopeft_[0-9a-f]{12}_)[A-Za-z0-9_-]+|(://[^/\s:@]*:)[^@/\s]+(?=@)|(?i:(bearer ))\S+")
+_SECRET = re.compile(
+    r"(autopeft_[0-9a-f]{12}_)[A-Za-z0-9_-]+"
+    r"|(://[^/\s:@]*:)[^@\s\"]{1,256}(?=@)"
+    r"|(?i:(bearer ))\S+"
+)
 
 
 class Metrics:

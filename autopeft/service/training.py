@@ -6,10 +6,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response, StreamingResponse
@@ -17,16 +17,16 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
+from autopeft.job import ENDED, Job, Kind, State, Upload
 from autopeft.message import Message
 from autopeft.plan.budget import Seconds
 from autopeft.request import Request as Wish
 from autopeft.service import flags
 from autopeft.service.access import Reader, Submitter, office_of
 from autopeft.service.contract import takes
-from autopeft.service.jobs import Job, Kind, State
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import check_body, in_time, read_json, read_message, reply
-from autopeft.service.uploads import UPLOAD_SECONDS, Upload
+from autopeft.service.uploads import UPLOAD_SECONDS
 from autopeft.service.wishes import NOT_TO_SEARCH, request_of
 from autopeft.units import format_seconds
 
@@ -39,7 +39,6 @@ DataId = Annotated[str, InPath(min_length=1, max_length=24, pattern=r"^[0-9a-f]+
 LOOK_SECONDS, ALIVE_SECONDS = 0.5, 15.0
 FOLLOW_SECONDS = 3600.0
 """Who follows for longer comes again, with a token that is still good."""
-_ENDED = ("done", "failed", "stopped")
 
 
 class More(Message):
@@ -82,8 +81,9 @@ async def post_data(
     fields: dict[str, object] = {} if task is None else {"task": task}
     if columns is not None:
         fields["columns"] = _columns(columns)
-    file = await office.uploads.take(who, name, in_time(request, UPLOAD_SECONDS))
-    upload = await to_thread.run_sync(office.uploads.keep, who, file, fields, limiter=office.readings)
+    with office.uploads.room(who):
+        file = await office.uploads.take(who, name, in_time(request, UPLOAD_SECONDS))
+        upload = await office.readings.take(who.user, partial(office.uploads.keep, who, file, fields))
     what = f"{upload.id} {upload.name}"
     await run_in_threadpool(office.note, who, "upload", what, request.state.request_id)
     return reply(upload, HTTPStatus.CREATED)
@@ -274,7 +274,7 @@ async def _follow(office: Office, who: Any, number: str, after: int) -> AsyncIte
             shown = job.state, job.stopping
             told = job.model_dump(mode="json", include={"state", "reason", "stopping", "spent", "seconds"})
             yield f"data: {json.dumps({'event': 'state', **told})}\n\n"
-        if job.state in _ENDED or not office.ready:
+        if job.state in ENDED or not office.ready:
             return
         await asyncio.sleep(LOOK_SECONDS)
         silent += LOOK_SECONDS

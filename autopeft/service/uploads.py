@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import ConfigError, DataError, StorageError, UnknownNameError
 from autopeft.files import make_folder, write_atomically
-from autopeft.message import Message
+from autopeft.job import Upload
 from autopeft.report.facts import DataFacts
 from autopeft.service.limits import Places
 from autopeft.service.problems import RefusedError
@@ -45,21 +45,7 @@ UPLOAD_SECONDS = 1800.0
 """A file has so long to come."""
 _DRAFT_SECONDS = 2 * UPLOAD_SECONDS
 _AT_ONCE, _AT_ONCE_OF_ALL = 4, 40
-"""Files that one user, and all of them, send at once: what is on its way is in nobody's sum yet."""
-
-
-class Upload(Message):
-    """A data file of a user.
-
-    Attributes:
-        id: names it in requests, as `data` or `test_data`.   name: as it was called.   bytes: its size.
-        facts: what was read in it.
-    """
-
-    id: str
-    name: str
-    bytes: int
-    facts: DataFacts
+"""Files that one user, and all of them, send and have read at once: these are in nobody's sum yet."""
 
 
 class Uploads:
@@ -75,19 +61,13 @@ class Uploads:
                 if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
                     shutil.rmtree(draft, ignore_errors=True)
 
-    async def take(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
-        """Write a file as it comes, and return where it is until it was read.
+    @contextlib.contextmanager
+    def room(self, who: Caller) -> Iterator[None]:
+        """Hold one of the places for files that are sent and read at once.
 
         Raises:
-            DataError: its name cannot be that of a data file.
-            RefusedError: it is too large, or with the others of its user is, or too many come at once.
-            StorageError: there is no room.
+            RefusedError: too many of the user, or of all, are.
         """
-        if not _NAME.fullmatch(name) or Path(name).suffix.lower() not in SUFFIXES:
-            raise DataError(
-                f"a data file's name must be letters, digits, spaces and . _ -, and end in one of "
-                f"{', '.join(SUFFIXES)}, but got {name[:200]!r}."
-            )
         with self._coming.one(who.user) as there_is_room:
             if not there_is_room:
                 raise RefusedError(
@@ -96,7 +76,22 @@ class Uploads:
                     "too many files are being sent at once: wait for one of them.",
                     Retry_After="10",
                 )
-            return await self._write(who, name, parts)
+            yield
+
+    async def take(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
+        """Write a file as it comes, and return where it is until it was read.
+
+        Raises:
+            DataError: its name cannot be that of a data file.
+            RefusedError: it is too large, or with the others of its user is.
+            StorageError: there is no room.
+        """
+        if not _NAME.fullmatch(name) or Path(name).suffix.lower() not in SUFFIXES:
+            raise DataError(
+                f"a data file's name must be letters, digits, spaces and . _ -, and end in one of "
+                f"{', '.join(SUFFIXES)}, but got {name[:200]!r}."
+            )
+        return await self._write(who, name, parts)
 
     async def _write(self, who: Caller, name: str, parts: AsyncIterator[bytes]) -> Path:
         home = make_folder(self._home(who))

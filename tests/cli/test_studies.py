@@ -133,6 +133,16 @@ def test_the_database_is_where_the_flag_says(autopeft: Autopeft) -> None:
     assert "nowhere" not in few.err
 
 
+def test_two_exports_of_a_study_do_not_meet(autopeft: Autopeft) -> None:
+    begin("mine")
+    store = open_store(study_folder(".autopeft", "mine"))
+    with store.claimed():
+        loser = autopeft("export", "mine", "--force")
+    assert (loser.code, len(loser.err.splitlines())) == (2, 1)
+    assert "is being searched or exported by another process; wait for it or stop it." in loser.err
+    assert "no trial of study 'mine'" in autopeft("export", "mine").err
+
+
 def test_a_comparison_opens_what_is_in_a_database_and_what_is_in_a_file(autopeft: Autopeft) -> None:
     Path("databases").mkdir()
     storage = "sqlite:///databases/shared.db"

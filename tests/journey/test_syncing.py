@@ -87,7 +87,7 @@ def test_what_is_missing_is_written_once_however_often_it_is_asked_for(request_o
 
 def test_a_study_that_is_being_run_is_left_to_its_search(request_of: Request) -> None:
     store = open_store(study_folder(request_of.workspace, "away"))
-    with store.claimed(), pytest.raises(StorageError, match="is being run by another process"):
+    with store.claimed(), pytest.raises(StorageError, match="is being searched or exported"):
         pipeline.sync(request_of)
 
 

@@ -112,7 +112,7 @@ def test_a_study_is_run_by_one_process_at_a_time_and_let_go_when_that_is_killed(
     second = start(url, "claimed", 0, tmp_path / "second")
     _, said = second.communicate(timeout=120)
     assert second.returncode == 1
-    assert said.strip().endswith("is being run by another process; wait for it or stop it.")
+    assert said.strip().endswith("is being searched or exported by another process; wait for it or stop it.")
     assert len(said.strip().splitlines()) == 1
     assert "the study 'claimed' in postgresql+psycopg://autopeft@127.0.0.1" in said
 

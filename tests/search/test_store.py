@@ -176,7 +176,7 @@ def test_an_unknown_database_url_is_said() -> None:
 def test_only_one_driver_at_a_time_runs_a_study(store: StudyStore, tmp_path: Path) -> None:
     with (
         store.claimed(),
-        pytest.raises(StorageError, match="being run by another process"),
+        pytest.raises(StorageError, match="being searched or exported by another process"),
         StudyStore(tmp_path / "study.sqlite").claimed(),
     ):
         pass
@@ -251,7 +251,7 @@ def test_studies_that_share_a_database_stay_apart(tmp_path: Path) -> None:
     with (
         stores[0].claimed(),
         stores[1].claimed(),
-        pytest.raises(StorageError, match=r"the study 'one' in .*all\.db is being run by another process"),
+        pytest.raises(StorageError, match=r"the study 'one' in .*all\.db is being searched or exported"),
         StudyStore(url, name="one", folder=tmp_path / "elsewhere").claimed(),
     ):
         pass

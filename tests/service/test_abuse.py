@@ -6,9 +6,12 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 import uvicorn
@@ -17,9 +20,12 @@ from uvicorn.server import ServerState
 
 from autopeft.errors import StorageError
 from autopeft.service import punctual, replies
-from autopeft.service.limits import Buckets, Places
+from autopeft.service.desk import Desk
+from autopeft.service.limits import Buckets, Places, neighbourhood
 from autopeft.service.problems import RefusedError
-from autopeft.service.telemetry import JsonLines
+from autopeft.service.telemetry import JsonLines, Metrics
+from autopeft.service.tokens import Caller
+from autopeft.service.turns import Turns
 from tests.service.conftest import QUESTION
 from tests.service.test_training import ROWS
 
@@ -75,27 +81,36 @@ def test_a_byte_now_and_then_prolongs_nothing_also_after_a_request(monkeypatch) 
     assert talk(dribble).startswith(b"HTTP/1.1 200")
 
 
+async def held(reader: asyncio.StreamReader) -> bool:
+    """Say whether a connection is still there after a while."""
+    try:
+        await asyncio.wait_for(reader.read(), 0.3)
+    except TimeoutError:
+        return True
+    except ConnectionResetError:
+        return False
+    return False
+
+
+@asynccontextmanager
+async def at_most(connections: int) -> AsyncIterator[tuple[str, int]]:
+    """Have a server that says nothing and takes so many connections; yields where."""
+
+    async def nothing(scope: object, receive: Callable[..., Awaitable[Any]], send: object) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    config = uvicorn.Config(nothing, limit_concurrency=connections + 1, log_config=None)
+    config.load()
+    loop, state = asyncio.get_running_loop(), ServerState()
+    server = await loop.create_server(lambda: punctual.Punctual(config, state, {}), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()
+
+
 def test_connections_that_say_nothing_are_bounded_and_those_that_end_make_room() -> None:
-    async def nothing(scope: object, receive: object, send: object) -> None:
-        del scope, receive, send
-
     async def run() -> list[bool]:
-        config = uvicorn.Config(nothing, limit_concurrency=3, log_config=None)
-        config.load()
-        loop, state = asyncio.get_running_loop(), ServerState()
-        server = await loop.create_server(lambda: punctual.Punctual(config, state, {}), "127.0.0.1", 0)
-        place = server.sockets[0].getsockname()
-
-        async def held(reader: asyncio.StreamReader) -> bool:
-            try:
-                await asyncio.wait_for(reader.read(), 0.3)
-            except TimeoutError:
-                return True
-            except ConnectionResetError:
-                return False
-            return False
-
-        async with server:
+        async with at_most(3) as place:
             made = [await asyncio.open_connection(*place) for _ in range(5)]
             found = [await held(reader) for reader, _ in made]
             made[0][1].close()
@@ -108,6 +123,105 @@ def test_connections_that_say_nothing_are_bounded_and_those_that_end_make_room()
         return found
 
     assert asyncio.run(run()) == [True, True, True, False, False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["idle", "in a request"])
+def test_one_address_leaves_connections_to_others(said) -> None:
+    async def run() -> dict[str, list[bool]]:
+        found: dict[str, list[bool]] = {}
+        async with at_most(6) as place:
+            made = []
+            for address, count in (("127.0.0.1", 8), ("127.0.0.2", 4), ("127.0.0.1", 2)):
+                for _ in range(count):
+                    reader, writer = await asyncio.open_connection(*place, local_addr=(address, 0))
+                    writer.write(said)
+                    await asyncio.sleep(0.02)
+                    made.append((address, reader, writer))
+            for address, reader, writer in made:
+                found.setdefault(address, []).append(await held(reader))
+                writer.close()
+        return found
+
+    found = asyncio.run(run())
+    assert {address: sum(each) for address, each in found.items()} == {"127.0.0.1": 3, "127.0.0.2": 3}
+    assert not any(found["127.0.0.1"][8:])
+
+
+def test_whoever_has_a_network_of_ipv6_is_one_address() -> None:
+    assert neighbourhood("2001:db8:1:2::7") == neighbourhood("2001:db8:1:2:ffff::1")
+    assert neighbourhood("2001:db8:1:2::7") != neighbourhood("2001:db8:1:3::7")
+    assert neighbourhood("::ffff:192.0.2.7") == neighbourhood("192.0.2.7") != neighbourhood("192.0.2.8")
+
+
+def test_who_asks_for_much_waits_behind_who_asks_for_little() -> None:
+    """Of two threads one user has one; a third user's question comes before the first one's second."""
+
+    async def run() -> list[str]:
+        turns, done = Turns(2, 1, "test"), []
+        gate = threading.Event()
+
+        def work(name: str) -> None:
+            gate.wait(20)
+            done.append(name)
+
+        asked = [turns.take("ann", partial(work, f"ann {number}")) for number in range(5)]
+        asked += [turns.take("bob", partial(work, "bob")), turns.take("eve", partial(work, "eve"))]
+        gate.set()
+        await asyncio.gather(*asked)
+        turns.close()
+        return done
+
+    done = asyncio.run(run())
+    assert {*done[:4]} >= {"bob", "eve"}
+    assert [each for each in done if each.startswith("ann")] == [f"ann {number}" for number in range(5)]
+
+
+def test_one_users_questions_do_not_take_all_places(tmp_path) -> None:
+    ann, bob = (Caller(user=name, scope="read") for name in ("ann", "bob"))
+
+    async def run() -> tuple[list[object], bytes]:
+        desk, gate = Desk(str(tmp_path), Metrics()), threading.Event()
+        try:
+            hers = [
+                asyncio.ensure_future(desk.ask(ann, "the same", lambda _: gate.wait(20))) for _ in range(300)
+            ]
+            await asyncio.sleep(0)
+            his = await asyncio.wait_for(desk.ask(bob, "another", lambda _: "at once"), 20)
+            gate.set()
+            return await asyncio.gather(*hers, return_exceptions=True), his
+        finally:
+            gate.set()
+            desk.close()
+
+    hers, his = asyncio.run(run())
+    refused = [each for each in hers if isinstance(each, RefusedError)]
+    assert his == b'"at once"'
+    assert len(refused) == 100
+    assert {each.status for each in refused} == {503}
+    assert {each for each in hers if not isinstance(each, RefusedError)} == {b"true"}
+
+
+def test_files_of_one_user_are_read_one_after_the_other(service, monkeypatch) -> None:
+    uploads, at_once, most = service.office.uploads, [0], [0]
+    keep = uploads.keep
+
+    def slowly(*arguments: object) -> object:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        try:
+            return keep(*arguments)
+        finally:
+            at_once[0] -= 1
+
+    monkeypatch.setattr(uploads, "keep", slowly)
+    with ThreadPoolExecutor(3) as threads:
+        sent = threads.map(
+            lambda number: service.post("/api/v1/data?name=rows.csv", content=ROWS + b"x,good\n" * number),
+            range(3),
+        )
+        assert [each.status_code for each in sent] == [201] * 3
+    assert most == [1]
 
 
 def test_a_body_that_does_not_come_is_given_up(monkeypatch) -> None:
@@ -197,6 +311,13 @@ def test_what_is_logged_moves_no_terminal_and_breaks_no_line() -> None:
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["path"] == path
+
+
+def test_what_is_logged_of_a_request_is_short(service, caplog) -> None:
+    with caplog.at_level(logging.INFO, logger="autopeft"):
+        service.get("/" + "://a:" * 1000)
+    (line,) = [JsonLines().format(record) for record in caplog.records if record.name.endswith("gate")]
+    assert len(line) < 1500
 
 
 def test_no_name_tells_which_files_the_service_lies_beside(service, tmp_path, monkeypatch) -> None:

@@ -222,6 +222,7 @@ def test_secrets_are_taken_out_of_what_is_logged() -> None:
     assert "s" * 10 not in text
     assert "hunter2" not in text
     assert "postgresql+psycopg://me:***@db/x" in text
+    assert without_secrets("mysql://me:hun/ter2@db/x") == "mysql://me:***@db/x"
 
 
 def test_what_changes_something_stands_in_the_audit_log(guarded, bearer) -> None:

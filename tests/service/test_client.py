@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -119,4 +120,34 @@ def test_a_search_there_gives_a_study_a_bundle_and_a_report_here(
     with pytest.raises(InputError, match="only a trial that was trained to the end"):
         client.export(study, out=str(tmp_path / "none"), trial=99)
     assert not (tmp_path / "none").exists()
-    assert client.report(study, out=str(tmp_path / "report.html")).stat().st_size > 10_000
+    told = client.report(study, out=str(tmp_path / "report.html"))
+    assert told.study == facts.study
+    assert Path(told.places["report"]).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_that_is_ended_now_has_its_winners_bundle_and_report(
+    client, sentiment, encoder_with_weights, tmp_path
+) -> None:
+    job = client.submit(
+        "run",
+        str(encoder_with_weights.path),
+        data=str(write_rows(sentiment, tmp_path / "rows.csv")),
+        budget=ap.Budget(time="60min", trials=500, gpu_mem="8GB"),
+        seq_len=24,
+        epochs=2,
+    )
+    for event in client.events(job):
+        if event["event"] == "trial-finished" and event["state"] == "complete":
+            break
+    client.conclude(job)
+    ended = client.job(job)
+    assert (ended.state, ended.spent < 1800) == ("stopped", True)
+    best = client.study(job).best
+    assert best is not None
+    facts = client.report(job, out=str(tmp_path / "report.html"))
+    assert facts.study.best == best
+    assert client.export(job, out=str(tmp_path / "bundle")).trial == best.number
+    assert (tmp_path / "bundle" / "adapter_model.safetensors").is_file()
+    assert [kept for kept in client.studies() if kept.name == job and kept.report and kept.bundle]

@@ -14,7 +14,7 @@ import pytest
 
 import autopeft as ap
 from autopeft import connection
-from autopeft.errors import ServiceError
+from autopeft.errors import BundleError, ServiceError
 
 
 class Flaky(ThreadingHTTPServer):
@@ -106,9 +106,26 @@ def test_a_bundle_that_came_broken_leaves_the_old_one(service, tmp_path: Path) -
     assert [each.name for each in old.iterdir()] == ["mine.txt"]
 
 
-def _zipped(files: dict[str, str]) -> bytes:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no zip", "did not come whole"),
+        (lambda: _zipped({"../../evil": "x"}), "outside of it"),
+        (lambda: _zipped({"weights.safetensors": "0" * 10**6}, zipfile.ZIP_DEFLATED), "is compressed"),
+    ],
+    ids=["none", "outside", "a bomb"],
+)
+def test_a_bundle_that_means_harm_is_not_unpacked(service, tmp_path: Path, content, words) -> None:
+    service.hang_ups = 0
+    service.content = content if isinstance(content, bytes) else content()
+    with pytest.raises(BundleError, match=words):
+        service.client.export("demo", out=str(tmp_path / "inner" / "bundle"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "inner"]
+
+
+def _zipped(files: dict[str, str], how: int = zipfile.ZIP_STORED) -> bytes:
     held = io.BytesIO()
-    with zipfile.ZipFile(held, "w") as archive:
+    with zipfile.ZipFile(held, "w", how) as archive:
         for name, text in files.items():
             archive.writestr(f"demo/{name}", text)
     return held.getvalue()

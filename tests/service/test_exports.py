@@ -15,6 +15,7 @@ from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Export
 from autopeft.export.opening import checksums
 from autopeft.handover import export
+from autopeft.journey import exporting
 from autopeft.journey.keeping import claimed
 from autopeft.journey.workspace import StudyFolder, study_folder
 from autopeft.request import Request
@@ -176,13 +177,13 @@ def test_the_process_of_an_export_waits_for_whoever_has_its_study(
     wish = Request(workspace=str(service.office.settings.workspace.resolve()), study=study)
     wish.keep(tmp_path / "request.json")
     Export().keep(tmp_path / "export.json")
-    exported: list[Request] = []
+    exported: list[str] = []
     monkeypatch.setattr(child, "_end_with_the_service", lambda: None)
-    monkeypatch.setattr(child.handover, "export", lambda request, _: exported.append(request))
+    monkeypatch.setattr(exporting, "_export", lambda done, *_: exported.append(done.study.name))
     monkeypatch.setattr("sys.argv", ["", "export", str(tmp_path / "request.json"), str(tmp_path / "e"), "0"])
     with claimed(wish):
         assert (child.main(), exported) == (os.EX_TEMPFAIL, [])
-    assert (child.main(), exported) == (0, [wish])
+    assert (child.main(), exported) == (0, [study])
 
 
 def test_a_study_has_one_job_at_a_time(service, ann, study) -> None:
@@ -242,3 +243,53 @@ def test_the_bundle_of_who_won_before_a_resumption_is_not_the_winners(service, a
     assert service.get(f"{place}?trial=0", headers=ann).status_code == 200
     put_bundle(folder.exported(1, "adapter"), 1, "exported before it won")
     assert service.get(place, headers=ann).status_code == 200
+
+
+def test_a_running_search_is_ended_and_concluded_by_a_job_of_its_own(
+    service, ann, encoder_with_weights
+) -> None:
+    jobs = service.office.jobs
+    name = keep_study(service, ann, str(encoder_with_weights.path))
+    folder_of(service, name).checkpoint(1).mkdir(parents=True)
+    assert jobs.claim("one process").id == name
+    for _ in range(2):  # a user with as many jobs as may be can conclude one of them
+        service.post("/api/v1/jobs", json={"demo": "classification"}, headers=ann)
+    sent = {"headers": ann | {"idempotency-key": "once"}}
+    reply, again = (service.post(f"/api/v1/jobs/{name}/conclude", **sent) for _ in range(2))
+    assert (reply.status_code, again.status_code) == (201, 200)
+    job = reply.json()
+    assert (job["kind"], job["state"], job["request"]) == ("conclude", "queued", {"study": name})
+    assert again.json() == job
+    assert service.get(f"/api/v1/jobs/{name}", headers=ann).json()["stopping"]
+    assert jobs.renew(name, "one process", 1.0) == "stop"
+    others = [jobs.claim("another").id for _ in range(2)]
+    assert job["id"] not in others  # while the search still ends
+    jobs.finish(name, "one process", "stopped", "", 1.0)
+    assert jobs.claim("another").id == job["id"]
+
+
+def test_what_nothing_was_trained_for_goes_on(service, ann, encoder_with_weights) -> None:
+    name = keep_study(service, ann, str(encoder_with_weights.path))
+    service.office.jobs.claim("one process")  # and the weights of the winner are gone
+    reply = service.post(f"/api/v1/jobs/{name}/conclude", headers=ann)
+    assert reply.status_code == 422
+    assert "not in" in reply.json()["detail"]
+    assert service.get(f"/api/v1/jobs/{name}", headers=ann).json()["stopping"] is False
+
+
+def test_only_a_search_of_ones_own_is_concluded(service, ann, headers, study) -> None:
+    path = f"/api/v1/jobs/{study}/conclude"
+    assert service.post(path, headers=headers("bob")).status_code == 404
+    assert service.post(path, headers=headers("ann", "read")).status_code == 403
+    made = service.post(path, headers=ann).json()["id"]
+    twice = service.post(f"/api/v1/jobs/{made}/conclude", headers=ann)
+    assert (twice.status_code, study in twice.json()["detail"]) == (422, True)
+
+
+def test_a_study_that_is_not_there_names_no_others(service, ann, headers, study) -> None:
+    bob = headers("bob")
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}, headers=bob).json()["id"]
+    for what in ("", "/facts", "/report", "/bundle", "/recipe"):
+        reply = service.get(f"/api/v1/studies/{job}{what}", headers=bob)
+        assert reply.status_code == 404
+        assert study not in reply.text

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.job import Job
 from autopeft.request import Request
 from autopeft.service.database import JOBS, Database
-from autopeft.service.jobs import Job, Jobs
+from autopeft.service.jobs import Jobs
 from autopeft.service.problems import RefusedError
 from autopeft.service.tokens import Caller
 from tests.search.postgres import running_server, why_not

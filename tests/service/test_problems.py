@@ -102,11 +102,26 @@ def test_numbers_and_marks_beyond_all_bounds_are_mistakes_and_no_bugs(service) -
     assert '"state": "stopped"' in reply.text
 
 
-def test_a_regular_expression_for_modules_is_refused(service) -> None:
-    slow = QUESTION | {"knobs": {"target_modules": r"(\w+\.?)+!"}}
-    reply = service.post("/api/v1/estimate", json=slow)
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"target_modules": r"(\w+\.?)+!"},
+        {"exclude_modules": ".+" * 9 + "X"},
+        {"rank_pattern": {"([a-z_0-9]+[.]?)+X": 4}},
+        {"alpha_pattern": {"(.|[a-z])*X": 4}},
+        {"layers_pattern": "([a-z_0-9]+[.]?)+X", "layers_to_transform": [1]},
+        {"layers_pattern": ["(a+)+X"], "layers_to_transform": [1]},
+    ],
+)
+def test_a_regular_expression_for_modules_is_refused(service, knobs) -> None:
+    reply = service.post("/api/v1/estimate", json=QUESTION | {"knobs": knobs})
     assert reply.status_code == 422
-    assert "target_modules" in reply.json()["detail"]
+    assert next(iter(knobs)) in reply.json()["detail"]
+
+
+def test_modules_are_named_by_plain_words_with_their_ends(service) -> None:
+    knobs = {"rank_pattern": {"^model.layers.0.self_attn.q_proj$": 4}, "exclude_modules": "k_proj"}
+    service.office.names.knobs(knobs)
 
 
 def test_a_method_that_is_not_taken_says_which_are(service) -> None:

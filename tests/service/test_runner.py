@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from autopeft.errors import ClaimedError, InputError
+from autopeft.job import Job
 from autopeft.request import Request
 from autopeft.search.claim import claim_file
+from autopeft.service.access import LOCAL
 from autopeft.service.desk import Desk
-from autopeft.service.jobs import Job
 from autopeft.service.runner import _Run
 from autopeft.service.serving import serve
 from autopeft.service.settings import Settings
@@ -94,13 +95,13 @@ def test_an_answer_from_before_a_change_is_not_remembered_after_it(tmp_path) -> 
         return "old"
 
     async def ask() -> list[bytes]:
-        first = asyncio.create_task(desk.ask("x", old))
+        first = asyncio.create_task(desk.ask(LOCAL, "x", old))
         assert await asyncio.to_thread(begun.wait, 30)
         desk.renew()
-        second = asyncio.create_task(desk.ask("x", lambda _: "new"))
+        second = asyncio.create_task(desk.ask(LOCAL, "x", lambda _: "new"))
         await second
         changed.set()
-        return [await first, await desk.ask("x", lambda _: "newer")]
+        return [await first, await desk.ask(LOCAL, "x", lambda _: "newer")]
 
     try:
         assert asyncio.run(ask()) == [b'"old"', b'"new"']

@@ -3,13 +3,15 @@ import { call, count, drawn, element, quoted, seconds } from "./service.js";
 
 const get = (id) => document.getElementById(id);
 const ENDED = ["done", "failed", "stopped"];
+const OF_A_STUDY = { export: "export", conclude: "conclusion" }; // jobs that work on what another has made
 let stream = null;
 let shown = null;
 let recited = 0; // recipes that were asked for; only the last one's answer is shown
 
 export function startTraining() {
   get("job").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
-  get("live-stop").addEventListener("click", () => act("stop", {}));
+  get("live-stop").addEventListener("click", () => act("stop"));
+  get("live-conclude").addEventListener("click", () => act("conclude"));
   get("live-resume").addEventListener("click", () => act("resume", { time: "10min" }));
   get("recipe-form").addEventListener("submit", (event) => { event.preventDefault(); recite(); });
   setInterval(() => { if (shown && shown.began !== null) schedule(); }, 1000);
@@ -53,8 +55,8 @@ async function list() {
   get("jobs").tBodies[0].replaceChildren(...page.items.map((job) => {
     const open = element("button", { type: "button" }, job.id.slice(0, 12));
     open.addEventListener("click", () => { follow(job); get("live-title").focus(); });
-    const exported = job.kind === "export" ? `export of ${job.request.study.slice(0, 12)}` : null;
-    const what = exported || (job.request.demo ? `demo ${job.request.demo}` : job.request.model);
+    const made = OF_A_STUDY[job.kind] ? `${OF_A_STUDY[job.kind]} of ${job.request.study.slice(0, 12)}` : null;
+    const what = made || (job.request.demo ? `demo ${job.request.demo}` : job.request.model);
     return element("tr", {}, element("th", { scope: "row" }, open), element("td", {}, what || ""), element("td", {}, job.state), element("td", { class: "number" }, seconds(job.spent)));
   }));
 }
@@ -62,8 +64,8 @@ async function list() {
 async function act(what, body) {
   if (!shown) return;
   try {
-    const job = await call("POST", `jobs/${shown.job.id}/${what}`, what === "stop" ? undefined : body);
-    if (what === "resume") follow(job);
+    const job = await call("POST", `jobs/${shown.job.id}/${what}`, body);
+    if (what !== "stop") follow(job);
   } catch (error) { get("live-state").textContent = error.message; }
 }
 
@@ -72,7 +74,7 @@ function follow(job) {
   shown = { job, trials: new Map(), metric: null, time: job.seconds, began: null, what: "" };
   get("live").hidden = false;
   get("live").dataset.job = job.id;
-  get("live-title").textContent = `${job.kind === "export" ? "Export" : "Search"} ${job.id.slice(0, 12)}`;
+  get("live-title").textContent = `${{ export: "Export", conclude: "Conclusion" }[job.kind] || "Search"} ${job.id.slice(0, 12)}`;
   command(job);
   recited += 1;
   get("recipe-text").hidden = true;
@@ -117,6 +119,8 @@ function paint() {
   get("live-left").textContent = `${seconds(spent)} spent${ended ? "" : `, ${seconds(Math.max(0, job.seconds - spent))} left`}`;
   get("live-stop").hidden = ended;
   get("live-resume").hidden = !ended;
+  const some = [...shown.trials.values()].some((trial) => trial.state === "complete");
+  get("live-conclude").hidden = Boolean(OF_A_STUDY[job.kind]) || !some || job.stopping || (job.state === "done" && job.kind === "run");
   const done = job.state === "done";
   for (const what of ["report", "bundle"]) {
     get(`live-${what}`).hidden = !done;
@@ -161,11 +165,12 @@ function chart(svg, series) {
   svg.append(drawn("text", { x: 50, y: 206 }, count(left)), drawn("text", { x: 390, y: 206, "text-anchor": "end" }, left === right ? "" : count(right)));
 }
 
-function studyOf(job) { return job.kind === "export" ? job.request.study : job.id; }
+function studyOf(job) { return OF_A_STUDY[job.kind] ? job.request.study : job.id; }
 
 // The command that does the same elsewhere; files are called as here, or DATA and TEST-DATA.
 export function commandOf(job, file) {
   const asked = job.request;
+  if (job.kind === "conclude") return `autopeft export ${quoted(asked.study)} --force && autopeft report ${quoted(asked.study)}`;
   const words = ["autopeft", job.kind];
   if (job.kind === "export") {
     words.push("--study", asked.study, ...({ merged: ["--merged"], lora: ["--to-lora"] }[asked.form] || []));
