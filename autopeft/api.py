@@ -139,7 +139,6 @@ class ExportOptions(ExportWish, total=False):
 
     out: str
     force: bool
-    experience: bool
     refit: bool
     gguf: bool
     model_name: str

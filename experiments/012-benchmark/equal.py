@@ -38,18 +38,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="forget what was run before")
     arguments = parser.parse_args()
     whole = [name for name in MAIN.datasets if len(load(name).candidates()) == len(candidates())]
-    jobs = [(name, seed) for name in whole for seed in range(arguments.seeds)]
+    chosen: dict[str, dict[str, str]] = {}
+    if RESULTS.exists() and not arguments.again:
+        chosen = json.loads(RESULTS.read_text(encoding="utf-8"))
+    jobs = [
+        (name, seed, missing)
+        for name in whole
+        for seed in range(arguments.seeds)
+        if (missing := tuple(who for who in CONTENDERS if who not in chosen.get(f"{name} {seed}", {})))
+    ]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-        chosen = dict(zip((f"{name} {seed}" for name, seed in jobs), pool.map(choices, jobs), strict=True))
-    write_atomically(RESULTS, json.dumps(chosen) + "\n")
+        for (name, seed, _), found in zip(jobs, pool.imap(choices, jobs), strict=True):
+            chosen.setdefault(f"{name} {seed}", {}).update(found)
+            write_atomically(RESULTS, json.dumps(chosen) + "\n")
     _write(chosen, whole, arguments.seeds)
 
 
-def choices(job: tuple[str, int]) -> dict[str, str]:
-    """Return the key of the candidate that each contender proposes in the end."""
-    name, seed = job
+def choices(job: tuple[str, int, Sequence[str]]) -> dict[str, str]:
+    """Return the key of the candidate that each of some contenders proposes in the end."""
+    name, seed, missing = job
     table = load(name)
     rows = TRAININGS * table.rungs.samples[-1]
     default = typical(table.space, {})
@@ -68,15 +78,15 @@ def choices(job: tuple[str, int]) -> dict[str, str]:
         simulate(table, strategy, budget_samples=rows, baseline=default, trace=trace)
         return trace
 
-    traces = {
-        DEFAULT: _trained(table, [default]),
-        TUNED: _trained(table, _like(table, default)),
-        "random": random_search(table, seed, TRAININGS),
-        "TPE + ASHA/2": tpe_with_asha(table, seed, reduction=2, budget_samples=rows),
-        BLANK: freeze_thaw(None),
-        OURS: freeze_thaw(others_of(name)),
+    searches = {
+        DEFAULT: lambda: _trained(table, [default]),
+        TUNED: lambda: _trained(table, _like(table, default)),
+        "random": lambda: random_search(table, seed, TRAININGS),
+        "TPE + ASHA/2": lambda: tpe_with_asha(table, seed, reduction=2, budget_samples=rows),
+        BLANK: lambda: freeze_thaw(None),
+        OURS: lambda: freeze_thaw(others_of(name)),
     }
-    return {who: traces[who].chosen for who in CONTENDERS}
+    return {who: searches[who]().chosen for who in missing}
 
 
 def _like(table: Table, default: Candidate) -> list[Candidate]:
