@@ -43,6 +43,7 @@ _BLIND_EVERY = 4
 """One in so many new candidates is drawn blindly, whatever the model believes."""
 _TOO_NEAR = 0.1
 """Two candidates whose features differ by less are one; a tenth of a decade of the learning rate, for one."""
+_PATIENCE, _INFORMED_PATIENCE = 0.5, 1.0
 
 _LAST_SHARE = 0.3
 """Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
@@ -91,7 +92,8 @@ class FreezeThaw:
         share_left: how much of the budget is left, from 0 to 1; the last `_LAST_SHARE` is spent on the
         leaders.
         frontier: what is to grow, the front of score against a cost; None looks for the best score alone.
-        patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training.
+        patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training. None: half-way,
+            and 1 with experience, beside which a first piece tells little.
     """
 
     def __init__(
@@ -106,13 +108,14 @@ class FreezeThaw:
         share_left: Callable[[], float] = lambda: 1.0,
         frontier: Frontier | None = None,
         runs: int = _RUNS,
-        patience: float = 0.5,
+        patience: float | None = None,
     ) -> None:
         self._rungs = rungs
         self._metric = metric
         self._warm = list(warm)
         self._experience = experience or Experience((), space, "")
-        self._patience = patience
+        usual_patience = _INFORMED_PATIENCE if self._experience else _PATIENCE
+        self._patience = usual_patience if patience is None else patience
         self._runs = runs
         self._repeated: list[str] = []
         self._share_left = share_left
