@@ -176,18 +176,21 @@ def test_two_services_share_one_queue(workspace, rows, models) -> None:
 def test_a_full_disk_ends_a_job_with_the_reason_and_the_service_goes_on(disk, rows, models) -> None:
     with running(disk, "--models", models) as service:
         (job,) = submit(service, models, rows, 1)
-        wait_for((disk / "studies" / job / "study.db").exists, LASTS)
+        wait_for(lambda: finished(disk, job), LASTS)
         with filling(disk / "filler"):
             wait_for(lambda: jobs(service) and not children(disk), LASTS)
         wait_for(lambda: states(service) == ["failed"], 300)
-        ended = jobs(service)[job]
+        ended, before = jobs(service)[job], finished(disk, job)
         assert "disk is full" in ended["reason"] or "No space left" in ended["reason"]
         assert str(disk) not in ended["reason"]
         assert ended["attempts"] == 1
         (other,) = submit(service, models, rows, 1)
         wait_for(lambda: jobs(service)[other]["state"] == "done", LASTS)
         assert jobs(service)[job] == ended
+        resume(service, job)
+        wait_for(lambda: jobs(service)[job]["state"] == "done", LASTS)
     assert load(ap.Request(workspace=str(disk), study=other)).best is not None
+    require_whole(disk, job, before)
 
 
 @pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
@@ -204,16 +207,11 @@ def test_a_job_whose_ray_dies_fails_and_when_it_is_resumed_nothing_is_doubled(
         ended = jobs(service)[job]
         assert ended["state"] == "failed"
         assert "Ray's own processes died" in ended["reason"]
-        before = {trial.number: trial for trial in trials(workspace, job) if trial.finished}
+        before = finished(workspace, job)
         wait_for(lambda: not any(each.is_running() and each.status() != "zombie" for each in family), 60)
-        ap.Client(service.url)._service.post(f"jobs/{job}/resume", {"time": "20min", "trials": 1})
+        resume(service, job)
         wait_for(lambda: jobs(service)[job]["state"] == "done", LASTS)
-    after = trials(workspace, job)
-    assert {number: after[number] for number in before} == before
-    assert [trial.number for trial in after] == list(range(len(after)))
-    begun = [(trial.candidate.key, trial.repetition) for trial in after]
-    assert len(set(begun)) == len(begun)
-    assert all(trial.finished or trial.state == "paused" for trial in after)
+    require_whole(workspace, job, before)
 
 
 @pytest.fixture
@@ -222,7 +220,7 @@ def disk(tmp_path: Path, profile: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1536m", "tmpfs", str(place)], capture_output=True, check=False
     )
     if made.returncode:
         pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
@@ -261,6 +259,25 @@ def trials(workspace: Path, job: str) -> tuple[Trial, ...]:
         return load(ap.Request(workspace=str(workspace), study=job)).trials
     except (UnknownNameError, StorageError):
         return ()
+
+
+def finished(workspace: Path, job: str) -> dict[int, Trial]:
+    """Return the finished trials of a job's study, by number."""
+    return {trial.number: trial for trial in trials(workspace, job) if trial.finished}
+
+
+def resume(service: Service, job: str) -> None:
+    ap.Client(service.url)._service.post(f"jobs/{job}/resume", {"time": "20min", "trials": 1})
+
+
+def require_whole(workspace: Path, job: str, before: dict[int, Trial]) -> None:
+    """Check that a study has come to its end with no trial of before lost, and none doubled."""
+    after = trials(workspace, job)
+    assert {number: after[number] for number in before} == before
+    assert [trial.number for trial in after] == list(range(len(after)))
+    begun = [(trial.candidate.key, trial.repetition) for trial in after]
+    assert len(set(begun)) == len(begun)
+    assert all(trial.finished or trial.state == "paused" for trial in after)
 
 
 def _server_at(url: str) -> psutil.Process:
