@@ -31,8 +31,12 @@ def export(request: Request, asked: Export | None = None) -> Bundle:
     return export_trial(request, tracking_uri_of(request), EXPERIMENT, asked or Export())
 
 
-def export_winner(request: Request) -> Bundle:
-    """Export a study's winner as the study was asked to: trained once more where that is possible."""
+def export_winner(request: Request, *, beside: float = 0.0) -> Bundle:
+    """Export a study's winner as the study was asked to: trained once more where that is possible.
+
+    Args:
+        beside: seconds that the session has taken beside its search, which count against the time.
+    """
     from autopeft.errors import ExportError
     from autopeft.export.bundle import Export
     from autopeft.files import write_atomically
@@ -40,8 +44,9 @@ def export_winner(request: Request) -> Bundle:
     from autopeft.journey.refitting import too_long
 
     done = Finished(request)
+    done.folder.no_refit.unlink(missing_ok=True)
     if done.request.refit:
-        why = too_long(done, done.trial(None))
+        why = too_long(done, done.trial(None), beside)
         if not why:
             try:
                 return export(request, Export(force=True, refit=True))

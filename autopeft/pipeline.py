@@ -60,7 +60,7 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
         concluded = request.model_copy(update={"study": study.name})
         if study.best is not None:
             told("scoring on the test rows and exporting", 0, 1)
-            export_winner(concluded)
+            export_winner(concluded, beside=clock.beside_search(study))
         told("writing the report", 0, 1)
         clock.keep(study, concluded=True)
         facts = write_conclusion(concluded, tracker.problem or tracking_uri_of(concluded))

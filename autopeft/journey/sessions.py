@@ -28,6 +28,10 @@ class SessionClock:
         self._request = request
         self._searched_before = load(request).seconds if request.resume else 0.0
 
+    def beside_search(self, study: Study) -> float:
+        """Return how many seconds the session has taken so far for other things than its search."""
+        return max(0.0, self._now() - self._began - (study.seconds - self._searched_before))
+
     def keep(self, study: Study, *, concluded: bool) -> None:
         """Write into the study's folder what the session took so far, and what it was allowed.
 

@@ -16,13 +16,14 @@ from autopeft.errors import AutopeftError
 from autopeft.search.desk import CutOff, Failure, checkpoint_folder
 from autopeft.search.executor import settle
 from autopeft.search.loop import Search
+from autopeft.search.oversight import oversee
 from autopeft.search.ray_start import count_slots, inspect_nodes, ray_at, ray_here
 from autopeft.search.ray_worker import OUTCOME, Worker, unpack
 from autopeft.search.searcher import RunFactory
 from autopeft.search.shelf import start_shelf
 from autopeft.search.strategy import Decision
 from autopeft.search.study import Trial
-from autopeft.search.watch import FLOOR_SECONDS, RAY_DIED, Watch, memory_kills, piece_limit
+from autopeft.search.watch import FLOOR_SECONDS, Watch, memory_kills, piece_limit
 from autopeft.train.result import Report
 
 RESTARTS = 2
@@ -69,8 +70,8 @@ def run_on_ray(
     """
     place = folder.resolve()
     scratch = place / "ray"
-    bridge = _Bridge(search, place, hang_seconds)
     with ray_at(address) if address else ray_here(concurrent, gpus_per_trial) as alive:
+        bridge = _Bridge(search, place, hang_seconds, alive)
         resources = {"cpu": threads_per_trial if address else 1, "gpu": gpus_per_trial}
         shelf = None
         if address:
@@ -80,12 +81,9 @@ def run_on_ray(
         worker = tune.with_parameters(
             Worker, factory=factory, seed=seed, threads=threads_per_trial, shelf=shelf
         )
+        trainable = tune.with_resources(worker, resources)
         try:
-            _tune(bridge, alive, tune.with_resources(worker, resources), concurrent, scratch)
-        except Exception as error:
-            if not alive():  # whatever Tune makes of it
-                raise AutopeftError(RAY_DIED) from error
-            raise
+            oversee(lambda: _tune(bridge, trainable, concurrent, scratch), alive, bridge.close)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     if bridge.fault is not None:
@@ -95,8 +93,10 @@ def run_on_ray(
 class _Bridge:
     """Between Tune's callbacks and the search; keeps the fault that ends everything."""
 
-    def __init__(self, search: Search, folder: Path, hang_seconds: float) -> None:
+    def __init__(self, search: Search, folder: Path, hang_seconds: float, alive: Callable[[], bool]) -> None:
         self._search = search
+        self._alive = alive
+        self._closed = False
         self._folder = folder
         self._hang_seconds = hang_seconds
         self._trials: dict[int, Trial] = {}
@@ -110,15 +110,29 @@ class _Bridge:
         """Leave the search out of the copies that Tune keeps for a resumption of its own."""
         return type(None), ()
 
+    def close(self) -> None:
+        """Let nothing more happen to the search, and have Tune end."""
+        self._closed = True
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing more may happen to the search: what dies with Ray is no trial's failure."""
+        return self._closed or self.fault is not None or not self._alive()
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether all trials are to end at once."""
+        return self._closed or self.fault is not None
+
     @property
     def ended(self) -> bool:
         """Whether no further trial starts."""
-        return self.fault is not None or bool(self._search.ended)
+        return self.ends_all or bool(self._search.ended)
 
     def suggest(self) -> dict[str, Any] | None:
         """Return the next trial as Tune's config; None where there is none, for now or for good."""
         try:
-            trial = None if self.fault else self._search.next_trial()
+            trial = None if self.halted else self._search.next_trial()
         except Exception as error:  # noqa: BLE001 (raised again once Tune, which would hide it, has ended)
             self.fault = error
             return None
@@ -137,7 +151,7 @@ class _Bridge:
         """Tell the search how a piece of a trial went; return whether the trial goes on."""
         if isinstance(outcome, AutopeftError):
             self.fault = self.fault or outcome
-        if isinstance(outcome, AutopeftError) or self.fault:
+        if isinstance(outcome, AutopeftError) or self.halted:
             return False
         try:
             decision = settle(self._search, number, outcome, checkpoint_folder(self._folder, number))
@@ -185,9 +199,7 @@ class _Bridge:
         return self._memory_kills > before
 
 
-def _tune(
-    bridge: _Bridge, alive: Callable[[], bool], trainable: type[Worker], concurrent: int, scratch: Path
-) -> None:
+def _tune(bridge: _Bridge, trainable: type[Worker], concurrent: int, scratch: Path) -> None:
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -204,7 +216,7 @@ def _tune(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the desk has kept its own
-            callbacks=[Watch(alive, bridge.limit, bridge.overdue, bridge.overrun)],
+            callbacks=[Watch(bridge.limit, bridge.overdue, bridge.overrun)],
             stop=_Halt(bridge),
         ),
     ).fit()
@@ -256,7 +268,7 @@ class _Scheduler(FIFOScheduler):
 
 
 class _Halt(tune.Stopper):
-    """Tune's stopper: a fault in the store ends all trials at once."""
+    """Tune's stopper: a fault in the store, or an interrupt, ends all trials at once."""
 
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
@@ -265,7 +277,7 @@ class _Halt(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._bridge.fault is not None
+        return self._bridge.ends_all
 
 
 def _death_of(trial: Any) -> str:

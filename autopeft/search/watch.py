@@ -1,4 +1,4 @@
-"""Watch: ends a trial that hangs or overruns the time budget, and tells how a worker died."""
+"""Watch: ends a trial that hangs or overruns the time budget, and sees what the kernel kills for memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import ray
 from ray.tune import Callback
 
-from autopeft.errors import AutopeftError
 from autopeft.search.halving import Rungs
 from autopeft.search.study import Trial
 from autopeft.units import format_seconds
@@ -22,10 +21,6 @@ FACTOR = 10.0
 FLOOR_SECONDS = 300.0
 """It may always take so long: the start of a process and the loading of a model are in it."""
 
-LOOK_SECONDS = 2.0
-"""How often Ray's own processes are looked at."""
-
-RAY_DIED = "Ray's own processes died; finished trials are kept, go on with --resume."
 _OOM_KILLS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
@@ -45,10 +40,9 @@ def piece_limit(trial: Trial, rungs: Rungs, seen: int, floor: float) -> float | 
 
 
 class Watch(Callback):
-    """Tune's callback: kills the process of a trial that is silent for too long, and sees when Ray has died.
+    """Tune's callback: kills the process of a trial that is silent for too long.
 
     Args:
-        alive: says whether Ray's own processes are; without them Tune would wait for ever.
         limit: seconds that a trial, by its number, may take until its next evaluation.
         overdue: told a trial's number and the reason before its process is killed.
         overrun: says whether a trial has run past the end of the time budget.
@@ -56,15 +50,13 @@ class Watch(Callback):
 
     def __init__(
         self,
-        alive: Callable[[], bool],
         limit: Callable[[int], float | None],
         overdue: Callable[[int, str], None],
         overrun: Callable[[int], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._alive, self._limit, self._overdue, self._clock = alive, limit, overdue, clock
+        self._limit, self._overdue, self._clock = limit, overdue, clock
         self._overrun = overrun
-        self._next_look = 0.0
         self._since: dict[int, float] = {}
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -85,15 +77,7 @@ class Watch(Callback):
         self.on_trial_start(iteration, trials, trial, **info)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
-        """Look at Ray and at every running trial; called ten times a second.
-
-        Raises:
-            AutopeftError: Ray has died.
-        """
-        if self._clock() >= self._next_look:
-            self._next_look = self._clock() + LOOK_SECONDS
-            if not self._alive():
-                raise AutopeftError(RAY_DIED)
+        """Look at every running trial; called ten times a second."""
         for trial in trials:
             if trial.status != trial.RUNNING or (actor := trial.temporary_state.ray_actor) is None:
                 continue

@@ -60,7 +60,12 @@ def test_a_time_that_is_given_anew_is_added_to_what_was_spent(
 
 def test_a_resumption_takes_the_budget_and_nothing_else(tmp_path: Path) -> None:
     asked = Request(
-        model="m", data="d.csv", study="s", workspace=str(tmp_path), budget=Budget(time=7200, trials=8)
+        model="m",
+        data="d.csv",
+        study="s",
+        workspace=str(tmp_path),
+        budget=Budget(time=7200, trials=8),
+        front="share",
     )
     folder, _ = open_study(asked)
     store = open_store(folder, None)
@@ -77,8 +82,10 @@ def test_a_resumption_takes_the_budget_and_nothing_else(tmp_path: Path) -> None:
     store.close()
     again = {"study": "s", "workspace": str(tmp_path), "resume": True}
     _, same = open_study(Request(**again))
-    assert (same.budget.time, same.budget.trials) == (None, 8)
+    assert (same.budget.time, same.budget.trials, same.front) == (None, 8, "share")
     _, longer = open_study(Request(**again, budget=Budget(time=600)))
     assert (longer.budget.time, longer.budget.trials) == (600, None)
     with pytest.raises(InputError, match="keeps what it began with: seed"):
         open_study(Request(**again, seed=3))
+    with pytest.raises(InputError, match="keeps what it began with: front is 'share', but got 'memory'"):
+        open_study(Request(**again, front="memory"))

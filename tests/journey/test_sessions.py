@@ -65,3 +65,12 @@ def test_a_resumed_session_is_allowed_what_was_given_anew(folder: StudyFolder, t
 def test_a_study_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError):
         SessionClock(Request(workspace=str(tmp_path), study="none", resume=True))
+
+
+def test_what_a_session_takes_beside_its_search_is_told_apart(folder: StudyFolder, tmp_path: Path) -> None:
+    seconds = iter((5000.0, 5070.0))
+    clock = SessionClock(Request(workspace=str(tmp_path), study="s", resume=True), now=lambda: next(seconds))
+    store = StudyStore(folder.store)
+    store.add_seconds(40)
+    assert clock.beside_search(store.load()) == 30
+    store.close()

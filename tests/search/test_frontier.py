@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ from autopeft.search.front import Point, hypervolume
 from autopeft.search.frontier import Frontier, front_improvement
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
+from autopeft.search.searchers import make_strategy
 from autopeft.search.store import StudyStore
+from autopeft.search.study import Study
 from autopeft.search.surrogate import Belief
 from autopeft.space.candidate import Candidate
 from autopeft.space.domain import Choice, Domain
@@ -146,3 +149,44 @@ def test_a_search_for_the_front_finds_more_of_it_than_one_for_the_best(tmp_path:
 def test_searchers_of_one_number_refuse_fronts_before_anything_begins(name: str) -> None:
     with pytest.raises(InputError, match="front is for the searchers freeze-thaw and nsga2"):
         Request.build(searcher=name, front="share")
+
+
+@pytest.mark.parametrize("searcher", ["freeze-thaw", "nsga2"])
+def test_a_resumed_search_for_the_front_knows_what_the_tried_cost_and_asks_of_none_again(
+    tmp_path: Path, searcher: str
+) -> None:
+    """Even where the budget of today would refuse them."""
+    store = StudyStore(tmp_path / "study.sqlite")
+    store.create(name="toy", metric=ACCURACY, seed=0, request='{"front": "params"}', plan=toy_plan())
+
+    def search_up_to(trials: int, judge: Callable[[Candidate], Verdict]) -> Study:
+        strategy = make_strategy(
+            *(searcher, SIZED, RUNGS, ACCURACY),
+            seed=0,
+            warm=(),
+            share_left=lambda: 1.0,
+            front="params",
+            judge=judge,
+        )
+        search = Search(store, strategy, admit_all, RUNGS, ACCURACY, max_trials=trials)
+        run_locally(search, SizedFactory(tmp_path / "made.txt"), seed=0, folder=tmp_path)
+        return search.finish()
+
+    before = search_up_to(6, admit_all)
+    assert before.front_of == "params"
+    tried = {trial.candidate.footprint for trial in before.trials}
+    asked: list[str] = []
+
+    def judge(candidate: Candidate) -> Verdict:
+        asked.append(candidate.footprint)
+        if candidate.footprint in tried:
+            return Rejected(candidate=candidate, reason="too large for what is allowed today")
+        return admit_all(candidate)
+
+    after = search_up_to(10, judge)
+    assert after.front_of == "params"
+    assert len(after.trials) > len(before.trials)
+    assert not tried & set(asked)
+    ends = {trial.number: trial for trial in after.trials}
+    assert all(ends[trial.number] == trial for trial in before.trials if trial.finished)
+    assert {trial.number for trial in after.front("params")} <= set(ends)

@@ -12,7 +12,6 @@ import pytest
 from autopeft.search.desk import checkpoint_folder
 from autopeft.search.shelf import Shelf, pack_folder, unpack_folder
 from autopeft.search.vitals import Vitals
-from autopeft.search.watch import RAY_DIED, Watch
 
 
 def a_checkpoint(folder: Path, text: str) -> bytes:
@@ -59,16 +58,3 @@ def test_vitals_are_numbers_under_the_names_of_system_metrics() -> None:
     assert taken["system/process_memory_usage_megabytes"] > 1
     assert 0 < taken["system/system_memory_usage_percentage"] <= 100
     assert ("system/gpu_0_memory_usage_megabytes" in taken) <= ("torch" in sys.modules)
-
-
-def test_the_watch_ends_a_search_whose_ray_has_died() -> None:
-    now = [0.0]
-    alive = [True]
-    watch = Watch(lambda: alive[0], lambda _: None, lambda *_: None, clock=lambda: now[0])
-    watch.on_step_begin(0, [])
-    alive[0] = False
-    watch.on_step_begin(1, [])  # looked a moment ago
-    now[0] = 3.0
-    with pytest.raises(Exception, match="Ray's own processes died") as error:
-        watch.on_step_begin(2, [])
-    assert str(error.value) == RAY_DIED
