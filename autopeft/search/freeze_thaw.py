@@ -92,8 +92,8 @@ class FreezeThaw:
         share_left: how much of the budget is left, from 0 to 1; the last `_LAST_SHARE` is spent on the
         leaders.
         frontier: what is to grow, the front of score against a cost; None looks for the best score alone.
-        patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training. None: half-way,
-            and 1 with experience, beside which a first piece tells little.
+        patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training. None is
+            half-way, and 1 with experience, beside which a first piece tells little.
     """
 
     def __init__(
