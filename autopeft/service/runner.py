@@ -121,7 +121,8 @@ class _Run:
         self._began = self._renewed = time.monotonic()
         self._folder = Path(settings.workspace).resolve() / "jobs" / job.id
         self._events = self._folder / f"events-{job.attempts}-{owner[-8:]}.jsonl"
-        self._read = 0
+        # A job that is resumed counts its attempts anew: what an earlier one wrote was told then.
+        self._read = self._events.stat().st_size if self._events.exists() else 0
 
     @property
     def spent(self) -> float:
@@ -150,7 +151,7 @@ class _Run:
                 if process.stdin is not None:
                     process.stdin.close()
         self._tell()
-        return self._verdict(process.returncode, cause, _last_word(process) or _last_line(log))
+        return self._verdict(process.returncode, cause, _last_word(process), log)
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Path]:
         make_folder(self._folder)
@@ -232,7 +233,7 @@ class _Run:
             return
         self._read += len(data) - len(rest)
 
-    def _verdict(self, code: int, cause: Cause | None, said: str) -> tuple[State, str]:
+    def _verdict(self, code: int, cause: Cause | None, word: str, log: Path) -> tuple[State, str]:
         if code == 0 and cause != "lost":  # it came to its end while it was told to stop
             return "done", ""
         if cause in ("closing", "lost"):
@@ -248,8 +249,8 @@ class _Run:
         if code == os.EX_TEMPFAIL:  # another process runs the study, perhaps one that is about to end
             self._closing.wait(CLAIMED_SECONDS)
             return "queued", ""
-        said = self._placeless(without_secrets(said)[:1000])
-        if code in (_NOTHING_FITS, _REFUSED):
+        said = self._placeless(without_secrets(word or _last_line(log))[:1000])
+        if word and code in (_NOTHING_FITS, _REFUSED):
             return "failed", said
         if code == _INTERRUPTED:
             return "stopped", "interrupted; finished trials are kept"

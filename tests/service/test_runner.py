@@ -47,7 +47,7 @@ def test_a_request_of_another_version_fails_with_the_reason(attempt) -> None:
 def test_what_a_process_said_names_no_place_of_the_services_disk(attempt, service, tmp_path) -> None:
     workspace = service.office.settings.workspace.resolve()
     said = f"{workspace}/uploads/a/rows.csv cannot be read: no such file."
-    assert attempt._verdict(2, None, said) == (
+    assert attempt._verdict(2, None, said, tmp_path / "none") == (
         "failed",
         "uploads/a/rows.csv cannot be read: no such file.",
     )
@@ -62,7 +62,7 @@ def test_why_a_job_cannot_be_begun_names_no_place_of_the_services_disk(attempt, 
 
 @pytest.mark.parametrize("cause", ["stopped", "closing", "overdue", None])
 def test_a_process_that_came_to_its_end_is_done_whatever_it_was_told(attempt, tmp_path, cause) -> None:
-    assert attempt._verdict(0, cause, "") == ("done", "")
+    assert attempt._verdict(0, cause, "", tmp_path / "none") == ("done", "")
 
 
 def test_a_job_whose_study_another_process_runs_waits_again(attempt, tmp_path) -> None:
@@ -72,7 +72,32 @@ def test_a_job_whose_study_another_process_runs_waits_again(attempt, tmp_path) -
         claim_file(tmp_path / "lock", "the study"),
     ):
         pass
-    assert attempt._verdict(os.EX_TEMPFAIL, None, "") == ("queued", "")
+    assert attempt._verdict(os.EX_TEMPFAIL, None, "", tmp_path / "none") == ("queued", "")
+
+
+def test_a_process_that_ends_without_a_word_has_not_refused_its_job(attempt, tmp_path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("gcs_rpc_client.h:151: Failed to connect to GCS\n")
+    state, reason = attempt._verdict(1, None, "", log)
+    assert state == "failed"
+    assert reason.startswith("its process ended with status 1; resume it to go on")
+    assert "Failed to connect to GCS" in reason
+
+
+def test_a_resumed_jobs_events_are_told_once(attempt, service, monkeypatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(attempt._jobs, "note", lambda number, lines: told.extend(lines))
+    attempt._folder.mkdir(parents=True)
+    attempt._events.write_text('{"event": "before"}\n')
+    attempt._tell()
+    assert told == ['{"event": "before"}']
+    resumed = _Run(
+        attempt._job, *(service.office.jobs, service.office.uploads, service.office.settings), "process", None
+    )
+    with attempt._events.open("a") as stream:
+        stream.write('{"event": "after"}\n')
+    resumed._tell()
+    assert told[1:] == ['{"event": "after"}']
 
 
 def test_a_service_that_cannot_listen_takes_no_job(tmp_path) -> None:
