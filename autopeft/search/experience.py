@@ -12,11 +12,12 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from autopeft.message import Message
-from autopeft.search.encoding import LENGTHS, Encoding
+from autopeft.search.encoding import GROUPS, LENGTHS, Encoding
 from autopeft.search.evidence import on_one_scale
 from autopeft.search.past import PastStudy, PastTraining
 from autopeft.search.surrogate import Array, Curve, Prior, Surrogate
@@ -77,6 +78,19 @@ def _read(file: Path) -> Recorded:
     return Recorded.model_validate(json.loads(file.read_text(encoding="utf-8")))
 
 
+class _Known(NamedTuple):
+    """What one study knows.
+
+    Attributes:
+        constant: the value of each feature that is the same in all its trainings, which says nothing of what
+            another does; NaN where they differ.
+    """
+
+    surrogate: Surrogate
+    weight: float
+    constant: Array
+
+
 class Experience:
     """What earlier studies say of the candidates of a space.
 
@@ -91,13 +105,13 @@ class Experience:
 
     def __init__(self, studies: Sequence[PastStudy], space: SearchSpace, model: str) -> None:
         self._encoding = Encoding(space)
-        self._known: list[tuple[Surrogate, float]] = []
+        self._known: list[_Known] = []
         self.trainings = self.studies = 0
         for study in studies:
             counting = [each for each in study.trainings if each.candidate.method in space.methods]
             if len(counting) >= _FEWEST:
                 weight = 1.0 if study.model == model else _OTHER_MODEL
-                self._known.append((self._learnt(counting), weight))
+                self._known.append(self._learnt(counting, weight))
                 self.trainings += len(counting)
                 self.studies += 1
 
@@ -115,15 +129,16 @@ class Experience:
         unknown = _unknown(features)
         nobody = [None] * len(features)
         gains, certainties = np.zeros(len(features)), np.zeros(len(features))
-        for surrogate, weight in self._known:
-            belief = surrogate.final(features, nobody, unknown)
-            certainty = np.clip(1 - (belief.sd / surrogate.ignorance) ** 2, 1e-6, 1.0)
-            gains += certainty * weight * (belief.mean - unknown.mean)
+        for known in self._known:
+            asked = np.where(np.isnan(known.constant), features, known.constant)
+            belief = known.surrogate.final(asked, nobody, unknown)
+            certainty = np.clip(1 - (belief.sd / known.surrogate.ignorance) ** 2, 1e-6, 1.0)
+            gains += certainty * known.weight * (belief.mean - unknown.mean)
             certainties += certainty
         carried = _CARRIED_OVER * gains / np.maximum(certainties, 1e-6)
         return Prior(unknown.mean + carried, carried)
 
-    def _learnt(self, trainings: Sequence[PastTraining]) -> Surrogate:
+    def _learnt(self, trainings: Sequence[PastTraining], weight: float) -> _Known:
         surrogate = Surrogate(self._encoding.groups, LENGTHS)
         features = self._encoding.features([training.candidate for training in trainings])
         values = on_one_scale([training.curve for training in trainings])
@@ -132,7 +147,9 @@ class Experience:
             for row, training, value in zip(features, trainings, values, strict=True)
         ]
         surrogate.fit(curves, prior=_unknown(features), tune=True)
-        return surrogate
+        methods = np.array(self._encoding.groups) == GROUPS.index("method")
+        constant = (np.ptp(features, axis=0) == 0) & ~methods
+        return _Known(surrogate, weight, np.where(constant, features[0], np.nan))
 
 
 def _unknown(features: Array) -> Prior:

@@ -17,7 +17,7 @@ from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
 from autopeft.workload.tasks import Task
 
-MOST = 20
+MOST = 10
 
 
 class PastTraining(Message):

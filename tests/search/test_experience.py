@@ -123,3 +123,21 @@ def test_what_comes_along_is_of_encoders_that_classify_and_says_where_it_was_mea
     assert recorded_studies("decoder", "classification") == ()
     assert recorded_studies("encoder", "regression") == ()
     assert "experiments/012-benchmark" in json.loads(FILE.read_text(encoding="utf-8"))["source"]
+
+
+def test_a_field_that_never_varied_says_nothing_of_its_other_values() -> None:
+    wide = SearchSpace.model_validate(
+        {
+            "name": "wide",
+            "domains": [
+                *(domain.model_dump() for domain in space().domains),
+                {"field": "layers", "allowed": {"choices": ["all", "last-half"]}},
+            ],
+        }
+    )
+    known = Experience([earlier("ia3")], wide, "m")
+    halved = [each.model_copy(update={"layers": "last-half"}) for each in every()]
+    encoding = Encoding(wide)
+    here, there = (known.believed(encoding.features(some)).mean for some in (every(), halved))
+    assert here == pytest.approx(there)
+    assert here.max() > 0.2
