@@ -27,7 +27,7 @@ from autopeft.plan.budget import Budget, Preference
 from autopeft.plan.capacity import Capacity, Demand
 from autopeft.plan.plan import Plan, Verdict
 from autopeft.plan.question import Question
-from autopeft.request import Demo, Request, SearcherName
+from autopeft.request import Demo, Remembered, Request, SearcherName
 from autopeft.space.candidate import Candidate
 from autopeft.workload.dataset import Task
 
@@ -51,7 +51,7 @@ class Options(TypedDict, total=False):
     searcher: SearcherName
     prefer: Preference
     front: Objective
-    experience: bool
+    experience: Remembered
     refit: bool
     seq_len: int
     batch_size: int

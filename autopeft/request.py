@@ -37,6 +37,9 @@ DEMOS: dict[Demo, dict[str, Any]] = {
 CONFIG_FILE = Path("autopeft.yaml")
 
 
+Remembered = Literal["all", "shipped", "none"]
+
+
 class Request(Message):
     """One request to any stage.
 
@@ -53,8 +56,8 @@ class Request(Message):
             fastest to train.
         front: a cost; the search is then for the front of score against it, not for the best score alone.
         searcher: "freeze-thaw" (see `search/freeze_thaw.py`), or what proposes to successive halving.
-        experience: the search begins with what earlier trainings say: those of this workspace's studies, and
-            for encoders those that autopeft brings along.
+        experience: what the search begins with: what earlier trainings of this workspace's studies and those
+            that come with autopeft say, what the latter say alone, or nothing.
         refit: a run trains the winner once more before it exports it, on the validation rows too.
         seq_len: length limit of a row in tokens; None takes the space's.
         train_rows: use at most this many training rows.
@@ -82,7 +85,7 @@ class Request(Message):
     searcher: SearcherName = "freeze-thaw"
     prefer: Preference = "quality"
     front: Objective | None = None
-    experience: bool = True
+    experience: Remembered = "all"
     refit: bool = False
     budget: Budget = Budget()
     seq_len: int | None = Field(default=None, ge=1)

@@ -24,7 +24,7 @@ from autopeft.cli.columns import (
     WordsColumn,
 )
 from autopeft.cli.elsewhere import Address, Mlflow, Storage
-from autopeft.cli.search_flags import HOW, ChosenFront, ChosenPreference, ChosenSearcher, NoExperience
+from autopeft.cli.search_flags import HOW, ChosenExperience, ChosenFront, ChosenPreference, ChosenSearcher
 from autopeft.cli.sharing import Gpus, GridFactor, Offload, Price, Provider, ShardingName
 from autopeft.errors import InputError
 from autopeft.workload.tasks import Task
@@ -255,7 +255,7 @@ def merge_flags(
     searcher: ChosenSearcher = None,
     prefer: ChosenPreference = None,
     front: ChosenFront = None,
-    no_experience: NoExperience = False,
+    experience: ChosenExperience = None,
     seq_len: SeqLen = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -321,7 +321,7 @@ def merge_flags(
             "searcher": searcher,
             "prefer": prefer,
             "front": front,
-            "experience": False if no_experience else None,
+            "experience": experience,
             "seq_len": seq_len,
             "batch_size": batch_size,
             "epochs": epochs,

@@ -32,7 +32,7 @@ AllModels = Annotated[
         "searcher",
         "prefer",
         "front",
-        "no_experience",
+        "experience",
         "address",
         "storage",
         "mlflow",

@@ -8,7 +8,7 @@ import typer
 
 from autopeft.cost.estimate import Objective
 from autopeft.plan.budget import Preference
-from autopeft.request import SearcherName
+from autopeft.request import Remembered, SearcherName
 
 HOW = "How to search"
 
@@ -42,13 +42,14 @@ ChosenFront = Annotated[
     ),
 ]
 
-NoExperience = Annotated[
-    bool,
+ChosenExperience = Annotated[
+    Remembered | None,
     typer.Option(
-        "--no-experience",
+        "--experience",
+        metavar="WHAT",
         rich_help_panel=HOW,
-        help="Begin with nothing, not with what earlier studies of this workspace, and those that autopeft "
-        "brings along for encoders, say.",
+        help="What to begin with: what earlier studies in this workspace's folder say, and those that come "
+        "with autopeft (all), the latter alone (shipped), or nothing (none). Default: all.",
     ),
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from autopeft.export.bundle import Bundle
 from autopeft.hardware.profile import DeviceKind
 from autopeft.journey.contest import Scores
+from autopeft.journey.remembering import Memory
 from autopeft.journey.workspace import StudyFolder
 from autopeft.plan.plan import Plan
 from autopeft.report.decide import decision, reasons
@@ -121,7 +122,7 @@ def conclude(
                 session=session,
                 tested=scores.configurations(study),
             ),
-            *_experience(folder),
+            *_began_with(folder),
             *_refit(bundle, folder),
         ),
         seconds=dict(seconds),
@@ -137,8 +138,8 @@ def conclude(
     )
 
 
-def _experience(folder: StudyFolder) -> tuple[str, ...]:
-    words = folder.experience.read_text(encoding="utf-8").strip() if folder.experience.exists() else ""
+def _began_with(folder: StudyFolder) -> tuple[str, ...]:
+    words = Memory.read(folder.memory).words if folder.memory.exists() else ""
     return (words,) if words else ()
 
 

@@ -4,53 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from autopeft.journey.inputs import Inputs
-from autopeft.request import Request
 from autopeft.search.encoding import RATE
-from autopeft.search.experience import Experience, recorded_studies
-from autopeft.search.past import PastStudy, leads, past_studies
+from autopeft.search.past import PastStudy, leads
 from autopeft.search.prior import prior_good, prior_rate
-from autopeft.search.searchers import FREEZE_THAW
 from autopeft.space.candidate import Candidate
 from autopeft.space.domain import METHOD, Range
 from autopeft.space.search_space import SearchSpace, active, assignment_of, typical
 from autopeft.workload.base_model import Family
-from autopeft.workload.dataset import Dataset, Task
 
 WARM = 4
 """Methods whose usual configuration is tried before the search chooses."""
 PROVEN = 2
 """Configurations from earlier studies that are tried before, too."""
-
-
-def remembered(request: Request, task: Task) -> tuple[PastStudy, ...]:
-    """Return the user's earlier studies of a task, unless nothing is to be remembered."""
-    workspace = Path(request.workspace)
-    return past_studies(workspace, task, but=request.study) if request.experience else ()
-
-
-def experience(
-    request: Request, inputs: Inputs, dataset: Dataset, past: Sequence[PastStudy]
-) -> tuple[Experience | None, str]:
-    """Return what a search begins with, and a sentence about it; None and no words where that is nothing.
-
-    What was recorded on the very data of a demo is left out, so that a demo shows what a search finds.
-    """
-    if not request.experience or request.searcher != FREEZE_THAW:
-        return None, ""
-    recorded = recorded_studies(inputs.base.family, dataset.task)
-    brought = [study for study in recorded if study.name != dataset.name]
-    found = Experience((*brought, *past), inputs.space, inputs.base.name)
-    if not found:
-        return None, ""
-    models = ", ".join(sorted({study.model for study in (*brought, *past)}))
-    own = f", {len(past)} of them in this workspace" if past else ""
-    return found, (
-        f"It began with what {found.trainings:,} trainings in {found.studies} earlier studies "
-        f"of {models} say{own}."
-    )
 
 
 def first_tries(

@@ -13,9 +13,10 @@ from autopeft.errors import DoesNotFitError, InputError
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
-from autopeft.journey.first_tries import experience, first_tries, remembered
+from autopeft.journey.first_tries import first_tries
 from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_space
+from autopeft.journey.remembering import remember
 from autopeft.journey.spending import cost_as_time, device_price
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
@@ -217,16 +218,14 @@ def _search(
     # One training has to fit the time of all sessions, which a limit on cost is part of.
     limits = {"time": plan.budget.time, "cost": None}
     admits = replace(planner, budget=planner.budget.model_copy(update=limits))
-    past = remembered(request, dataset.task)
-    known, words = experience(request, inputs, dataset, past)
-    write_atomically(folder.experience, f"{words}\n")
+    memory, known = remember(request, inputs, dataset, folder)
     search = Search(
         store,
         make_strategy(
             request.searcher,
             *(inputs.space, rungs, dataset.metric),
             seed=request.seed,
-            warm=first_tries(inputs, past, usual_forms=known is None),
+            warm=first_tries(inputs, memory.own, usual_forms=known is None or not known.deep),
             experience=known,
             share_left=lambda: 1.0 if deadline is None or not left else (deadline - time.monotonic()) / left,
             front=request.front,

@@ -87,9 +87,9 @@ class StudyFolder:
         return self.path / "trials" / f"{trial:04d}" / "refit" / "checkpoint"
 
     @property
-    def experience(self) -> Path:
-        """What the search began with, in words."""
-        return self.path / "experience.txt"
+    def memory(self) -> Path:
+        """What the search began with."""
+        return self.path / "memory.json"
 
     @property
     def no_refit(self) -> Path:

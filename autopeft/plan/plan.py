@@ -11,6 +11,7 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import Message
 from autopeft.plan.budget import Budget
 from autopeft.space.candidate import Candidate
+from autopeft.workload.base_model import Family
 from autopeft.workload.dataset import Workload
 
 
@@ -89,6 +90,7 @@ class Plan(Message):
         rejected: the nearest misses first.
         spread: how devices share each training; estimates are of one of them, costs of all.
         price: of one device; None where none is known.
+        family: of the base model; None in plans of versions that did not note it.
     """
 
     model: str
@@ -100,3 +102,4 @@ class Plan(Message):
     rejected: tuple[Rejected, ...]
     spread: Spread = Spread()
     price: Price | None = None
+    family: Family | None = None

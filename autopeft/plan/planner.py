@@ -94,6 +94,7 @@ class Planner:
             rejected=tuple(rejected),
             spread=self.spread,
             price=self.price,
+            family=self.base.family,
         )
 
     def _costs(

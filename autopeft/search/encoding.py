@@ -115,5 +115,6 @@ def _placed(value: Scalar | None, values: Sequence[Scalar]) -> float:
     if low == high:
         return 0.5
     if low > 0 and high / low > 2:
+        value = min(max(value, low), high)
         return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
-    return (value - low) / (high - low)
+    return (min(max(value, low), high) - low) / (high - low)

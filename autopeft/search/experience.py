@@ -12,9 +12,10 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
+from pydantic import model_validator
 
 from autopeft.message import Message
 from autopeft.search.encoding import GROUPS, LENGTHS, Encoding
@@ -33,6 +34,11 @@ _OTHER_MODEL = 0.5
 """So much less where the earlier study was of another model."""
 _FEWEST = 3
 """A study of fewer trainings tells nothing."""
+_MOST = 300
+"""So many trainings of a study count, the first: fitting a surrogate takes the cube of their evaluations."""
+_TUNED_UP_TO = 300
+"""Evaluations up to which a surrogate's own parameters are fitted, which takes a second."""
+_DEEP = 50
 
 _RATE_PENALTY = 0.5
 """A learning rate one decade from the usual one is believed to cost so many standard deviations of scores."""
@@ -53,6 +59,15 @@ class Recorded(Message):
     source: str
     candidates: tuple[Candidate, ...]
     scores: dict[str, tuple[float, ...]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for name, scores in self.scores.items():
+            if len(scores) != len(self.candidates):
+                raise ValueError(
+                    f"{name} must have {len(self.candidates)} scores, one a candidate, but got {len(scores)}"
+                )
+        return self
 
 
 def recorded_studies(family: Family, task: Task, *, file: Path = FILE) -> tuple[PastStudy, ...]:
@@ -100,20 +115,24 @@ class Experience:
         model: what is to be trained.
 
     Attributes:
-        trainings: how many count.   studies: of how many studies.
+        studies: those that count.   trainings: how many of theirs.
+        deep: whether enough are of the very model to be preferred to what is published.
     """
 
     def __init__(self, studies: Sequence[PastStudy], space: SearchSpace, model: str) -> None:
         self._encoding = Encoding(space)
         self._known: list[_Known] = []
-        self.trainings = self.studies = 0
+        self.studies: tuple[PastStudy, ...] = ()
+        self.trainings = of_this_model = 0
         for study in studies:
-            counting = [each for each in study.trainings if each.candidate.method in space.methods]
+            counting = [each for each in study.trainings if each.candidate.method in space.methods][:_MOST]
             if len(counting) >= _FEWEST:
                 weight = 1.0 if study.model == model else _OTHER_MODEL
                 self._known.append(self._learnt(counting, weight))
                 self.trainings += len(counting)
-                self.studies += 1
+                self.studies = (*self.studies, study)
+                of_this_model += len(counting) * (study.model == model)
+        self.deep = of_this_model >= _DEEP
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -133,7 +152,7 @@ class Experience:
             asked = np.where(np.isnan(known.constant), features, known.constant)
             belief = known.surrogate.final(asked, nobody, unknown)
             certainty = np.clip(1 - (belief.sd / known.surrogate.ignorance) ** 2, 1e-6, 1.0)
-            gains += certainty * known.weight * (belief.mean - unknown.mean)
+            gains += certainty * known.weight * (belief.mean - known.surrogate.before(unknown))
             certainties += certainty
         carried = _CARRIED_OVER * gains / np.maximum(certainties, 1e-6)
         return Prior(unknown.mean + carried, carried)
@@ -146,7 +165,8 @@ class Experience:
             Curve(row, tuple(share for share, _ in training.curve), value)
             for row, training, value in zip(features, trainings, values, strict=True)
         ]
-        surrogate.fit(curves, prior=_unknown(features), tune=True)
+        few = sum(len(curve.shares) for curve in curves) <= _TUNED_UP_TO
+        surrogate.fit(curves, prior=_unknown(features), tune=few)
         methods = np.array(self._encoding.groups) == GROUPS.index("method")
         constant = (np.ptp(features, axis=0) == 0) & ~methods
         return _Known(surrogate, weight, np.where(constant, features[0], np.nan))

@@ -44,6 +44,7 @@ _BLIND_EVERY = 4
 _TOO_NEAR = 0.1
 """Two candidates whose features differ by less are one; a tenth of a decade of the learning rate, for one."""
 _PATIENCE, _INFORMED_PATIENCE = 0.5, 1.0
+"""How far the rest of a training counts, see `FreezeThaw`; chosen on experiments/012-benchmark."""
 
 _LAST_SHARE = 0.3
 """Share of the budget that is kept for finishing the leaders and for repeating them from other seeds."""
@@ -93,7 +94,7 @@ class FreezeThaw:
         leaders.
         frontier: what is to grow, the front of score against a cost; None looks for the best score alone.
         patience: 0 counts the next piece's cost alone, 1 that of the whole rest of a training. None is
-            half-way, and 1 with experience, beside which a first piece tells little.
+            half-way, and 1 with deep experience, beside which a first piece tells little.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class FreezeThaw:
         self._metric = metric
         self._warm = list(warm)
         self._experience = experience or Experience((), space, "")
-        usual_patience = _INFORMED_PATIENCE if self._experience else _PATIENCE
+        usual_patience = _INFORMED_PATIENCE if self._experience.deep else _PATIENCE
         self._patience = usual_patience if patience is None else patience
         self._runs = runs
         self._repeated: list[str] = []
@@ -251,7 +252,7 @@ class FreezeThaw:
         if self._warm:
             return self._warm[0]
         offered = self._pool.offer([arm.candidate for arm in self._leaders(arms)])
-        if offered and self._experience and len(arms) < _FEWEST_CURVES:
+        if offered and self._experience.deep and len(arms) < _FEWEST_CURVES:
             believed = self._experience.believed(self._encoding.features(offered))
             return offered[int(np.argmax(believed.mean))]
         return offered[0] if offered and len(self._arms) % _BLIND_EVERY == 0 else offered

@@ -15,6 +15,7 @@ from autopeft.search.store import StudyStore
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
+from autopeft.workload.base_model import Family
 from autopeft.workload.tasks import Task
 
 MOST = 10
@@ -51,9 +52,11 @@ class Lead(NamedTuple):
 
 
 def past_studies(
-    workspace: Path, task: Task, *, but: str | None = None, most: int = MOST
+    workspace: Path, task: Task, family: Family, *, but: str | None = None, most: int = MOST
 ) -> tuple[PastStudy, ...]:
-    """Return a workspace's earlier studies of one task that trained something to its end, oldest first.
+    """Return earlier studies of a task and a family that trained something to its end, oldest first.
+
+    Studies in a database that is shared are not looked for.
 
     Args:
         but: name of a study to leave out, the one that begins or goes on.
@@ -61,7 +64,7 @@ def past_studies(
 
     One that cannot be read is left out.
     """
-    files = sorted(Path(workspace).glob("studies/*/study.db"), key=lambda file: file.stat().st_mtime)
+    files = sorted(Path(workspace).glob("studies/*/study.db"), key=_changed)
     found: list[PastStudy] = []
     for file in reversed(files):
         if len(found) == most:
@@ -69,14 +72,24 @@ def past_studies(
         try:
             store = StudyStore(file)
             try:
-                study, plan = store.load(), store.plan()
+                plan = store.plan()
+                if (plan.workload.task, plan.family) != (task, family):
+                    continue
+                study = store.load()
             finally:
                 store.close()
         except StorageError:
             continue
-        if plan.workload.task == task and study.name != but and (trainings := _trainings(study)):
+        if study.name != but and (trainings := _trainings(study)):
             found.append(PastStudy(name=study.name, model=plan.model, trainings=trainings))
     return tuple(reversed(found))
+
+
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:  # it is gone by now
+        return 0.0
 
 
 def leads(studies: Sequence[PastStudy]) -> list[Lead]:
@@ -98,10 +111,16 @@ def _trainings(study: Study) -> tuple[PastTraining, ...]:
     sign = 1.0 if study.metric.direction == "maximize" else -1.0
     baseline = study.baseline
     known = {} if baseline is None else {each.samples: each.score for each in _reports(baseline)}
-    found = []
+    found: list[PastTraining] = []
+    lost: list[Candidate] = []
     for trial in study.trials:
         reports = [report for report in _reports(trial) if math.isfinite(report.score)]
-        if not reports or trial.repetition:
+        if trial.repetition:
+            continue
+        if trial.state == "failed" or len(reports) < len(_reports(trial)):
+            lost.append(trial.candidate)
+            continue
+        if not reports:
             continue
         length = reports[-1].samples if trial.state == "complete" else rungs.length(trial.candidate)
         curve = [
@@ -109,6 +128,8 @@ def _trainings(study: Study) -> tuple[PastTraining, ...]:
             for report in reports
             if (share := report.samples / length) <= 1
         ]
+        if not curve:
+            continue
         last = reports[-1]
         beside = trial.role != "baseline" and trial.state == "complete" and last.samples in known
         lead = sign * (last.score - known[last.samples]) if beside else math.nan
@@ -119,7 +140,14 @@ def _trainings(study: Study) -> tuple[PastTraining, ...]:
                 lead=lead if math.isfinite(lead) else None,
             )
         )
-    return tuple(found)
+    return (*found, *_worst(found, lost))
+
+
+def _worst(found: Sequence[PastTraining], lost: Sequence[Candidate]) -> list[PastTraining]:
+    """Let what diverged or failed count as the worst at the first evaluation, as a search has it."""
+    first = min((each.curve[0][0] for each in found), default=1.0)
+    worst = min((value for each in found for share, value in each.curve if share == first), default=0.0)
+    return [PastTraining(candidate=each, curve=((first, worst),)) for each in lost]
 
 
 def _reports(trial: Trial) -> tuple[Report, ...]:

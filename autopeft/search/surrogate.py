@@ -152,6 +152,10 @@ class Surrogate:
             sd=self._scale * np.sqrt(variance),
         )
 
+    def before(self, prior: Prior) -> Array:
+        """Return the final scores that were believed before any curve, but for the usual one."""
+        return np.asarray(self._centre_at(np.zeros(1))[0] + self._scale * prior.mean)
+
     def _solve(self, theta: Array) -> float:
         """Factorise the covariance and return the log of the evidence."""
         grown = np.exp(theta)

@@ -194,6 +194,8 @@ class _Run:
             "workspace": str(Path(self._settings.workspace).resolve()),
             "address": self._settings.address,
             "mlflow": self._settings.mlflow,
+            # The workspace's studies are of all users.
+            "experience": "shipped" if wish.experience == "all" else wish.experience,
         }
         return wish.model_copy(update=places)
 

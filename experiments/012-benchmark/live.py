@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -200,16 +201,14 @@ def usual(request: Request) -> dict[str, Any]:
     space = load_space(request.space)
     began = time.monotonic()
     folder = Path(request.workspace)
-    searcher = OptunaSearch(
-        space=lambda trial: suggest(space, trial), metric="score", mode="max", seed=request.seed
-    )
+    searcher = OptunaSearch(space=partial(suggest, space), metric="score", mode="max", seed=request.seed)
     longest = round(len(dataset.train) * candidates(MAIN)[0].training.epochs)
 
     def trainable(config: dict[str, Any]) -> None:
         candidate = candidate_of(space, config)
         _train(base, dataset, candidate, request.seed, folder, began, tune.report)
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
@@ -231,7 +230,7 @@ def at_random(request: Request) -> dict[str, Any]:
 
     base, dataset = _read(request)
     folder = Path(request.workspace)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     order = random.Random(request.seed).sample(candidates(MAIN), GOAL_TRIALS)
     began = time.monotonic()
     until = began + float(request.budget.time or 0)

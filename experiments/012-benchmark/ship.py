@@ -21,7 +21,7 @@ _SOURCE = "experiments/012-benchmark/curves.jsonl: 500 training rows of at most 
 
 def main() -> None:
     """Write the file."""
-    write_atomically(FILE, f"{json.dumps(content(MAIN.datasets), indent=0)}\n")
+    write_atomically(FILE, f"{json.dumps(content(MAIN.datasets), separators=(',', ':'))}\n")
 
 
 def content(datasets: Sequence[str]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def content(datasets: Sequence[str]) -> dict[str, Any]:
         "family": "encoder",
         "task": "classification",
         "source": _SOURCE,
-        "candidates": [each.model_dump(mode="json", exclude_defaults=True) for each in whole],
+        "candidates": [each.model_dump(mode="json") for each in whole],
         "scores": {
             name: [table.recordings[each.key, 0].points[-1].score for each in whole]
             for name, table in tables.items()

@@ -5,18 +5,19 @@ from pathlib import Path
 import pytest
 
 from autopeft.hardware.catalog import load_profile
-from autopeft.journey.first_tries import WARM, experience, first_tries, remembered, usual_form
+from autopeft.journey.first_tries import WARM, first_tries, usual_form
 from autopeft.journey.inputs import Inputs, load_inputs
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
 from autopeft.request import Request
+from autopeft.search.past import past_studies
 from autopeft.search.prior import prior_good
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import SearchSpace, typical
 from autopeft.train.result import Report
-from autopeft.workload.dataset import Dataset, Example, Metric, Task
+from autopeft.workload.dataset import Metric
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def earlier_study(workspace: Path, inputs: Inputs, scores: list[tuple[Candidate,
     plan = Plan(
         *(),
         model="m",
+        family="encoder",
         space="quick",
         workload=inputs.workload,
         budget=Budget(),
@@ -63,50 +65,11 @@ def test_what_beat_the_default_in_an_earlier_study_is_tried_again(inputs: Inputs
     worse = typical(inputs.space, {"method": "ln_tuning"})
     foreign = Candidate(method="vera", rank=3)
     earlier_study(tmp_path, inputs, [(inputs.baseline, 0.8), (better, 0.85), (worse, 0.7), (foreign, 0.9)])
-    tries = first_tries(inputs, remembered(Request(workspace=str(tmp_path)), "classification"))
+    tries = first_tries(inputs, past_studies(tmp_path, "classification", "encoder"))
     assert tries[1] == better
     assert foreign not in tries
-    assert remembered(Request(workspace=str(tmp_path)), "regression") == ()
-    assert remembered(Request(workspace=str(tmp_path), study="before"), "classification") == ()
-    assert remembered(Request(workspace=str(tmp_path), experience=False), "classification") == ()
-
-
-def rows(name: str = "mine", task: Task = "classification") -> Dataset:
-    example = Example(text="a", label=0)
-    return Dataset(
-        *(),
-        name=name,
-        source="rows",
-        fingerprint="0",
-        task=task,
-        metric=Metric(name="accuracy", direction="maximize"),
-        labels=("a", "b"),
-        train=(example,),
-        validation=(example,),
-        test=(example,),
-    )
-
-
-def test_a_search_of_an_encoder_begins_with_what_autopeft_brings_along_and_ones_own_studies(
-    inputs: Inputs, tmp_path: Path
-) -> None:
-    request = Request(workspace=str(tmp_path))
-    brought, words = experience(request, inputs, rows(), ())
-    assert brought is not None
-    assert words.startswith(f"It began with what {brought.trainings:,} trainings in 4 earlier studies")
-    assert first_tries(inputs, (), usual_forms=False) == first_tries(inputs, ())[:1]
-    some = [(typical(inputs.space, {"method": name}), 0.8) for name in ("lora", "ia3", "bitfit")]
-    earlier_study(tmp_path, inputs, [(inputs.baseline, 0.8), *some])
-    both, words = experience(request, inputs, rows(), remembered(request, "classification"))
-    assert both is not None
-    assert both.studies == 5
-    assert "1 of them in this workspace" in words
-    assert experience(request, inputs, rows(task="regression"), ()) == (None, "")
-    assert experience(Request(searcher="tpe"), inputs, rows(), ()) == (None, "")
-    assert experience(Request(experience=False), inputs, rows(), ()) == (None, "")
-    without, _ = experience(request, inputs, rows(name="movies"), ())
-    assert without is not None
-    assert without.studies == 3
+    assert first_tries(inputs, past_studies(tmp_path, "regression", "encoder"))[1] != better
+    assert first_tries(inputs, past_studies(tmp_path, "classification", "decoder"))[1] != better
 
 
 def test_a_first_rate_that_is_unusual_for_the_family_gives_way_to_the_usual_one(inputs: Inputs) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,9 +102,9 @@ def test_trainings_of_methods_that_the_space_lacks_and_tiny_studies_do_not_count
     foreign = Candidate(method="vera", rank=3)
     trainings = (PastTraining(candidate=foreign, curve=((1.0, 0.9),)), *earlier("lora").trainings[:3])
     known = Experience([PastStudy(name="a", model="m", trainings=trainings)], space(), "m")
-    assert (known.trainings, known.studies) == (3, 1)
+    assert (known.trainings, len(known.studies)) == (3, 1)
     few = Experience([PastStudy(name="a", model="m", trainings=trainings[:3])], space(), "m")
-    assert (few.trainings, few.studies, bool(few)) == (0, 0, False)
+    assert (few.trainings, few.studies, bool(few)) == (0, (), False)
 
 
 def test_half_finished_trainings_count_too() -> None:
@@ -141,3 +142,45 @@ def test_a_field_that_never_varied_says_nothing_of_its_other_values() -> None:
     here, there = (known.believed(encoding.features(some)).mean for some in (every(), halved))
     assert here == pytest.approx(there)
     assert here.max() > 0.2
+
+
+def test_values_that_the_space_does_not_hold_are_no_trouble() -> None:
+    wide = SearchSpace.model_validate(
+        {
+            "name": "wide",
+            "domains": [
+                *(domain.model_dump() for domain in space().domains),
+                {
+                    "field": "training.weight_decay",
+                    "allowed": {"low": 1e-4, "high": 0.1, "log": True, "default": 1e-2},
+                },
+            ],
+        }
+    )
+    undecayed = [
+        each.model_copy(update={"training": each.training.model_copy(update={"weight_decay": 0.0})})
+        for each in every()
+    ]
+    trainings = tuple(PastTraining(candidate=each, curve=((1.0, 0.5),)) for each in undecayed)
+    known = Experience([PastStudy(name="a", model="m", trainings=trainings)], wide, "m")
+    assert np.isfinite(known.believed(Encoding(wide).features(every())).mean).all()
+
+
+def test_three_equal_trainings_say_nothing_of_a_rate_far_off() -> None:
+    usual = [each for each in every() if each.training.learning_rate == 1e-3][:3]
+    trainings = tuple(PastTraining(candidate=each, curve=((1.0, 0.5),)) for each in usual)
+    found = believed([PastStudy(name="a", model="m", trainings=trainings)])
+    nothing = believed([])
+    far = [each.key for each in every() if each.training.learning_rate != 1e-3]
+    assert all(found[key] == pytest.approx(nothing[key], abs=0.15) for key in far)
+
+
+def test_what_comes_along_is_what_was_recorded() -> None:
+    """The scores are those of the benchmark's recordings, whatever a candidate's defaults become."""
+    content = json.loads(FILE.read_text(encoding="utf-8"))
+    place = Path(__file__).parents[2] / "experiments" / "012-benchmark" / "curves.jsonl"
+    lines = (json.loads(line) for line in place.read_text(encoding="utf-8").splitlines())
+    recorded = {(line["dataset"], line["key"]): line for line in lines if line["seed"] == 0}
+    keys = [Candidate.model_validate(each).key for each in content["candidates"]]
+    for name, scores in content["scores"].items():
+        assert list(scores) == [recorded[name, key]["curve"][-1]["score"] for key in keys]

@@ -224,5 +224,12 @@ def toy_plan() -> Plan:
     )
     workload = Workload(task="classification", lengths=Lengths.constant(8))
     return Plan(
-        model="toy", space="toy", workload=workload, budget=Budget(), profile=profile, fits=(), rejected=()
+        family="encoder",
+        model="toy",
+        space="toy",
+        workload=workload,
+        budget=Budget(),
+        profile=profile,
+        fits=(),
+        rejected=(),
     )

@@ -180,7 +180,7 @@ export function commandOf(job, file) {
     if (asked.license) words.push("--license", asked.license);
   } else if (asked.demo) words.push("--demo", ...(asked.demo === "classification" ? [] : [asked.demo]));
   else words.push("--model", asked.model, "--data", file ?? "DATA", ...(asked.test_data ? ["--test-data", "TEST-DATA"] : []));
-  const flags = ["task", "space", "searcher", "prefer", "front", "train_rows", "epochs", "seq_len", "batch_size", "seed", "price", "provider"];
+  const flags = ["task", "space", "searcher", "prefer", "front", "experience", "train_rows", "epochs", "seq_len", "batch_size", "seed", "price", "provider"];
   for (const name of flags) if (asked[name] != null) words.push(`--${name.replace("_", "-")}`, String(asked[name]));
   if (asked.refit) words.push("--refit");
   const budget = asked.budget || {};
