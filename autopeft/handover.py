@@ -31,11 +31,12 @@ def export(request: Request, asked: Export | None = None) -> Bundle:
     return export_trial(request, tracking_uri_of(request), EXPERIMENT, asked or Export())
 
 
-def export_winner(request: Request, *, beside: float = 0.0) -> Bundle:
+def export_winner(request: Request, *, beside: float = 0.0, early: bool = False) -> Bundle:
     """Export a study's winner as the study was asked to: trained once more where that is possible.
 
     Args:
         beside: seconds that the session has taken beside its search, which count against the time.
+        early: the search was ended before its time, by somebody who waits: nothing is trained any more.
     """
     from autopeft.errors import ExportError
     from autopeft.export.bundle import Export
@@ -46,7 +47,7 @@ def export_winner(request: Request, *, beside: float = 0.0) -> Bundle:
     done = Finished(request)
     done.folder.no_refit.unlink(missing_ok=True)
     if done.request.refit:
-        why = too_long(done, done.trial(None), beside)
+        why = "the search was concluded early" if early else too_long(done, done.trial(None), beside)
         if not why:
             try:
                 return export(request, Export(force=True, refit=True))
@@ -59,8 +60,8 @@ def export_winner(request: Request, *, beside: float = 0.0) -> Bundle:
 def conclude(request: Request) -> StudyFacts:
     """Export a study's winner and write its report, as a run does when its search has ended.
 
-    For a search that was stopped, and one that was only searched. MLflow gets what it lacks of the study
-    where it answers.
+    For a search that was stopped, and one that was only searched; a refit that was asked for is left out.
+    MLflow gets what it lacks of the study where it answers.
 
     Raises:
         ClaimedError: another process searches or exports the study.
@@ -71,7 +72,7 @@ def conclude(request: Request) -> StudyFacts:
     from autopeft.journey.syncing import sync_study
 
     place = tracking_uri_of(request)
-    export_winner(request)
+    export_winner(request, early=True)
     facts = write_conclusion(request, place)
     try:
         sync_study(request, place, EXPERIMENT)

@@ -17,6 +17,7 @@ from autopeft.journey.inputs import Inputs, require_dataset
 from autopeft.journey.keeping import claimed
 from autopeft.journey.pairing import lead
 from autopeft.journey.refitting import is_refit, refitted
+from autopeft.journey.workspace import existing_study
 from autopeft.methods.heads import head_name
 from autopeft.request import Request
 from autopeft.search.study import Trial
@@ -46,6 +47,9 @@ def export_trial(request: Request, tracking_uri: str, experiment: str, asked: Ex
 
     if asked.push is not None:
         require_hub_id(asked.push)
+    # The latest study may be another one a moment later.
+    name = existing_study(request.workspace, request.study).path.name
+    request = request.model_copy(update={"study": name})
     with claimed(request):
         return _export(Finished(request), tracking_uri, experiment, asked)
 

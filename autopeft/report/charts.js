@@ -37,8 +37,14 @@
     await there;
     URL.revokeObjectURL(script.src);
   };
+  const near = new Set();
   let unpacked = null;
-  const ready = () => (unpacked ??= unpack());
+  const giveUp = () => {
+    for (const chart of waiting.keys()) chart.textContent = "The chart cannot be drawn here; its finding stands above.";
+    waiting.clear();
+    near.clear();
+  };
+  const ready = () => (unpacked ??= unpack().catch(giveUp));
 
   const draw = (chart) => {
     const { data, layout } = JSON.parse(waiting.get(chart).textContent);
@@ -47,7 +53,6 @@
   };
   const drawAll = () => [...waiting.keys()].forEach(draw);
 
-  const near = new Set();
   let drawing = false;
   const drawNear = async () => {
     if (drawing) return;

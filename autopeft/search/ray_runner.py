@@ -84,6 +84,8 @@ def run_on_ray(
         trainable = tune.with_resources(worker, resources)
         try:
             oversee(lambda: _tune(bridge, trainable, concurrent, scratch), alive, bridge.close)
+        except AutopeftError as error:
+            raise (bridge.fault or error) from None  # a full disk may be what Ray died of
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     if bridge.fault is not None:

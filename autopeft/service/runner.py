@@ -39,6 +39,8 @@ STOP_SECONDS = 45.0
 """A job that is told to stop gets so long to end its training; then it is killed."""
 CLAIMED_SECONDS = 5.0
 """A job whose study another process still runs waits so long before it is put back into the queue."""
+_READ_BYTES = 1 << 20
+"""So much of a job's events is put into the database at once."""
 _NOTHING_FITS, _REFUSED, _INTERRUPTED = 1, 2, 130
 Cause = Literal["stopped", "overdue", "closing", "lost"]
 
@@ -150,7 +152,8 @@ class _Run:
             with contextlib.suppress(OSError):
                 if process.stdin is not None:
                     process.stdin.close()
-        self._tell()
+        while self._tell():
+            pass
         return self._verdict(process.returncode, cause, _last_word(process), log)
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Path]:
@@ -216,24 +219,29 @@ class _Run:
         causes: dict[str, Cause | None] = {"go": None, "stop": "stopped", "lost": "lost"}
         return causes[said]
 
-    def _tell(self) -> None:
-        """Put new events of the process into the database; what cannot be put now is put later."""
+    def _tell(self) -> bool:
+        """Put new events of the process into the database; what cannot be put now is put later.
+
+        Returns:
+            whether there may be more.
+        """
         try:
             with self._events.open("rb") as stream:
                 stream.seek(self._read)
-                data = stream.read(1 << 20)
+                data = stream.read(_READ_BYTES)
         except OSError:
-            return
+            return False
         *lines, rest = data.split(b"\n")
         if not lines:
-            return
+            return False
         try:
             told = [line.decode("utf-8", "replace") for line in lines if line]
             self._jobs.note(self._job.id, [self._placeless(each) for each in told])
         except AutopeftError as error:
             _log.warning("events cannot be written: %s", error, extra={"job": self._job.id})
-            return
+            return False
         self._read += len(data) - len(rest)
+        return len(data) == _READ_BYTES
 
     def _verdict(self, code: int, cause: Cause | None, word: str, log: Path) -> tuple[State, str]:
         if code == 0 and cause != "lost":  # it came to its end while it was told to stop

@@ -111,6 +111,18 @@ def test_a_browser_that_cannot_unpack_says_so(page: Any, address: str) -> None:
     assert all("too old" in words for words in page.locator(".chart").all_inner_texts())
 
 
+def test_a_library_that_cannot_be_unpacked_leaves_no_chart_waiting(page: Any, facts: StudyFacts) -> None:
+    whole = render(facts)
+    start = whole.index(">", whole.index('id="plotly"')) + 1
+    broken = whole[:start] + "AAAA" + whole[whole.index("</script>", start) :]
+    page.route("http://broken.test/", lambda route: route.fulfill(body=broken, content_type="text/html"))
+    page.goto("http://broken.test/")
+    said = (
+        "[...document.querySelectorAll('.chart')].every((each) => each.innerText.includes('cannot be drawn'))"
+    )
+    page.wait_for_function(said, timeout=PATIENCE)
+
+
 def test_without_javascript_the_findings_stand_alone(browser: Any, address: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
