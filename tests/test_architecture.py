@@ -133,7 +133,7 @@ MACHINERY: dict[str, set[str]] = {
     # An adapter is exported by the trainer that holds it, with how its base is loaded.
     # Unpacked weights are those of its base, loaded once more.
     "export": {
-        *("methods.registry", "methods.quantization.loading", "methods.starts"),
+        *("methods.loaded", "methods.registry", "methods.quantization.loading", "methods.starts"),
         *("train.stock", "train.trainer"),
     },
     # A bundle is logged as a model by code that the export writes.

@@ -21,6 +21,7 @@ from autopeft.export.scale import fold_scale
 from autopeft.export.serving import rank_of
 from autopeft.export.swap import replacing
 from autopeft.files import write_atomically
+from autopeft.methods.loaded import takes_loss, without_labels
 from autopeft.methods.quantization.loading import packing_of
 from autopeft.methods.registry import METHODS
 from autopeft.methods.starts import save_adapter
@@ -154,7 +155,7 @@ def reference_batch(trainer: Trainer) -> dict[str, torch.Tensor]:
     if METHODS[trainer.candidate.method].named_task:
         rows = len(next(iter(batch.values())))
         batch["task_ids"] = torch.zeros(rows, dtype=torch.int64, device=trainer.device)
-    return batch
+    return batch if takes_loss(trainer.candidate.method) else without_labels(trainer.model, batch)
 
 
 def reference_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

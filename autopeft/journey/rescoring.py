@@ -67,6 +67,7 @@ def score_of(model: nn.Module, bundle: Bundle, base: BaseModel, dataset: Dataset
     import torch
 
     from autopeft.methods.additive import name_task
+    from autopeft.methods.loaded import drop_labels, takes_loss
     from autopeft.train.evaluate import evaluate
     from autopeft.train.feed import make_feed
     from autopeft.train.scoring import make_scoring
@@ -74,6 +75,8 @@ def score_of(model: nn.Module, bundle: Bundle, base: BaseModel, dataset: Dataset
     training = bundle.candidate.training
     if METHODS[bundle.candidate.method].named_task and bundle.form == "adapter":
         model.register_forward_pre_hook(name_task, with_kwargs=True)
+    if not takes_loss(bundle.candidate.method):
+        model.register_forward_pre_hook(drop_labels, with_kwargs=True)
     if bundle.task == "regression" and bundle.scale is None:
         _scale_back(model, dataset.scale)
     feed = make_feed(base.model_copy(update={"path": bundle.path}), dataset, training)

@@ -11,15 +11,20 @@ from pathlib import Path
 import pytest
 
 from autopeft.export.bundle import Bundle
+from autopeft.export.loading import load_model
 from autopeft.export.writer import bundle_format, write_bundle
 from autopeft.journey.contest import evaluated
 from autopeft.journey.inputs import load_data
+from autopeft.journey.rescoring import score_of
 from autopeft.journey.verifying import verify
+from autopeft.methods.heads import head_name
 from autopeft.plan.budget import Budget
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.result import TrialResult
 from autopeft.train.trainer import Trainer
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import Dataset
 
 TRAINING = Training(learning_rate=1e-2, batch_size=8, epochs=2, max_length=16)
 
@@ -36,41 +41,43 @@ def request_(tmp_path_factory, sentiment, encoder_with_weights) -> Request:
     return Request(model=str(encoder_with_weights.path), data=str(file))
 
 
-@pytest.fixture(scope="module")
-def bundle(request_, tmp_path_factory) -> Path:
-    base, dataset = load_data(request_)
-    asked = Candidate(method="lora", training=TRAINING)
+def write(base: BaseModel, dataset: Dataset, method: str, place: Path, request: Request) -> Bundle:
+    """Train a method, score it on the test rows and export it."""
+    asked = Candidate(method=method, training=TRAINING)
     run = Trainer(base, dataset, asked, seed=0)
     measured = TrialResult(state="complete", reports=(run.advance(10**9),))
     earned = evaluated(0, run.evaluate("test"), dataset)
-    place = tmp_path_factory.mktemp("bundles") / "bundle"
-    write_bundle(
-        Bundle(
-            path=str(place),
-            format=bundle_format("lora"),
-            model=base.name,
-            task=dataset.task,
-            head="AutoModelForSequenceClassification",
-            labels=dataset.labels,
-            candidate=asked,
-            budget=Budget(),
-            predicted=None,
-            measured=measured,
-            metric=dataset.metric,
-            test_score=earned.score,
-            low=earned.low,
-            high=earned.high,
-            data=dataset.name,
-            data_fingerprint=dataset.fingerprint,
-            seed=0,
-            study="study",
-            trial=0,
-            request=request_,
-            versions={},
-        ),
-        run,
-        evaluated=earned,
+    draft = Bundle(
+        path=str(place),
+        format=bundle_format(method),
+        model=base.name,
+        task=dataset.task,
+        head=head_name(base.family, dataset.task) or "",
+        labels=dataset.labels,
+        candidate=asked,
+        budget=Budget(),
+        predicted=None,
+        measured=measured,
+        metric=dataset.metric,
+        test_score=earned.score,
+        low=earned.low,
+        high=earned.high,
+        data=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        seed=0,
+        study="study",
+        trial=0,
+        request=request,
+        versions={},
     )
+    return write_bundle(draft, run, evaluated=earned)
+
+
+@pytest.fixture(scope="module")
+def bundle(request_, tmp_path_factory) -> Path:
+    base, dataset = load_data(request_)
+    place = tmp_path_factory.mktemp("bundles") / "bundle"
+    write(base, dataset, "lora", place, request_)
     return place
 
 
@@ -92,6 +99,14 @@ def test_a_file_that_was_changed_makes_it_differ(copied) -> None:
     found = verify(copied, {})
     assert (found.state, found.score) == ("differs", None)
     assert "adapter_model.safetensors has another checksum" in found.reason
+
+
+def test_an_adapter_that_takes_no_labels_once_it_is_loaded_is_scored_alike(
+    seq2seq_with_weights, turns, tmp_path
+) -> None:
+    made = write(seq2seq_with_weights, turns, "adalora", tmp_path / "bundle", Request())
+    found = score_of(load_model(made), made, seq2seq_with_weights, turns)
+    assert found.score == pytest.approx(made.test_score, abs=1e-6)
 
 
 @pytest.mark.slow
