@@ -59,6 +59,23 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "faults": [],
     },
 }
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "type": "object",
+                "required": ["event"],
+                "properties": {"event": {"type": "string"}},
+            },
+        },
+    },
+}
+"""One of an operation's server-sent events; OpenAPI 3.2 calls the schema of one `itemSchema`."""
 
 
 def takes(

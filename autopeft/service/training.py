@@ -23,7 +23,7 @@ from autopeft.plan.budget import Seconds
 from autopeft.request import Request as Wish
 from autopeft.service import flags
 from autopeft.service.access import Reader, Submitter, office_of
-from autopeft.service.contract import takes
+from autopeft.service.contract import EVENT, takes
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import check_body, in_time, read_json, read_message, reply
 from autopeft.service.uploads import UPLOAD_SECONDS
@@ -215,7 +215,7 @@ async def resume(request: Request, who: Submitter, number: JobId) -> Response:
 @router.get(
     "/jobs/{number}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}},
 )
 async def events(
     request: Request,
