@@ -369,7 +369,7 @@ def test_with_experience_it_begins_with_what_is_believed_most_and_finds_it_soone
     searched: Callable[..., Study],
 ) -> None:
     space = toy_space()
-    every = [assemble(values) for values in assignments(space)]
+    every = [assemble(values) for values in assignments(space)] * 8
     scores = [1.0 if each.method == "lora" else 0.0 for each in every]
     study = PastStudy(
         name="before",
@@ -391,7 +391,7 @@ def test_with_experience_it_begins_with_what_is_believed_most_and_finds_it_soone
 
 def test_experience_that_misleads_is_overcome(searched: Callable[..., Study]) -> None:
     space = toy_space()
-    every = [assemble(values) for values in assignments(space)]
+    every = [assemble(values) for values in assignments(space)] * 8
     study = PastStudy(
         name="before",
         model="toy",
