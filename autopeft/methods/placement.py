@@ -28,8 +28,8 @@ _NAMES: tuple[tuple[str, frozenset[str]], ...] = tuple(
         (r"gate_up_proj", "gate+up"),
         (r"(gate_proj|wi_0)", "gate"),
         (r"mlp\.Wi", "gate+up"),
-        (r"(up_proj|intermediate\.dense|fc1|c_fc|lin1|dense_h_to_4h|wi_1|wi)", "up"),
-        (r"(down_proj|output\.dense|fc2|mlp\.c_proj|lin2|dense_4h_to_h|mlp\.Wo|wo)", "down"),
+        (r"(up_proj|intermediate[._]dense|fc1|c_fc|lin1|dense_h_to_4h|wi_1|wi)", "up"),
+        (r"(down_proj|output[._]dense|fc2|mlp\.c_proj|lin2|dense_4h_to_h|mlp\.Wo|wo)", "down"),
     )
 )
 _GROUPS = {
@@ -153,8 +153,12 @@ def block_entrance(model: nn.Module, name: str) -> str:
 
 
 def norm_names(model: nn.Module) -> list[str]:
-    """Name the normalisation modules."""
-    return [name for name, module in model.named_modules() if "norm" in type(module).__name__.lower()]
+    """Name the normalisation modules; a block that has one, and is called after it, is none."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and not any(module.children())
+    ]
 
 
 def _with_roles(model: nn.Module, wanted: tuple[str, ...]) -> list[str]:

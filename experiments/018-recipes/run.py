@@ -2,7 +2,7 @@
 
     python experiments/018-recipes/run.py --tools DIR
 
-DIR/TOOL holds each tool as `pip install --no-deps --target DIR/TOOL TOOL` put it. Every check runs in a
+DIR/TOOL holds each tool as `pip install --no-deps --target DIR/TOOL TOOL` put it. Each parser runs in a
 process of its own that sees one tool. What cannot be imported without a GPU is read as source instead.
 """
 
@@ -33,6 +33,7 @@ CANDIDATES = {
     "LoRA, all linear, bf16": Candidate(method="lora", rank=8, targets="all-linear", training=BF16),
     "LoRA, second half": Candidate(method="lora", rank=8, layers="last-half"),
     "QLoRA": Candidate(method="lora", rank=16, quantization="nf4-dq", training=BF16),
+    "fp4": Candidate(method="lora", rank=16, quantization="fp4", training=BF16),
     "int8": Candidate(method="lora", rank=16, quantization="int8"),
     "DoRA": Candidate(method="dora", rank=16),
     "rsLoRA": Candidate(method="rslora", rank=64),
@@ -41,56 +42,88 @@ CANDIDATES = {
     "bottleneck": Candidate(method="bottleneck"),
     "full": Candidate(method="full", training=BF16),
 }
+# Of each tool, what reads one file by the tool's own means.
 PARSERS: dict[Format, str] = {
     "trl": """
-import sys
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
-parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig))
-sys.argv = ["trl", "--config", sys.argv[1], "--bf16", "false"]
-parser.parse_args_and_config(fail_with_unknown_args=False)
+def read(file):
+    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig))
+    sys.argv = ["trl", "--config", file, "--bf16", "false"]
+    parser.parse_args_and_config(fail_with_unknown_args=False)
 """,
     "axolotl": """
-import sys, yaml
+import yaml
 from axolotl.utils.schemas.config import AxolotlInputConfig
-fields = yaml.safe_load(open(sys.argv[1]))
-unknown = set(fields) - set(AxolotlInputConfig.model_fields)
-assert not unknown, unknown
-AxolotlInputConfig(**fields)
+def read(file):
+    fields = yaml.safe_load(open(file))
+    unknown = set(fields) - set(AxolotlInputConfig.model_fields)
+    assert not unknown, unknown
+    AxolotlInputConfig(**fields)
 """,
     "llama-factory": """
-import sys, yaml
+import yaml
 from transformers import HfArgumentParser
 from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
-fields = yaml.safe_load(open(sys.argv[1])) | {"bf16": False}
-HfArgumentParser((ModelArguments, DataArguments, TrainingArguments, FinetuningArguments)).parse_dict(fields)
+def read(file):
+    fields = yaml.safe_load(open(file)) | {"bf16": False}
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments, FinetuningArguments))
+    parser.parse_dict(fields)
 """,
 }
+_EACH = """
+import contextlib, io, json, os, sys
+{parser}
+answers = []
+for file in sys.argv[1:]:
+    said = io.StringIO()
+    try:
+        os.chdir(os.path.dirname(file))
+        with contextlib.redirect_stderr(said):
+            read(file)
+        answers.append("parsed")
+    except (Exception, SystemExit) as error:
+        lines = said.getvalue().strip().splitlines() + str(error).strip().splitlines()
+        answers.append("FAILED: " + " ".join(lines[-3:] or ["?"])[:300])
+print(json.dumps(answers))
+"""
 PACKAGES = {"llama-factory": "llamafactory"}
 
 
-def check(wanted: Format, recipe: Recipe, tools: Path) -> str:
-    """Say how a recipe stood up to its tool."""
+def check(wanted: Format, recipes: dict[str, Recipe], tools: Path) -> dict[str, str]:
+    """Say how the recipes of one format stood up to its tool, by their labels."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in recipe.files.items():
-            (Path(folder) / name).write_text(text)
-        main = Path(folder) / next(iter(recipe.files))
-        if wanted == "torchtune":
-            return by_source(main, tools / "torchtune")
-        if wanted == "unsloth":
-            return by_signature(main, tools / "unsloth")
-        if wanted == "script":
-            compile(main.read_text(), "train.py", "exec")
-            return "compiles"
-        places = [tools / PACKAGES.get(wanted, wanted), tools / "more", tools / "datasets"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, places)), "HF_HUB_OFFLINE": "1"}
-        environment |= {"DISABLE_VERSION_CHECK": "1"}  # LLaMA-Factory is for an older transformers
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PARSERS[wanted], str(main)],
-            capture_output=True, text=True, check=False, env=environment, cwd=folder,
-        )  # fmt: skip
-        if done.returncode == 0:
-            return "parsed"
-        return "FAILED: " + " ".join((done.stderr.strip().splitlines() or ["?"])[-3:])[:300]
+        files = {}
+        for place, (label, recipe) in enumerate(recipes.items()):
+            of_one = Path(folder) / str(place)
+            of_one.mkdir()
+            for name, text in recipe.files.items():
+                (of_one / name).write_text(text)
+            files[label] = of_one / next(iter(recipe.files))
+        if wanted in PARSERS:
+            return dict(zip(files, by_parser(wanted, list(files.values()), tools), strict=True))
+        by_reading = {"torchtune": by_source, "unsloth": by_signature, "script": by_compiling}[wanted]
+        return {label: by_reading(file, tools / wanted) for label, file in files.items()}
+
+
+def by_parser(wanted: Format, files: list[Path], tools: Path) -> list[str]:
+    """Have a tool's own parser read files, in one process that sees no other tool."""
+    places = [tools / PACKAGES.get(wanted, wanted), tools / "more", tools / "datasets"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, places)), "HF_HUB_OFFLINE": "1"}
+    environment |= {"DISABLE_VERSION_CHECK": "1"}  # LLaMA-Factory is for an older transformers
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _EACH.format(parser=PARSERS[wanted]), *map(str, files)],
+        capture_output=True, text=True, check=False, env=environment, cwd=files[0].parent,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{wanted} cannot be asked: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def by_compiling(file: Path, tool: Path) -> str:
+    """Have Python compile a script; it needs no tool."""
+    del tool
+    compile(file.read_text(), file.name, "exec")
+    return "compiles"
 
 
 def by_source(file: Path, tool: Path) -> str:
@@ -154,16 +187,17 @@ def main() -> None:
     parser.add_argument("--model", default="Llama-3.2-1B")
     given = parser.parse_args()
     base, found = find_model(given.model), {}
-    for label, candidate in CANDIDATES.items():
-        subject = subject_of(candidate, base, None, None, 0)
-        for wanted in FORMATS:
-            if given.only not in (None, wanted):
-                continue
+    for wanted in FORMATS if given.only is None else (given.only,):
+        recipes: dict[str, Recipe] = {}
+        answers: dict[str, str] = {}
+        for label, candidate in CANDIDATES.items():
             try:
-                answer = check(wanted, WRITERS[wanted](subject), given.tools.resolve())
+                recipes[label] = WRITERS[wanted](subject_of(candidate, base, None, None, 0))
             except UnsupportedError as error:
-                answer = f"refused: {error}"
-            found.setdefault(wanted, {})[label] = answer
+                answers[label] = f"refused: {error}"
+        answers |= check(wanted, recipes, given.tools.resolve())
+        found[wanted] = {label: answers[label] for label in CANDIDATES}
+        for label, answer in found[wanted].items():
             sys.stderr.write(f"{wanted:14} {label:24} {answer[:160]}\n")
     versions = sorted(each.name.removesuffix(".dist-info") for each in given.tools.glob("*/*.dist-info"))
     results = HERE / "results.json"

@@ -38,6 +38,7 @@ ARCHITECTURES = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99},
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 99},
     "deberta-v2": SMALL,
+    "wav2vec2": SMALL,
 }
 
 
@@ -72,6 +73,12 @@ def test_shortened_names_select_exactly_the_same_modules(kind: str, role: str) -
     short = shorten(model, names)
     selected = [n for n, _ in model.named_modules() if any(n == s or n.endswith(f".{s}") for s in short)]
     assert selected == names
+
+
+def test_a_block_called_after_its_norm_is_no_norm() -> None:
+    names = resolve_targets(meta_model("wav2vec2"), "norms", "all")
+    assert "feature_extractor.conv_layers.0.layer_norm" in names
+    assert "feature_extractor.conv_layers.0" not in names
 
 
 def test_names_of_modules_are_taken_as_they_are() -> None:
