@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ Named = Annotated[str, InPath(min_length=1, max_length=200)]
 def models(request: Request, who: Reader, q: Words = "", offset: Offset = 0, limit: Limit = PAGE) -> Response:
     """List the base models known by name."""
     del who
-    found = _holding(q, pipeline.models())
+    found = _holding(q, _models())
     return tagged(request, paged(request, found, offset, limit))
 
 
@@ -45,7 +46,7 @@ def model(request: Request, who: Reader, name: Named) -> Response:
     """Return one base model."""
     del who
     wanted = office_of(request).names.model(name)
-    found = next((one for one in pipeline.models() if one.name == wanted), None)
+    found = next((one for one in _models() if one.name == wanted), None)
     if found is None:
         raise pipeline.unknown_model(name)
     return tagged(request, found)
@@ -121,7 +122,7 @@ async def put_gpu(request: Request, who: Admin, name: Named) -> Response:
 def spaces(request: Request, who: Reader, q: Words = "", offset: Offset = 0, limit: Limit = PAGE) -> Response:
     """List the search spaces, counted."""
     del who
-    return tagged(request, paged(request, _holding(q, pipeline.spaces()), offset, limit))
+    return tagged(request, paged(request, _holding(q, _spaces()), offset, limit))
 
 
 @router.get("/spaces/{name}", response_model=SpaceFacts)
@@ -136,6 +137,18 @@ def doctor(request: Request, who: Admin) -> Response:
     """Say whether everything autopeft needs is there, and how to mend what is not."""
     del who
     return reply(examine(Path(office_of(request).settings.workspace)))
+
+
+@cache
+def _models() -> tuple[BaseModel, ...]:
+    """Return the models that ship, read once: the page asks for some of them with every key."""
+    return pipeline.models()
+
+
+@cache
+def _spaces() -> tuple[SpaceFacts, ...]:
+    """Return the search spaces that ship, counted once."""
+    return pipeline.spaces()
 
 
 def _devices(request: Request) -> tuple[HardwareProfile, ...]:

@@ -116,35 +116,71 @@ def test_nothing_keeps_anybody_out_and_nothing_is_cut_off(browser, service, sche
     context.close()
 
 
+def start_search(page, file: Path, model: str, trials: int) -> None:
+    """Start a search on a file of rows, and wait until it runs."""
+    page.check("input[value=file]")
+    page.set_input_files("#file", file)
+    page.fill("#job-model", model)
+    page.fill("#trials", str(trials))
+    page.fill("#time", "5min")
+    page.click("#job button[type=submit]")
+    page.wait_for_selector("#live[data-state=running]", timeout=120_000)
+
+
+def take_home(page, place: Path) -> Path:
+    """Download the adapter that the page offers, and return its directory."""
+    with page.expect_download() as downloaded:
+        page.click("#live-bundle")
+    downloaded.value.save_as(place / "bundle.zip")
+    with zipfile.ZipFile(place / "bundle.zip") as archive:
+        archive.extractall(place / "bundle")
+    (folder,) = (place / "bundle").iterdir()
+    return folder
+
+
 def test_a_search_is_started_watched_and_its_adapter_taken_home(
     page, sentiment, encoder_with_weights, tmp_path
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    page.check("input[value=file]")
-    page.set_input_files("#file", write_rows(sentiment, tmp_path / "rows.csv"))
-    page.fill("#job-model", str(encoder_with_weights.path))
-    page.fill("#trials", "1")
-    page.fill("#time", "5min")
-    page.click("#job button[type=submit]")
-    page.wait_for_selector("#live[data-state=running]", timeout=120_000)
+    rows = write_rows(sentiment, tmp_path / "rows.csv")
+    start_search(page, rows, str(encoder_with_weights.path), trials=1)
     page.wait_for_selector("#live[data-state=done]", timeout=900_000)
     sync_api.expect(page.locator("#trials-table tbody tr")).not_to_have_count(0)
     sync_api.expect(page.locator("#curves polyline").first).to_be_attached()
     assert faults(page) == []
-    with page.expect_download() as downloaded:
-        page.click("#live-bundle")
-    downloaded.value.save_as(tmp_path / "bundle.zip")
-    with zipfile.ZipFile(tmp_path / "bundle.zip") as archive:
-        archive.extractall(tmp_path / "bundle")
-    (folder,) = (tmp_path / "bundle").iterdir()
+    folder = take_home(page, tmp_path)
     base = AutoModelForSequenceClassification.from_pretrained(encoder_with_weights.path, num_labels=2)
     assert PeftModel.from_pretrained(base, folder).peft_config
     with page.context.expect_page() as opened:
         page.click("#live-report")
     opened.value.wait_for_load_state()
     assert "autopeft" in opened.value.title().lower() or opened.value.locator("h1").count()
+
+
+def test_a_search_is_concluded_with_the_best_so_far_while_it_runs(
+    page, sentiment, encoder_with_weights, tmp_path
+) -> None:
+    rows = write_rows(sentiment, tmp_path / "rows.csv")
+    start_search(page, rows, str(encoder_with_weights.path), trials=1000)
+    search = page.get_attribute("#live", "data-job")
+    button = page.get_by_role("button", name="Conclude now with the best so far")
+    sync_api.expect(button).to_be_visible(timeout=280_000)
+    button.click()
+    sync_api.expect(page.locator("#live-title")).to_contain_text("Conclusion", timeout=30_000)
+    page.wait_for_selector("#live[data-state=done]", timeout=600_000)
+    assert page.get_attribute("#live", "data-job") != search
+    assert page.locator("#live-search").is_hidden()
+    assert page.locator("#live-resume").is_hidden()
+    assert faults(page) == []
+    states = page.locator("#jobs tbody tr td:nth-child(3)").all_inner_texts()
+    assert states[:2] == ["done", "stopped"]
+    assert (take_home(page, tmp_path) / "adapter_model.safetensors").is_file()
+    with page.context.expect_page() as opened:
+        page.click("#live-report")
+    opened.value.wait_for_load_state()
+    assert search[:12] in opened.value.content()
 
 
 def test_without_a_token_the_page_asks_for_one_and_keeps_it_where_no_script_can_read_it(

@@ -44,6 +44,14 @@ def test_money_is_written_as_the_command_line_writes_it(page) -> None:
     assert said(page, "service.js", "usd", [0], [None]) == ["free", ""]
 
 
+def test_no_span_of_time_has_sixty_seconds_or_minutes(page) -> None:
+    spans = [0, 0.25, 59.4, 59.6, 119.7, 3599.4, 3599.6, 7199, 7300]
+    assert said(page, "service.js", "seconds", *([each] for each in spans)) == [
+        *("0 s", "0.25 s", "59 s", "1 min 0 s", "2 min 0 s"),
+        *("59 min 59 s", "1 h 0 min", "2 h 0 min", "2 h 2 min"),
+    ]
+
+
 def test_the_command_shown_says_what_was_asked(page) -> None:
     asked = {"model": "gpt2", "data": "0" * 24, "refit": True, "prefer": "small", "train_rows": 100}
     budget = {"gpu_mem": 8e9, "time": 600, "cost": 20, "adapter_size": 5_000_000}

@@ -5,7 +5,7 @@ const LENGTHS = [64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4
 // The patterns of the first three ship with autopeft; the others may have to be traced first.
 const AT_HAND = ["full", "lora", "qlora"];
 const WAYS = [...AT_HAND, "dora", "ia3"];
-const PARTS = ["weights", "quantization", "adapter", "optimizer", "activations", "logits"]; // the rest is grey
+const PARTS = ["weights", "quantization", "adapter", "optimizer", "activations", "logits", "gradients"]; // the rest is grey
 const usable = new Map();
 const get = (id) => document.getElementById(id);
 let running = null;

@@ -37,9 +37,11 @@ export const bytes = (count) => {
 };
 export const seconds = (count) => {
   if (count == null) return "";
-  if (count < 60) return `${Number(count.toPrecision(2))} s`;
-  if (count < 3600) return `${Math.floor(count / 60)} min ${Math.round(count % 60)} s`;
-  return `${Math.floor(count / 3600)} h ${Math.round((count % 3600) / 60)} min`;
+  if (count < 59.5) return `${Number(count.toPrecision(2))} s`;
+  const whole = Math.round(count);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const minutes = Math.round(count / 60);
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 };
 export const usd = (count) => { // as the command line writes it
   if (count == null) return "";

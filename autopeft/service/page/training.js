@@ -57,16 +57,20 @@ async function list() {
     open.addEventListener("click", () => { follow(job); get("live-title").focus(); });
     const made = OF_A_STUDY[job.kind] ? `${OF_A_STUDY[job.kind]} of ${job.request.study.slice(0, 12)}` : null;
     const what = made || (job.request.demo ? `demo ${job.request.demo}` : job.request.model);
-    return element("tr", {}, element("th", { scope: "row" }, open), element("td", {}, what || ""), element("td", {}, job.state), element("td", { class: "number" }, seconds(job.spent)));
+    return element("tr", {}, element("th", { scope: "row" }, open), cell("What", what || ""), cell("State", job.state), cell("Spent", seconds(job.spent), "number"));
   }));
 }
 
 async function act(what, body) {
   if (!shown) return;
+  const button = get(`live-${what}`);
+  button.disabled = true;
+  get("live-problem").textContent = "";
   try {
     const job = await call("POST", `jobs/${shown.job.id}/${what}`, body);
     if (what !== "stop") follow(job);
-  } catch (error) { get("live-state").textContent = error.message; }
+  } catch (error) { get("live-problem").textContent = error.message; }
+  button.disabled = false;
 }
 
 function follow(job) {
@@ -79,10 +83,13 @@ function follow(job) {
   recited += 1;
   get("recipe-text").hidden = true;
   get("recipe-status").textContent = "";
+  get("live-problem").textContent = "";
   paint();
   stream = new EventSource(`api/v1/jobs/${job.id}/events`);
   stream.onmessage = (message) => { take(JSON.parse(message.data)); schedule(); };
 }
+
+const cell = (name, text, kind = null) => element("td", { class: kind, "data-name": name }, text);
 
 let due = 0;
 function schedule() { if (!due) due = requestAnimationFrame(() => { due = 0; paint(); }); }
@@ -118,14 +125,20 @@ function paint() {
   get("live-time").value = Math.min(1, spent / job.seconds);
   get("live-left").textContent = `${seconds(spent)} spent${ended ? "" : `, ${seconds(Math.max(0, job.seconds - spent))} left`}`;
   get("live-stop").hidden = ended;
-  get("live-resume").hidden = !ended;
+  const ofAStudy = Boolean(OF_A_STUDY[job.kind]);
+  get("live-resume").hidden = !ended || (ofAStudy && job.state === "done");
+  get("live-resume").textContent = ofAStudy ? "Try again" : "Go on for 10 more minutes";
+  get("live-search").hidden = ofAStudy;
+  get("live-yaml").hidden = ofAStudy;
+  get("live-clock").hidden = ofAStudy; // its time is a limit that it hardly ever reaches
   const some = [...shown.trials.values()].some((trial) => trial.state === "complete");
-  get("live-conclude").hidden = Boolean(OF_A_STUDY[job.kind]) || !some || job.stopping || (job.state === "done" && job.kind === "run");
+  get("live-conclude").hidden = ofAStudy || !some || job.stopping || (job.state === "done" && job.kind === "run");
   const done = job.state === "done";
   for (const what of ["report", "bundle"]) {
     get(`live-${what}`).hidden = !done;
     get(`live-${what}`).href = `api/v1/studies/${studyOf(job)}/${what}`;
   }
+  get("live-bundle").hidden ||= job.kind === "search";
   if (job.kind === "export") {
     get("live-bundle").href += `?${new URLSearchParams({ form: job.request.form || "adapter", ...(job.request.trial == null ? {} : { trial: job.request.trial }) })}`;
     get("live-report").hidden = true;
@@ -136,9 +149,9 @@ function paint() {
   const scored = trials.filter((trial) => trial.score !== null);
   const best = scored.filter((trial) => trial.state === "complete").sort((one, other) => sign * (other.score - one.score))[0];
   get("trials-table").tBodies[0].replaceChildren(...trials.sort((one, other) => one.number - other.number).map((trial) => element("tr", {},
-    element("td", { class: "number" }, String(trial.number)), element("th", { scope: "row" }, trial.label),
-    element("td", {}, trial === best ? `${trial.state}, best so far` : trial.state),
-    element("td", { class: "number" }, count(trial.rows)), element("td", { class: "number" }, trial.score === null ? "" : trial.score.toFixed(4)))));
+    cell("Trial", String(trial.number), "number"), element("th", { scope: "row" }, trial.label),
+    cell("State", trial === best ? `${trial.state}, best so far` : trial.state),
+    cell("Rows", count(trial.rows), "number"), cell(get("metric").textContent, trial.score === null ? "" : trial.score.toFixed(4), "number"))));
   chart(get("curves"), trials.filter((trial) => trial.curve.length).map((trial) => ({ points: trial.curve, best: trial === best, line: true })));
   const complete = scored.filter((trial) => trial.state === "complete" && trial.trainable);
   let top = -Infinity;
@@ -154,15 +167,16 @@ function chart(svg, series) {
   const ends = (place) => [Math.min(...points.map((point) => point[place])), Math.max(...points.map((point) => point[place]))];
   const [left, right] = ends(0);
   const [low, high] = ends(1);
-  const x = (value) => 50 + (330 * (value - left)) / (right - left || 1);
-  const y = (value) => 185 - (165 * (value - low)) / (high - low || 1);
-  for (const one of series) {
+  const within = (value, from, to) => (to > from ? (value - from) / (to - from) : 0.5);
+  const x = (value) => 50 + 330 * within(value, left, right);
+  const y = (value) => 185 - 165 * within(value, low, high);
+  for (const one of [...series].sort((a, b) => Boolean(a.best) - Boolean(b.best))) { // the best on top
     const kind = one.best ? " best" : "";
     if (one.line && one.points.length > 1) svg.append(drawn("polyline", { points: one.points.map(([a, b]) => `${x(a)},${y(b)}`).join(" "), class: `line${kind}` }));
     for (const [a, b] of one.points) svg.append(drawn("circle", { cx: x(a), cy: y(b), r: 3, class: `dot${kind}` }));
   }
   svg.append(drawn("text", { x: 4, y: y(high) + 4 }, high.toFixed(3)), drawn("text", { x: 4, y: y(low) + 4 }, low === high ? "" : low.toFixed(3)));
-  svg.append(drawn("text", { x: 50, y: 206 }, count(left)), drawn("text", { x: 390, y: 206, "text-anchor": "end" }, left === right ? "" : count(right)));
+  svg.append(drawn("text", { x: x(left), y: 206, "text-anchor": left === right ? "middle" : "start" }, count(left)), drawn("text", { x: 390, y: 206, "text-anchor": "end" }, left === right ? "" : count(right)));
 }
 
 function studyOf(job) { return OF_A_STUDY[job.kind] ? job.request.study : job.id; }
@@ -207,6 +221,6 @@ async function recite() {
     if (mine !== recited) return;
     get("recipe").textContent = Object.entries(made.files).map(([name, text]) => `# ${name}\n${text}`).join("\n");
     get("recipe-text").hidden = false;
-    get("recipe-status").textContent = [`Train with: ${made.command}`, ...made.notes].join(". ");
+    get("recipe-status").textContent = `Train with: ${made.command}${made.notes.length ? ` (${made.notes.join("; ")})` : ""}`;
   } catch (error) { if (mine === recited) get("recipe-status").textContent = error.message; }
 }
