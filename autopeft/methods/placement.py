@@ -153,11 +153,13 @@ def block_entrance(model: nn.Module, name: str) -> str:
 
 
 def norm_names(model: nn.Module) -> list[str]:
-    """Name the normalisation modules; a block that has one, and is called after it, is none."""
+    """Name the normalisation modules that have weights; a block that is called after its norm is none."""
     return [
         name
         for name, module in model.named_modules()
-        if "norm" in type(module).__name__.lower() and not any(module.children())
+        if "norm" in type(module).__name__.lower()
+        and not any(module.children())
+        and any(True for _ in module.parameters())
     ]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from recordings import SMALL
+from scipy.io import wavfile
 from transformers import AutoConfig, AutoModel
 
 from autopeft.errors import AutopeftError
@@ -41,6 +43,13 @@ QUICK = "encoder"
 SMALL_RANK = 4
 WITHOUT_BIASES = ("decoder", "encoder-decoder")
 """Families whose models here, a Llama and a T5, have no biases that could train."""
+HEARING: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64,
+    "conv_dim": (16, 16, 16), "conv_kernel": (10, 8, 4), "conv_stride": (5, 4, 4),
+    "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 16,
+}  # fmt: skip
+FAMILIES: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder", "vision", "speech")
 
 Subject = tuple[BaseModel, Dataset]
 Found = dict[str, float | str]
@@ -53,8 +62,7 @@ def claimed(family: Family, *, quick: bool) -> list[str]:
     return [name for name in usual if quick == (family == QUICK and METHODS[name].family == "additive")]
 
 
-SLOW = [(family, name) for family in ("decoder", "encoder", "encoder-decoder", "vision")
-        for name in claimed(family, quick=False)]  # fmt: skip
+SLOW = [(family, name) for family in FAMILIES for name in claimed(family, quick=False)]
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +75,7 @@ def subjects(
         "decoder": (decoder_with_weights, turns),
         "encoder-decoder": (seq2seq_with_weights, turns),
         "vision": _vision(tmp_path_factory.mktemp("vit"), tmp_path_factory.mktemp("shades")),
+        "speech": _hearing(tmp_path_factory.mktemp("wav2vec2"), tmp_path_factory.mktemp("tones")),
     }
 
 
@@ -108,6 +117,18 @@ def _vision(place: Path, pictures: Path) -> Subject:
     return find_model(str(place)), read_dataset(str(pictures))
 
 
+def _hearing(place: Path, sounds: Path) -> Subject:
+    dice = np.random.default_rng(0)
+    for index in range(40):
+        name, hertz = (("low", 200), ("high", 1500))[index % 2]
+        (sounds / name).mkdir(exist_ok=True)
+        wave = np.sin(2 * np.pi * hertz * np.arange(4000) / 16_000) + 0.1 * dice.standard_normal(4000)
+        wavfile.write(sounds / name / f"{index}.wav", 16_000, (8000 * wave).astype(np.int16))
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model("wav2vec2", **HEARING)).save_pretrained(place)
+    return find_model(str(place)), read_dataset(str(sounds))
+
+
 def exported(base: BaseModel, dataset: Dataset, method: str, folder: Path) -> tuple[Path, Bundle]:
     """Train a step and write everything that an export holds, but for its own check."""
     rank = SMALL_RANK if METHODS[method].has_rank and method != "miss" else None
@@ -121,7 +142,7 @@ def exported(base: BaseModel, dataset: Dataset, method: str, folder: Path) -> tu
         format=bundle_format(method),
         model="tiny",
         task=dataset.task,
-        head=head_name(base.family, dataset.task) or "",
+        head=head_name(base.family, dataset.task, base.config.get("model_type", "")) or "",
         labels=dataset.labels,
         candidate=asked,
         budget=Budget(),
@@ -149,8 +170,11 @@ def test_an_additive_method_s_export_gives_the_recorded_logits(method: str, foun
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("family", "method"), SLOW)
-def test_every_other_export_gives_the_recorded_logits(family: Family, method: str, found) -> None:
+def test_every_other_export_gives_the_recorded_logits(
+    family: Family, method: str, found, record_testsuite_property
+) -> None:
     answer = found(family, quick=False)[method]
+    record_testsuite_property(f"{family} {method}", answer)
     assert not isinstance(answer, str), answer
     assert answer <= 1e-5
 

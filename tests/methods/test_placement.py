@@ -76,9 +76,11 @@ def test_shortened_names_select_exactly_the_same_modules(kind: str, role: str) -
 
 
 def test_a_block_called_after_its_norm_is_no_norm() -> None:
-    names = resolve_targets(meta_model("wav2vec2"), "norms", "all")
+    model = meta_model("wav2vec2")
+    names = resolve_targets(model, "norms", "all")
     assert "feature_extractor.conv_layers.0.layer_norm" in names
     assert "feature_extractor.conv_layers.0" not in names
+    assert all(list(model.get_submodule(name).parameters()) for name in names)
 
 
 def test_names_of_modules_are_taken_as_they_are() -> None:
