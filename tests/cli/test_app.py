@@ -57,7 +57,10 @@ def test_run_search_and_plan_take_the_same_flags() -> None:
         for name in ("run", "search", "plan")
     }
     of_a_plan = {"all_models", "gpus", "sharding", "offload", "examples"}
-    of_a_search = {"study", "resume", "searcher", "prefer", "front", "address", "storage", "mlflow"}
+    of_a_search = {
+        *("study", "resume", "searcher", "prefer", "front", "experience"),
+        *("address", "storage", "mlflow"),
+    }
     assert flags["run"] - {"refit"} == flags["search"] == flags["plan"] - of_a_plan | of_a_search
 
 

@@ -117,10 +117,8 @@ def test_a_library_that_cannot_be_unpacked_leaves_no_chart_waiting(page: Any, fa
     broken = whole[:start] + "AAAA" + whole[whole.index("</script>", start) :]
     page.route("http://broken.test/", lambda route: route.fulfill(body=broken, content_type="text/html"))
     page.goto("http://broken.test/")
-    said = (
-        "[...document.querySelectorAll('.chart')].every((each) => each.innerText.includes('cannot be drawn'))"
-    )
-    page.wait_for_function(said, timeout=PATIENCE)
+    page.wait_for_selector(".chart:has-text('cannot be drawn')", state="attached", timeout=PATIENCE)
+    assert all("cannot be drawn" in words for words in page.locator(".chart").all_inner_texts())
 
 
 def test_without_javascript_the_findings_stand_alone(browser: Any, address: str) -> None:
