@@ -365,22 +365,18 @@ def report(samples: int, score: float) -> Report:
     )
 
 
+def experience_of(best: str) -> Experience:
+    """What a study says in which one method did better than all others."""
+    every = [assemble(values) for values in assignments(toy_space())] * 8
+    trainings = [PastTraining(candidate=each, curve=((1.0, float(each.method == best)),)) for each in every]
+    study = PastStudy(name="before", model="toy", trainings=tuple(trainings))
+    return Experience([study], toy_space(), "toy")
+
+
 def test_with_experience_it_begins_with_what_is_believed_most_and_finds_it_sooner(
     searched: Callable[..., Study],
 ) -> None:
-    space = toy_space()
-    every = [assemble(values) for values in assignments(space)] * 8
-    scores = [1.0 if each.method == "lora" else 0.0 for each in every]
-    study = PastStudy(
-        name="before",
-        model="toy",
-        trainings=tuple(
-            PastTraining(candidate=each, curve=((1.0, score),))
-            for each, score in zip(every, scores, strict=True)
-        ),
-    )
-    known = Experience([study], space, "toy")
-    found = searched(strategy=strategy(warm=(), experience=known), max_trials=8)
+    found = searched(strategy=strategy(warm=(), experience=experience_of("lora")), max_trials=8)
     begun = [trial.candidate.method for trial in found.trials if trial.role != "baseline"]
     assert begun[:2] == ["lora", "lora"]
     assert begun.count("lora") > len(begun) / 2
@@ -390,18 +386,7 @@ def test_with_experience_it_begins_with_what_is_believed_most_and_finds_it_soone
 
 
 def test_experience_that_misleads_is_overcome(searched: Callable[..., Study]) -> None:
-    space = toy_space()
-    every = [assemble(values) for values in assignments(space)] * 8
-    study = PastStudy(
-        name="before",
-        model="toy",
-        trainings=tuple(
-            PastTraining(candidate=each, curve=((1.0, float(each.method == "prompt_tuning")),))
-            for each in every
-        ),
-    )
-    known = Experience([study], space, "toy")
-    found = searched(strategy=strategy(warm=(), experience=known), max_trials=24)
+    found = searched(strategy=strategy(warm=(), experience=experience_of("prompt_tuning")), max_trials=24)
     methods = [trial.candidate.method for trial in found.trials if trial.role != "baseline"]
     assert methods[:2] == ["prompt_tuning", "prompt_tuning"]
     assert found.best is not None
