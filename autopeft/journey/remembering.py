@@ -33,8 +33,8 @@ def remember(
 ) -> tuple[Memory, Experience | None]:
     """Return what a study begins with, or began with, and what that says of configurations.
 
-    What was recorded on the very rows of a demo is left out, and so are the user's own studies of them, so
-    that a demo shows what a search finds.
+    A demo leaves out what was recorded on its very rows, and all earlier studies of the workspace, so that
+    it shows what a search finds.
     """
     shipped = recorded_studies(inputs.base.family, dataset.task)
     if folder.memory.exists():
@@ -52,7 +52,7 @@ def remember(
 def _gathered(request: Request, inputs: Inputs, dataset: Dataset, shipped: tuple[PastStudy, ...]) -> Memory:
     if request.resume or request.experience == "none":
         return Memory()
-    brought = tuple(study.name for study in shipped if study.name != dataset.name)
+    brought = tuple(study.name for study in shipped if not (request.demo and study.name == dataset.name))
     if request.experience == "shipped" or request.demo:
         return Memory(shipped=brought)
     place, family = Path(request.workspace), inputs.base.family

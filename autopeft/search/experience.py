@@ -39,6 +39,7 @@ _MOST = 300
 _TUNED_UP_TO = 300
 """Evaluations up to which a surrogate's own parameters are fitted, which takes a second."""
 _DEEP = 50
+"""Of so many trainings of the very model, what is published says no more; a judgement."""
 
 _RATE_PENALTY = 0.5
 """A learning rate one decade from the usual one is believed to cost so many standard deviations of scores."""

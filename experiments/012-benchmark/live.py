@@ -30,8 +30,9 @@ from record import HERE, MAIN, benchmark_dataset, candidates
 from autopeft import pipeline
 from autopeft.files import write_atomically
 from autopeft.hardware.limits import core_limit
-from autopeft.journey import first_tries
+from autopeft.journey import remembering
 from autopeft.journey.inputs import load_inputs, require_dataset
+from autopeft.journey.workspace import study_folder
 from autopeft.plan.budget import Budget
 from autopeft.report.intervals import wilson
 from autopeft.request import Request
@@ -65,8 +66,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     known = {(line["dataset"], line["who"]) for line in lines()}
-    searches = {OURS: ours, USUAL: usual, RANDOM: at_random}
     for dataset in arguments.datasets:
+        searches = {OURS: partial(ours, dataset=dataset), USUAL: usual, RANDOM: at_random}
         for who, search in searches.items():
             if (dataset, who) in known:
                 continue
@@ -98,7 +99,7 @@ def hide(dataset: str) -> None:
     def others(family: Family, task: Task) -> tuple[PastStudy, ...]:
         return tuple(each for each in recorded_studies(family, task) if each.name != dataset)
 
-    first_tries.recorded_studies = others  # type: ignore[attr-defined]
+    remembering.recorded_studies = others  # type: ignore[attr-defined]
 
 
 def lines() -> list[dict[str, Any]]:
@@ -170,10 +171,13 @@ class Watcher:
         """Nothing to note."""
 
 
-def ours(request: Request) -> dict[str, Any]:
+def ours(request: Request, dataset: str) -> dict[str, Any]:
     """Run autopeft as a user does, to the report."""
     watcher = Watcher()
     facts = pipeline.run(request, [watcher])
+    memory = remembering.Memory.read(study_folder(request.workspace, facts.study.name).memory)
+    if dataset in memory.shipped:
+        raise RuntimeError(f"the search was told of {dataset}, which it was to find out")
     winner = facts.scores[0]
     best = facts.study.best
     return {

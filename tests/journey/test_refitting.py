@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from autopeft.cli.app import main
 from autopeft.export.bundle import Bundle, Export
-from autopeft.handover import export, export_winner
+from autopeft.handover import conclude, export, export_winner
 from autopeft.hardware.catalog import load_profile
 from autopeft.journey.concluding import write_conclusion
 from autopeft.journey.conclusion import data_facts
@@ -102,6 +102,15 @@ def is_the_trials_own(bundle: Bundle, folder: StudyFolder) -> bool:
     made = load_file(Path(bundle.path) / "adapter_model.safetensors")
     own = load_file(folder.checkpoint(bundle.trial) / "adapter" / "adapter_model.safetensors")
     return made.keys() == own.keys() and all(bool((made[name] == own[name]).all()) for name in own)
+
+
+def test_what_is_concluded_early_is_not_refitted_and_the_report_says_so(study_of: MakeStudy) -> None:
+    folder = study_of(QUIET)
+    reasons = conclude(request_of(folder)).reasons
+    bundle = Bundle.read(folder.bundle / "autopeft.json")
+    assert bundle.refit_rows == 0
+    assert is_the_trials_own(bundle, folder)
+    assert any("was left out: the search was concluded early." in each for each in reasons)
 
 
 def test_without_time_for_a_refit_the_winner_is_exported_as_it_is_and_the_report_says_why(

@@ -88,8 +88,15 @@ def test_what_is_left_out(
 def test_what_was_recorded_on_a_demos_own_rows_is_left_out(
     inputs: Inputs, folder: StudyFolder, tmp_path: Path
 ) -> None:
-    memory, _ = remember(asked(tmp_path), inputs, rows(name="movies"), folder)
+    memory, _ = remember(asked(tmp_path, demo="classification"), inputs, rows(name="movies"), folder)
     assert sorted(memory.shipped) == ["news", "products", "tweets"]
+
+
+def test_rows_of_ones_own_may_be_called_as_a_demos(
+    inputs: Inputs, folder: StudyFolder, tmp_path: Path
+) -> None:
+    memory, _ = remember(asked(tmp_path), inputs, rows(name="movies"), folder)
+    assert len(memory.shipped) == 4
 
 
 def test_of_another_task_nothing_is_remembered(inputs: Inputs, folder: StudyFolder, tmp_path: Path) -> None:

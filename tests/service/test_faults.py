@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -171,6 +172,24 @@ def test_two_services_share_one_queue(workspace, rows, models) -> None:
             wait_for(lambda: set(states(other)) == {"done"}, LASTS)
             assert sorted(jobs(one)) == sorted(made)
             assert [job["attempts"] for job in jobs(one).values()] == [1, 1]
+
+
+def test_the_process_of_a_job_that_may_write_no_more_ends_with_one_line(workspace, rows, models) -> None:
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000));"
+        "from autopeft.service.child import main; sys.exit(main())"
+    )
+    request = ap.Request.build(
+        model=models, data=str(rows), workspace=str(workspace), study="full", budget=JOB["budget"], seq_len=24
+    )
+    request.keep(workspace / "request.json")
+    command = [sys.executable, "-c", limited, "search", str(workspace / "request.json"), "events", "0"]
+    lifeline, held = os.pipe()
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, stdin=lifeline, check=False)
+    os.close(held)
+    os.close(lifeline)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr.splitlines()[-1]
 
 
 def test_a_full_disk_ends_a_job_with_the_reason_and_the_service_goes_on(disk, rows, models) -> None:
