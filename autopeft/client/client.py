@@ -239,12 +239,19 @@ class Client(Lists, Work):
             page = self._service.get(f"studies/{name}/report")
         except NotThereError:
             self.study(name)  # whether there is one at all
-            if self.job(name).state not in ENDED:
+            if not self._has_ended(name):
                 raise
             self.conclude(name)
             page = self._service.get(f"studies/{name}/report")
         place = write_atomically(Path(out or f"{name}.html"), page)
         return self.facts(name).model_copy(update={"places": {"report": str(place)}})
+
+    def _has_ended(self, name: str) -> bool:
+        """Return whether a study is a job's that has ended; one made on the command line there has none."""
+        try:
+            return self.job(name).state in ENDED
+        except NotThereError:
+            return False
 
     def _bundle(self, name: str, asked: Export, packed: IO[bytes], on_event: Event | None) -> None:
         """Download a bundle as a zip, made first where it is not there as it is asked for."""

@@ -96,6 +96,8 @@ def cost_run(
     scaled: tuple[str, ...] = ()
     if not general and lengths != [run.request.length]:
         scaled = ("time of shorter rows than the longest taken to be in proportion",)
+    if profile.doubt:
+        scaled += ("speeds measured beside other work; the band is wider for it",)
     targets = workload.targets
     if targets is not None and targets.percentiles[0] != targets.longest:
         scaled += (f"every batch taken to write {run.request.target_length} tokens, as the longest row",)

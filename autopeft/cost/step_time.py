@@ -91,7 +91,7 @@ def estimate_time(
         step += extra * (step - sum(before.values()))
         device += extra * (device - float(fewer.device.sum()))
         host += extra * (host - float(fewer.host.sum()))
-    spread = BAND[profile.provenance.kind]
+    low, high = band(profile)
     return TimeEstimate(
         micro_step_seconds=(seconds[Phase.FORWARD] + seconds[Phase.BACKWARD]) / grad_accum,
         step_seconds=step,
@@ -103,12 +103,22 @@ def estimate_time(
         optimizer_seconds=seconds[Phase.OPTIMIZER],
         lower_seconds=min(step, max(device, host) if overlaps else device),
         upper_seconds=max(step, device + host),
-        low_seconds=step * (1 - spread),
-        high_seconds=step * (1 + spread),
+        low_seconds=step * low,
+        high_seconds=step * high,
         evaluation_row_seconds=seconds[Phase.FORWARD] / (tape.rows * grad_accum * forwards),
         token_seconds=_token_seconds(tape, profile, work, followed),
         bound=_bound(work),
     )
+
+
+def band(profile: HardwareProfile) -> tuple[float, float]:
+    """Return the ends of the 90 % band as factors: wider where other work was beside the measuring.
+
+    It may leave, which makes a training faster than the profile, or come again as much; and threads wait
+    for each other, so that who takes a half of the cores takes more than a half of the speed.
+    """
+    spread, kept = BAND[profile.provenance.kind], (1 - profile.doubt) ** 2
+    return (1 - spread) * kept, (1 + spread) / kept
 
 
 def shortened(tape: Tape, share: float) -> Tape:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -18,7 +17,10 @@ from autopeft.files import THIS_MACHINE
 from autopeft.hardware.catalog import with_published
 from autopeft.hardware.footprint import cpu_context_bytes, cuda_context_bytes
 from autopeft.hardware.limits import core_limit, memory_limits
+from autopeft.hardware.others import others_beside
 from autopeft.hardware.profile import (
+    DISTURBED,
+    UNSTEADY,
     DeviceKind,
     HardwareProfile,
     HostSpeed,
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from autopeft.hardware.timing import Reading
 
-_BUSY_SPREAD = 0.25
 _LITTLE_FREE = 0.25
 _NO_DTYPES = ("bandwidth", "dispatch", "read", "write", "copy", "host-to-device")
 _PACKAGES = ("torch", "transformers", "peft")
@@ -81,8 +82,6 @@ def _probe_cpu(name: str, seconds: float, threads: int | None, context_bytes: in
     from autopeft.hardware.speed import compute_threads
 
     total, free = memory_limits()
-    # Steady work of others slows every repeat alike: only the load tells.
-    load = os.getloadavg()[0]
     if context_bytes is None:
         # Before the speeds, not beside them: its imports would take a core from what is measured. What the
         # measuring itself imports is imported meanwhile.
@@ -93,7 +92,8 @@ def _probe_cpu(name: str, seconds: float, threads: int | None, context_bytes: in
 
             context_bytes = weighed.result()
     cores = threads or min(torch.get_num_threads(), core_limit())
-    with compute_threads(cores):
+    # Steady work of others slows every repeat alike: their share of the cores tells.
+    with compute_threads(cores), others_beside(cores) as others:
         readings = _measure(torch.device("cpu"), ("float32", "bfloat16"), seconds, free)
     return _profile(
         readings,
@@ -104,7 +104,8 @@ def _probe_cpu(name: str, seconds: float, threads: int | None, context_bytes: in
         usable=free,
         context=context_bytes,
         cores=cores,
-        remark=f"{seconds:g} s, threads={cores}, load {load:.1f} before; usable memory is what was free",
+        remark=f"{seconds:g} s, threads={cores}; usable memory is what was free",
+        disturbance=round(others.share, 3),
     )
 
 
@@ -210,12 +211,11 @@ def _profile(
     cores: int,
     remark: str,
     devices: int = 1,
+    disturbance: float = 0.0,
 ) -> HardwareProfile:
     readings = measured.readings
-    spread = max(reading.spread for reading in readings.values())
-    busy = f"; machine busy: repeats differ by {spread:.0%}" if spread > _BUSY_SPREAD else ""
     copied = readings.get("host-to-device")
-    return HardwareProfile(
+    made = HardwareProfile(
         name=name,
         device=device,
         device_name=device_name,
@@ -231,30 +231,34 @@ def _profile(
         operators=measured.operators,
         bandwidths={key: readings[key].value for key in ("read", "write", "copy") if key in readings},
         spreads={key: round(value, 3) for key, value in measured.spreads.items()},
-        warnings=_warnings(measured, usable, total) + _unmeasured(device_name, devices),
+        disturbance=disturbance,
         provenance=Provenance(
             kind="measured",
-            source=f"autopeft probe, {remark}{busy}",
+            source=f"autopeft probe, {remark}",
             date=dt.datetime.now(dt.UTC).date().isoformat(),
         ),
         versions=_versions(),
     )
+    return made.model_copy(update={"warnings": _warnings(made) + _unmeasured(device_name, devices)})
 
 
-def _warnings(measured: Measured, usable: int, total: int) -> tuple[str, ...]:
+def _warnings(made: HardwareProfile) -> tuple[str, ...]:
     """Say what makes the numbers doubtful."""
     found = []
-    every = measured.spreads | {name: reading.spread for name, reading in measured.readings.items()}
-    wide = sorted(((spread, name) for name, spread in every.items() if spread > _BUSY_SPREAD), reverse=True)
-    if wide:
-        spread, name = wide[0]
+    if made.disturbance > DISTURBED:
+        found.append(f"other work took {made.disturbance:.0%} of the cores")
+    if made.unsteadiness > UNSTEADY:
+        found.append(f"the repeats of most quantities differ by more than {made.unsteadiness:.0%}")
+    if found:
+        meanwhile = " and ".join(found)
+        found = [
+            f"while it was measured, {meanwhile}: the bands of predicted times are wider for it; profile it "
+            "again when it is idle"
+        ]
+    share = made.usable_bytes / made.total_bytes
+    if share < _LITTLE_FREE:
         found.append(
-            f"repeats of {len(wide)} of {len(every)} quantities differ by more than {_BUSY_SPREAD:.0%} "
-            f"({name} by {spread:.0%}): other work slows this machine; profile it again when it is idle"
-        )
-    if usable < total * _LITTLE_FREE:
-        found.append(
-            f"only {usable / total:.0%} of the memory was free: plans will use no more than that; "
+            f"only {share:.0%} of the memory was free: plans will use no more than that; "
             "profile again when others have left, or pass --gpu-mem"
         )
     return tuple(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import statistics
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -19,9 +20,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,99}")
 _TIMELESS = frozenset(
     (
         *("name", "total_bytes", "usable_bytes", "context_bytes", "power_watts", "link_bytes_per_second"),
-        *("spreads", "warnings", "versions", "provenance", "share_of"),
+        *("spreads", "disturbance", "warnings", "versions", "provenance", "share_of"),
     )
 )
+
+# Some quantities' repeats differ widely on an idle machine, too; the middle one's by less than a tenth.
+UNSTEADY, DISTURBED = 0.25, 0.1
+_MOST_DOUBT = 0.6
 
 
 class Provenance(Message):
@@ -92,6 +97,7 @@ class HardwareProfile(_Finite):
         operators: measured speeds by sort of operator ("pointwise", "matmul.float32", ...).
         bandwidths: measured bytes per second of "read", "write" and "copy".
         spreads: by measured quantity, (largest - smallest) / median of its repeats.
+        disturbance: share of the cores it was measured with that other work had meanwhile.
         warnings: what makes the numbers doubtful.
         share_of: digest of the whole device where this is what one of several trials gets of it.
     """
@@ -113,6 +119,7 @@ class HardwareProfile(_Finite):
     operators: dict[str, OperatorSpeed] = {}
     bandwidths: dict[str, Speed] = {}
     spreads: dict[str, float] = {}
+    disturbance: float = Field(default=0.0, ge=0, le=1)
     warnings: tuple[str, ...] = ()
     provenance: Provenance
     versions: dict[str, str] = {}
@@ -133,6 +140,18 @@ class HardwareProfile(_Finite):
                 f"`usable_bytes <= total_bytes` must hold, but got ({self.usable_bytes}, {self.total_bytes})"
             )
         return self
+
+    @property
+    def unsteadiness(self) -> float:
+        """How far the repeats of the middle quantity differ. A few that differ are usual; most are not."""
+        return statistics.median(self.spreads.values()) if self.spreads else 0.0
+
+    @property
+    def doubt(self) -> float:
+        """Share by which other work may have changed the speeds; 0 where it showed in nothing."""
+        disturbed = self.disturbance if self.disturbance > DISTURBED else 0.0
+        unsteady = self.unsteadiness if self.unsteadiness > UNSTEADY else 0.0
+        return min(max(disturbed, unsteady), _MOST_DOUBT)
 
     @property
     def usual_precision(self) -> Literal["fp32", "bf16", "fp16"]:

@@ -35,7 +35,9 @@ class Turns:
         self._threads.submit(work)
 
     def close(self) -> None:
-        """Begin nothing any more."""
+        """Begin nothing any more; who waits for a turn is told so. To be called in the event loop."""
+        for _, made in (each for rest in self._waiting.values() for each in rest):
+            made.cancel()
         self._waiting.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

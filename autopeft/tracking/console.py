@@ -97,7 +97,7 @@ class ConsoleObserver:
         if study.trials:
             words.append(f"done={self._finished()}")
         self._line(f"study {study.name} {verb} {' '.join(words)}")
-        if plan.profile.warnings:
+        if plan.profile.doubt:
             self._line("predictions are doubtful: measure again on an idle machine (autopeft profile)")
         if self._console.is_terminal and self._live is None:
             live = Live(

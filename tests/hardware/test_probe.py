@@ -3,17 +3,22 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+from autopeft.cost.step_time import band
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware import footprint, operators, speed
 from autopeft.hardware import probe as probe_module
 from autopeft.hardware.catalog import load_profile, save_profile, with_published
+from autopeft.hardware.others import others_beside
 from autopeft.hardware.probe import probe
-from autopeft.hardware.profile import HardwareProfile
+from autopeft.hardware.profile import DISTURBED, HardwareProfile
 from autopeft.hardware.speed import compute_threads
 from autopeft.hardware.timing import Reading, fitting, layer_bytes
 from autopeft.units import GIB, MIB
@@ -53,9 +58,7 @@ def test_a_measured_profile_has_tables_of_operators_and_of_the_host(profile: Har
 
 
 def test_a_device_with_little_free_memory_is_warned_of() -> None:
-    measured = probe_module.Measured({"bandwidth": Reading(1.0, 0.0)}, {}, {})
-
-    (warning,) = probe_module._warnings(measured, usable=1, total=10)
+    (warning,) = made_of({}, usable=1).warnings
 
     assert "only 10% of the memory was free" in warning
 
@@ -162,26 +165,64 @@ def test_the_thread_count_is_put_back_after_an_error_too() -> None:
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize(("spread", "said"), [(0.2, False), (0.4, True)])
-def test_repeats_that_disagree_are_said(spread: float, said: bool) -> None:
-    readings = {name: Reading(1.0, 0.1) for name in ("float32", "bandwidth")} | {
-        "dispatch": Reading(1.0, spread)
-    }
-
-    profile = probe_module._profile(
-        probe_module.Measured(readings, {}, {"host": spread}),
+def made_of(spreads: dict[str, float], disturbance: float = 0.0, usable: int = 1) -> HardwareProfile:
+    readings = {name: Reading(1.0, spreads.get(name, 0.0)) for name in ("float32", "bandwidth", "dispatch")}
+    return probe_module._profile(
+        probe_module.Measured(readings, {}, spreads),
         name="x",
         device="cpu",
         device_name="x",
-        total=2,
-        usable=1,
+        total=10,
+        usable=usable,
         context=0,
         cores=1,
         remark="1 s",
+        disturbance=disturbance,
     )
 
-    assert ("machine busy: repeats differ by 40%" in profile.provenance.source) is said
-    assert any("profile it again when it is idle" in each for each in profile.warnings) is said
+
+@pytest.mark.parametrize(
+    ("spreads", "disturbance", "said"),
+    [
+        ({"float32": 0.9, "bandwidth": 0.1, "dispatch": 0.1}, 0.05, None),
+        (
+            {"float32": 0.9, "bandwidth": 0.4, "dispatch": 0.1},
+            0.05,
+            "repeats of most quantities differ by more than 40%",
+        ),
+        ({"float32": 0.1, "bandwidth": 0.1, "dispatch": 0.1}, 0.5, "other work took 50% of the cores"),
+    ],
+)
+def test_work_beside_the_measuring_is_said_and_widens_the_band(
+    spreads: dict[str, float], disturbance: float, said: str | None
+) -> None:
+    profile = made_of(spreads, disturbance, usable=9)
+
+    low, high = band(profile)
+
+    assert bool(profile.warnings) is bool(profile.doubt) is (said is not None)
+    if said:
+        assert said in profile.warnings[0]
+        assert low == pytest.approx(0.75 * (1 - profile.doubt) ** 2)
+        assert high == pytest.approx(1.25 / (1 - profile.doubt) ** 2)
+    else:
+        assert (low, high) == (0.75, 1.25)
+
+
+def test_what_others_take_of_the_cores_is_weighed() -> None:
+    """Processes that compute on every core leave a part of each; without them nobody takes as much."""
+    cores = psutil.cpu_count() or 1
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    try:
+        with others_beside(cores) as others:
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                pass
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert others.share > DISTURBED
 
 
 @pytest.mark.parametrize(

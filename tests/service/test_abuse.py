@@ -177,6 +177,19 @@ def test_who_asks_for_much_waits_behind_who_asks_for_little() -> None:
     assert [each for each in done if each.startswith("ann")] == [f"ann {number}" for number in range(5)]
 
 
+def test_who_waits_for_a_turn_when_the_service_ends_is_told() -> None:
+    async def run() -> bool:
+        turns, gate = Turns(1, 1, "test"), threading.Event()
+        first, second = (turns.take("ann", partial(gate.wait, 20)) for _ in range(2))
+        await asyncio.sleep(0)
+        turns.close()
+        gate.set()
+        await asyncio.wait([first, second], timeout=20)
+        return second.cancelled()
+
+    assert asyncio.run(run())
+
+
 def test_one_users_questions_do_not_take_all_places(tmp_path) -> None:
     ann, bob = (Caller(user=name, scope="read") for name in ("ann", "bob"))
 

@@ -145,7 +145,7 @@ def test_observers_are_imported_without_heavy_libraries() -> None:
 
 def test_a_doubtful_profile_is_said_at_the_start(play: Play, plan: Plan) -> None:
     study = play(ConsoleObserver(Console(file=io.StringIO())), stop=0)
-    slowed = plan.profile.model_copy(update={"warnings": ("repeats differ by 96%: other work",)})
+    slowed = plan.profile.model_copy(update={"disturbance": 0.5})
     stream = io.StringIO()
     observer = ConsoleObserver(Console(file=stream, width=80))
     observer.study_started(study, plan.model_copy(update={"profile": slowed}), 3, 60.0)
