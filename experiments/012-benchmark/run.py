@@ -1,7 +1,7 @@
 """Hold searches against each other on what was recorded: `python experiments/012-benchmark/run.py`.
 
-Every contender searches every completely recorded dataset with the same seeds. Writes `results.json`, the
-tables of the README and `regret.svg`.
+Every contender searches every completely recorded dataset with the same seeds. Writes `results.json`, its
+table of the README and `regret.svg`; with `--of held-out`, the same of the held-out dataset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from contenders import in_order, others_of, random_search, tpe_with_asha
-from record import HERE, MAIN, candidates
+from record import HELD_OUT, HERE, MAIN, Recording, candidates
 from replay import ACCURACY, Trace, load, simulate
 
 from autopeft.files import write_atomically
@@ -27,7 +27,8 @@ from autopeft.search.freeze_thaw import FreezeThaw
 from autopeft.space.candidate import Candidate
 from autopeft.space.search_space import typical
 
-RESULTS = HERE / "results.json"
+OUTCOMES = {"main": (MAIN, "results.json", "table"), "held-out": (HELD_OUT, "held-out.json", "held-out")}
+"""By what is searched: the recording, the file of results, and where the table is in the README."""
 TRIALS = 64
 """Complete trainings of the random search that sets the goal."""
 CONTENDERS = (
@@ -52,39 +53,41 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="forget what was run before")
+    parser.add_argument("--of", default="main", choices=OUTCOMES)
     arguments = parser.parse_args()
+    of, file, mark = OUTCOMES[arguments.of]
     found: dict[str, Any] = {}
-    if RESULTS.exists() and not arguments.again:
-        found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    whole = [name for name in MAIN.datasets if len(load(name).candidates()) == len(candidates())]
+    if (HERE / file).exists() and not arguments.again:
+        found = json.loads((HERE / file).read_text(encoding="utf-8"))
+    whole = [name for name in of.datasets if len(load(name, of).candidates()) == len(candidates(of))]
     jobs = [
-        (name, seed, missing)
+        (of, name, seed, missing)
         for name in whole
         for seed in range(arguments.seeds)
         if (missing := _missing(found.get(f"{name} {seed}")))
     ]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-        for (name, seed, _), result in zip(jobs, pool.imap(_race, jobs), strict=True):
+        for (_, name, seed, _), result in zip(jobs, pool.imap(_race, jobs), strict=True):
             before = found.setdefault(f"{name} {seed}", result)
             for part in ("reached", "curve"):
                 before[part] |= result[part]
-            write_atomically(RESULTS, json.dumps(found) + "\n")
-    _write(found)
+            write_atomically(HERE / file, json.dumps(found) + "\n")
+    _write(found, of.datasets, mark)
 
 
 def _missing(race: dict[str, Any] | None) -> tuple[str, ...]:
     return tuple(who for who in CONTENDERS if race is None or who not in race["reached"])
 
 
-def _race(job: tuple[str, int, Sequence[str]]) -> dict[str, Any]:
+def _race(job: tuple[Recording, str, int, Sequence[str]]) -> dict[str, Any]:
     """Let contenders search a dataset from one seed.
 
     Returns:
         the goal, and by contender the rows and seconds until it was reached (None if it was not), and the
         best score so far after each of `GRID` equal parts of the random search's rows.
     """
-    name, seed, missing = job
-    table = load(name)
+    of, name, seed, missing = job
+    table = load(name, of)
     random_trace = random_search(table, seed, TRIALS)
     goal, rows = random_trace.best[-1], float(random_trace.samples[-1])
 
@@ -138,8 +141,8 @@ def _curve(trace: Trace, rows: float) -> list[float]:
     return curve
 
 
-def _write(found: dict[str, Any]) -> None:
-    names = [name for name in MAIN.datasets if any(key.startswith(f"{name} ") for key in found)]
+def _write(found: dict[str, Any], datasets: Sequence[str], place: str) -> None:
+    names = [name for name in datasets if any(key.startswith(f"{name} ") for key in found)]
     lines = [
         "| dataset | contender | reached | rows, mean | times fewer than 64 random trainings [95 %] | "
         "times fewer seconds | times fewer, seeds that nothing was chosen on |",
@@ -155,15 +158,16 @@ def _write(found: dict[str, Any]) -> None:
             seconds = statistics.fmean(race["seconds"] for race in every) / statistics.fmean(
                 race["reached"][who][1] if race["reached"][who] else race["seconds"] for race in every
             )
-            untouched = "-" if "with experience" in who else _fewer(unseen, who)[1]
+            untouched = "-" if "with experience" in who and name in MAIN.datasets else _fewer(unseen, who)[1]
             lines.append(
                 f"| {name} | {who} | {reached} of {len(every)} | {rows:,.0f} | {fewer} | {seconds:.1f} | "
                 f"{untouched} |"
             )
     text = (HERE / "README.md").read_text(encoding="utf-8")
-    mark = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
+    mark = re.compile(rf"(<!-- {place} -->\n).*?(<!-- end -->)", re.DOTALL)
     write_atomically(HERE / "README.md", mark.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], text))
-    _plot(found, names, HERE / "regret.svg")
+    if datasets == MAIN.datasets:
+        _plot(found, names, HERE / "regret.svg")
 
 
 def _fewer(races: Sequence[dict[str, Any]], who: str) -> tuple[float, str]:

@@ -159,6 +159,13 @@ def test_the_rated_snippets_are_the_documented_ones() -> None:
         assert not any("&amp;" in text or "&quot;" in text for text in texts)
 
 
+def test_the_debates_are_told_apart_by_party_or_as_a_moderators() -> None:
+    debates = demo_dataset("classification", name="debates")
+    assert "1052 rows, after leaving out 56 copies" in debates.notes
+    assert debates.labels == ("Democratic", "Moderator", "Republican")
+    assert [len(part) for part in (debates.train, debates.validation, debates.test)] == [552, 200, 300]
+
+
 def test_fewer_training_rows_leave_the_test_rows_as_they_are() -> None:
     few = demo_dataset("classification", train_rows=100)
     assert len(few.train) == 100
@@ -176,7 +183,7 @@ def test_the_turns_are_split_by_their_question() -> None:
 
 
 def test_an_unknown_demo_dataset_lists_those_there_are() -> None:
-    with pytest.raises(UnknownNameError, match="movies, news, products, tweets"):
+    with pytest.raises(UnknownNameError, match="debates, movies, news, products, tweets"):
         demo_dataset("classification", name="chatterbot")
 
 
