@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from autopeft.errors import ExportError, StorageError, TrialError
@@ -61,7 +60,7 @@ def _require_finite(report: Report, rate: float) -> None:
     Raises:
         TrialError: they are not.
     """
-    if not all(math.isfinite(each) for each in (report.score, *report.extra.values())):
+    if not report.is_finite:
         raise TrialError(
             f"it diverged: its scores are no numbers at step {report.step} with learning rate {rate:.2g}; a "
             "smaller one may hold."

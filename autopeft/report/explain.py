@@ -95,16 +95,15 @@ def untried(study: Study, plan: Plan) -> tuple[Untried, ...]:
 def _comparable(study: Study) -> tuple[int, list[tuple[Trial, float]]]:
     """Return the evaluation that most trials reached, the latest of those, and their scores there."""
     curves = {
-        trial.number: {report.samples: report.score for report in trial.result.reports}
+        trial.number: {report.samples: report.score for report in trial.result.reports if report.is_finite}
         for trial in study.trials
         if trial.result and trial.result.reports
     }
     reached = Counter(samples for curve in curves.values() for samples in curve)
     at = max(reached, key=lambda samples: (reached[samples], samples), default=0)
-    scored = [
+    return at, [
         (trial, curves[trial.number][at]) for trial in study.trials if at in curves.get(trial.number, {})
     ]
-    return at, [(trial, score) for trial, score in scored if math.isfinite(score)]
 
 
 def _values(candidate: Candidate) -> Mapping[str, Scalar]:

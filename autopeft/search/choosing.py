@@ -7,7 +7,6 @@ them to be noise (James and Stein 1961, in the empirical Bayes form of Efron and
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 
@@ -55,6 +54,5 @@ _LEAST_BETWEEN = 0.1
 
 def standing(reports: Sequence[Report], metric: Metric) -> tuple[bool, float]:
     """Return what orders trials by their last score, better ones higher, those without one lowest."""
-    score = reports[-1].score if reports else math.nan
     sign = 1 if metric.direction == "maximize" else -1
-    return (True, sign * score) if math.isfinite(score) else (False, 0.0)
+    return (True, sign * reports[-1].score) if reports and reports[-1].is_finite else (False, 0.0)

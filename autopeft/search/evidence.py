@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 LOSS = "log_loss"
 """What classifiers report beside their score."""
+_NEAR = 1.25
+"""Shares of which the greater is at most so many times the other are one moment."""
 _FEWEST = 3
 """Of fewer trainings at a moment nothing is said but that they are what they were."""
 
@@ -42,15 +44,34 @@ def on_one_scale(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[
     Returns:
         one value for each evaluation, of mean 0 and variance 1 among the first ones.
     """
-    shares = sorted({share for curve in curves for share, _ in curve})
     found: list[dict[float, float]] = [{} for _ in curves]
-    for share in shares:
-        here = [(at, dict(curve)[share]) for at, curve in enumerate(curves) if share in dict(curve)]
-        before = np.array([_last(found[at]) for at, _ in here])
-        values = np.array([value for _, value in here])
-        for (at, _), value in zip(here, _matched(values, before), strict=True):
+    for here in _moments(curves):
+        before = np.array([_last(found[at]) for at, _, _ in here])
+        values = np.array([value for _, _, value in here])
+        for (at, share, _), value in zip(here, _matched(values, before), strict=True):
             found[at][share] = float(value)
     return [tuple(values[share] for share, _ in curve) for values, curve in zip(found, curves, strict=True)]
+
+
+def are_near(first: float, second: float) -> bool:
+    """Say whether two shares of a training are one moment; nothing before the end is the end."""
+    return first == second or (max(first, second) < 1 and max(first, second) <= _NEAR * min(first, second))
+
+
+def _moments(curves: Sequence[Sequence[tuple[float, float]]]) -> list[list[tuple[int, float, float]]]:
+    """Put evaluations together that are at about the same share: the training's place, the share, the value.
+
+    Trainings of different lengths are evaluated after as many rows, which are different shares of each.
+    """
+    found: list[list[tuple[int, float, float]]] = []
+    for share, at, value in sorted(
+        (share, at, value) for at, curve in enumerate(curves) for share, value in curve
+    ):
+        same = found[-1] if found and are_near(found[-1][0][1], share) else []
+        if not same or any(at == other for other, _, _ in same):
+            found.append(same := [])
+        same.append((at, share, value))
+    return found
 
 
 def _last(values: dict[float, float]) -> float:
@@ -60,7 +81,7 @@ def _last(values: dict[float, float]) -> float:
 def _matched(values: Array, before: Array) -> Array:
     """Give values the mean and the spread that their trainings had before; order 0 and 1 at the beginning."""
     known = before[np.isfinite(before)]
-    mean, spread = (float(known.mean()), float(known.std())) if len(known) else (0.0, 1.0)
+    mean, spread = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
     if len(values) < _FEWEST:
         return np.where(np.isfinite(before), before, mean)
     return mean + spread * _standing(values)

@@ -10,7 +10,6 @@ Wistuba et al. 2022 (DyHPO, arXiv:2202.09774).
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import statistics
 from collections import Counter
@@ -22,7 +21,7 @@ import numpy as np
 
 from autopeft.search.choosing import shrunk_means
 from autopeft.search.encoding import LENGTHS, Encoding
-from autopeft.search.evidence import LOSS, on_one_scale, tell
+from autopeft.search.evidence import LOSS, are_near, on_one_scale, tell
 from autopeft.search.experience import Experience
 from autopeft.search.frontier import Frontier
 from autopeft.search.halving import Rungs
@@ -81,6 +80,11 @@ class _Arm:
     scores: tuple[float, ...] = ()
     told: tuple[float, ...] = ()
     lost_at: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was trained to its end and has a score there."""
+        return self.state == "complete" and bool(self.scores) and self.lost_at is None
 
 
 class FreezeThaw:
@@ -163,7 +167,7 @@ class FreezeThaw:
     def judge(self, trial: Trial, reports: Sequence[Report]) -> tuple[Decision, str]:
         """Go on while nothing else promises more."""
         self._learn(trial.number, reports)
-        if not math.isfinite(reports[-1].score):
+        if not reports[-1].is_finite:
             return Decision.STOP, "diverged"
         if trial.repetition:
             return Decision.CONTINUE, ""
@@ -189,7 +193,7 @@ class FreezeThaw:
 
     def _learn(self, number: int, reports: Sequence[Report]) -> None:
         arm = self._arms[number]
-        known = [report for report in reports if math.isfinite(report.score)]
+        known = [report for report in reports if report.is_finite]
         if len(known) > len(arm.shares):
             self._reports_since_tuned += 1
         arm.shares = tuple(self._share(arm.candidate, report.samples) for report in known)
@@ -197,7 +201,7 @@ class FreezeThaw:
             arm.lost_at = self._share(arm.candidate, reports[-1].samples)
         sign = 1.0 if self._metric.direction == "maximize" else -1.0
         arm.scores = tuple(sign * report.score for report in known)
-        self._has_loss = self._has_loss or all(LOSS in report.extra for report in known)
+        self._has_loss = self._has_loss or any(LOSS in report.extra for report in known)
         arm.told = tuple(
             tell(share, score, report.extra)
             for share, score, report in zip(arm.shares, arm.scores, known, strict=True)
@@ -219,8 +223,9 @@ class FreezeThaw:
         for share, value in itertools.chain.from_iterable(found.values()):
             worst[share] = min(value, worst.get(share, value))
         for number, arm in self._arms.items():
-            if arm.lost_at in worst and arm.lost_at not in arm.shares:
-                found[number].append((arm.lost_at, worst[arm.lost_at]))
+            at = next((share for share in worst if arm.lost_at and are_near(share, arm.lost_at)), None)
+            if at is not None and at not in arm.shares:
+                found[number].append((at, worst[at]))
         return {number: points for number, points in found.items() if points}
 
     def _most_promising(self) -> Move | None:
@@ -277,7 +282,7 @@ class FreezeThaw:
         begun = Counter(arm.candidate.key for arm in self._arms.values())
         runs: dict[str, list[int]] = {}
         for number, arm in arms.items():
-            if arm.state == "complete" and arm.scores:
+            if arm.is_whole:
                 runs.setdefault(arm.candidate.key, []).append(number)
         if not runs or any(arm.state == "running" and not arm.again for arm in self._arms.values()):
             return None
@@ -308,7 +313,7 @@ class FreezeThaw:
         tune = self._reports_since_tuned >= _TUNED_EVERY
         self._surrogate.fit(curves, prior=self._experience.believed(known), tune=tune)
         self._reports_since_tuned = 0 if tune else self._reports_since_tuned
-        done = [place for place, arm in enumerate(arms.values()) if arm.state == "complete" and arm.scores]
+        done = [place for place, arm in enumerate(arms.values()) if arm.is_whole]
         held = [order.index(number) for number in paused]
         features = np.concatenate((known[held], self._encoding.features(fresh)))
         prior = self._experience.believed(features)

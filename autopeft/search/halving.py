@@ -39,7 +39,8 @@ class Rungs(Message):
     def length(self, candidate: Candidate) -> int:
         """Return the training rows that a candidate sees in all."""
         share = 1.0 if self.epochs is None else candidate.training.epochs / self.epochs
-        return max(1, math.ceil(min(1.0, share) * self.samples[-1]))
+        # What floating point adds to a whole number of rows is no row.
+        return max(1, math.ceil(round(min(1.0, share) * self.samples[-1], 6)))
 
     def left(self, seen: int) -> tuple[int, ...]:
         """Return the evaluations that are left after `seen` training rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from autopeft.errors import TrialError
 from autopeft.plan.plan import Plan, Rejected, Verdict
 from autopeft.search.aside import left_aside
 from autopeft.search.deadline import Deadline
@@ -20,8 +21,9 @@ from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import Metric
 
 MOST_FAILED_IN_A_ROW = 5
-
-_NO_TIME = "its next piece would not end in time"
+_NONE_LEFT = "no untried candidate that may fit is left in the space"
+_DIVERGED = f"{TrialError.__name__}: "
+"""What the reason of a training begins with whose numbers were none: the settings' fault."""
 
 
 class Search:
@@ -106,7 +108,8 @@ class Search:
         """
         why = "the time was spent" if self._out_of_time else "others promised more"
         for number, state in list(left_aside(self._trials.values(), self._reports, self._metric)):
-            self._lay_down(number, state, why)
+            rows = sum(report.samples for report in self._reports[number][-1:])
+            self._end(number, state, f"set aside after {rows} rows: {why}")
         self._count_seconds()
         study = self._store.load()
         for observer in self._observers:
@@ -165,7 +168,7 @@ class Search:
 
     def fail(self, number: int, reason: str) -> None:
         """Record that a trial failed; the study goes on."""
-        self._failed_in_a_row += 1
+        self._failed_in_a_row += not reason.startswith(_DIVERGED)
         self._last_failure = reason
         self._end(number, "failed", reason)
 
@@ -174,7 +177,7 @@ class Search:
         for trial in study.trials:
             self._trials[trial.number] = trial
             if trial.state == "rejected":
-                if not isinstance(self._admit(trial.candidate), Rejected):
+                if not isinstance(held_against(self._admit(trial.candidate), study.trials), Rejected):
                     self._refused_before.add(trial.number)
                     continue
             else:
@@ -227,7 +230,7 @@ class Search:
             if move is None:
                 if self._under_way:
                     return None
-                self._ended = self._no_more or "no untried candidate that may fit is left in the space"
+                self._ended = self._no_more or (TIME_SPENT if self._out_of_time else _NONE_LEFT)
             elif (trial := self._make(move, refused)) is not None or self._held_back:
                 return trial
         return None
@@ -249,7 +252,8 @@ class Search:
         elif self._ends_in_time(trial, self._reports[move.number]):
             return self._started(trial)
         else:
-            self._lay_down(move.number, "paused", _NO_TIME)
+            # For this session; what becomes of it is told at the end, when all that is aside is known.
+            self._strategy.observe(trial.model_copy(update={"state": "paused"}), self._reports[move.number])
         return None
 
     def _second_try(self) -> Trial | None:
@@ -326,7 +330,8 @@ class Search:
 
     def _decide(self, trial: Trial, report: Report) -> tuple[Decision, str]:
         # Fewer rows than were asked for: the candidate's training is shorter, and over.
-        if report.samples >= self._rungs.samples[-1] or report.samples < self.remaining(trial.number)[0]:
+        length = self._rungs.length(trial.candidate)
+        if report.samples >= length or report.samples < self.remaining(trial.number)[0]:
             return Decision.COMPLETE, ""
         if trial.role == "baseline":
             return Decision.CONTINUE, ""
@@ -342,11 +347,6 @@ class Search:
         too_near = bool(following) and self._deadline.too_near(trial, reports, following[0])
         self._out_of_time = self._out_of_time or too_near
         return not too_near
-
-    def _lay_down(self, number: int, state: TrialState, why: str) -> None:
-        """End a trial's part in this session."""
-        rows = sum(report.samples for report in self._reports[number][-1:])
-        self._end(number, state, f"set aside after {rows} rows: {why}")
 
     def _set_aside(self, number: int) -> None:
         trial = self._trials[number]

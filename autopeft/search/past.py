@@ -114,7 +114,7 @@ def _trainings(study: Study) -> tuple[PastTraining, ...]:
     found: list[PastTraining] = []
     lost: list[Candidate] = []
     for trial in study.trials:
-        reports = [report for report in _reports(trial) if math.isfinite(report.score)]
+        reports = [report for report in _reports(trial) if report.is_finite]
         if trial.repetition:
             continue
         if trial.state == "failed" or len(reports) < len(_reports(trial)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -102,9 +101,9 @@ class Halving:
         self._reports[trial.number] = tuple(reports)
         last = reports[-1]
         others = self._scores_at(last.samples, but=trial.number)
-        if not should_stop(last.score, others, self._reduction, self._metric):
+        if last.is_finite and not should_stop(last.score, others, self._reduction, self._metric):
             return Decision.CONTINUE, ""
-        if not math.isfinite(last.score):
+        if not last.is_finite:
             return Decision.STOP, "diverged"
         among = f"not among the best 1/{self._reduction} of {len(others) + 1}"
         return Decision.STOP, f"{among} after {last.samples} rows"

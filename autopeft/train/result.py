@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from autopeft.message import Message
@@ -30,6 +31,11 @@ class Report(Message):
     peak_bytes: int
     extra: dict[str, float] = {}
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether what the model answered are numbers: a score may be one where a log loss is not."""
+        return all(math.isfinite(each) for each in (self.score, *self.extra.values()))
+
 
 class TrialResult(Message):
     """How a trial ended: whole, set aside, stopped early by the search, or failed with a reason."""
@@ -40,8 +46,8 @@ class TrialResult(Message):
 
     @property
     def score(self) -> float:
-        """The last validation score; NaN where there was none."""
-        return self.reports[-1].score if self.reports else float("nan")
+        """The last validation score; NaN where there was none, and where the model's answers were none."""
+        return self.reports[-1].score if self.reports and self.reports[-1].is_finite else math.nan
 
     @property
     def peak_bytes(self) -> int:

@@ -76,7 +76,7 @@ def test_no_piece_is_begun_that_would_not_end_in_time(make_search: MakeSearch, s
     slow = report(10, 0.5).model_copy(update={"seconds": 69.0})
     assert search.report(0, slow) is Decision.PAUSE
     search.next_trial()
-    assert search.finish().trials[0].reason == "set aside after 10 rows: its next piece would not end in time"
+    assert search.finish().trials[0].reason == "set aside after 10 rows: the time was spent"
 
 
 def test_what_runs_a_minute_past_the_deadline_is_cut_off_and_kept(
