@@ -239,8 +239,7 @@ def _batch_hint(question: Question, given: Answer) -> str:
         return ""
     if largest > now:
         return f" You could raise the batch to {largest}."
-    ways = [f"a batch of {largest}"] if largest else []
-    ways += [given.way_out] if given.way_out else []
-    if ways:
-        return f"\nIt would fit with {', or with '.join(ways)}."
+    way_out = given.way_out or (f"a batch of {largest}" if largest else None)
+    if way_out:
+        return f"\nIt would fit with {way_out}."
     return "\nNot even one row fits; --explain shows what each switch would save."

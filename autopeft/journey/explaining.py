@@ -32,7 +32,9 @@ def answer(question: Question, answering: Answering) -> Answer:
         if (other.max_batch_size or 0) > largest:
             largest = other.max_batch_size or 0
             way_out = f"{words} and a batch of {largest}"
-    return found.model_copy(update={"way_out": way_out})
+    fewer = found.max_batch_size or 0
+    ways = [*([f"a batch of {fewer}"] if fewer else []), *([way_out] if way_out else [])]
+    return found.model_copy(update={"way_out": ", or with ".join(ways) or None})
 
 
 def _ways_out(question: Question) -> Iterator[tuple[str, Change]]:

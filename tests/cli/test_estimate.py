@@ -82,6 +82,8 @@ def test_what_does_not_fit_is_status_1_with_the_way_out(autopeft: Callable[..., 
     assert "short" in answer.out
     assert "It does not fit: peak memory" in answer.out
     assert "It would fit with a batch of 3, or with gradient checkpointing." in " ".join(answer.out.split())
+    told = autopeft("estimate", MODEL, "--gpu-mem", "2GB", "--batch-size", "8", "--json")
+    assert json.loads(told.out)["way_out"] == "a batch of 3, or with gradient checkpointing"
 
 
 def test_where_nothing_fits_as_it_is_a_smaller_batch_is_named(autopeft: Callable[..., object]) -> None:

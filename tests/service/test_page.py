@@ -91,6 +91,17 @@ def test_a_model_is_found_as_it_is_typed(page) -> None:
     sync_api.expect(page.locator("#fits-status")).to_contain_text("unknown model")
 
 
+def test_a_comparison_says_what_it_is_of_and_is_marked_once_something_else_is_asked(page) -> None:
+    page.fill("#model", "gpt2")
+    page.click("#compare button[type=submit]")
+    status, table = page.locator("#compare-status"), page.locator("#compare-table")
+    sync_api.expect(status).to_contain_text("devices can train gpt2 by", timeout=180_000)
+    assert "stale" not in (table.get_attribute("class") or "")
+    slide(page, "batch", 3)
+    sync_api.expect(status).to_contain_text("compare again")
+    assert "stale" in (table.get_attribute("class") or "")
+
+
 def test_the_command_shown_gives_the_same_answer(page) -> None:
     import shlex
 

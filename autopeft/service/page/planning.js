@@ -29,6 +29,7 @@ export function startPlanning() {
   for (const id of ["memory", "length", "batch", "examples", "checkpointing", "gpu"]) get(id).addEventListener("input", ask);
   get("model").addEventListener("input", () => { suggest(); ask(); });
   get("ask").addEventListener("submit", (event) => event.preventDefault());
+  get("way").addEventListener("input", outdate);
   get("compare").addEventListener("submit", (event) => { event.preventDefault(); compare(); });
   suggest();
   call("GET", "gpus?limit=1000").then((page) => {
@@ -45,7 +46,7 @@ export function startPlanning() {
 function fail(error) {
   if (error.name === "AbortError") return;
   get("fits-status").textContent = error.message;
-  get("fits-table").classList.remove("stale");
+  for (const name of ["fits-table", "fits-status"]) get(name).classList.remove("stale");
 }
 
 async function suggest() {
@@ -69,6 +70,20 @@ function labels() {
   if (question.gradient_checkpointing) words.push("--gradient-checkpointing");
   if (question.examples) words.push("--examples", question.examples);
   get("command").textContent = words.map((word) => quoted(String(word))).join(" ");
+  outdate();
+}
+
+// What was compared before stands there until it is compared again, and is marked.
+function outdate() {
+  const table = get("compare-table");
+  if (table.hidden || table.dataset.compared === JSON.stringify(compared())) return;
+  table.classList.add("stale");
+  get("compare-status").textContent = "What is compared below was asked otherwise: compare again.";
+}
+
+function compared() {
+  const { model, seq_len, batch_size, gradient_checkpointing, examples } = asked();
+  return { models: [model], ways: [get("way").value], seq_len, batch_size, gradient_checkpointing, examples };
 }
 
 async function ask() {
@@ -78,7 +93,7 @@ async function ask() {
   running = new AbortController();
   const { signal } = running;
   const began = performance.now();
-  get("fits-table").classList.add("stale");
+  for (const name of ["fits-table", "fits-status"]) get(name).classList.add("stale");
   const questions = WAYS.map((method) => ({ ...asked(), method }));
   try {
     const part = (from, to) => call("POST", "estimates", { questions: questions.slice(from, to), batches: false }, { signal });
@@ -121,7 +136,7 @@ function show(answers) {
   const scale = Math.max(most, limit || 0) * 1.02;
   const rows = answers.map((answer, place) => row(WAYS[place], answer, scale, limit));
   get("fits-table").tBodies[0].replaceChildren(...rows);
-  get("fits-table").classList.remove("stale");
+  for (const name of ["fits-table", "fits-status"]) get(name).classList.remove("stale");
   const fitting = answers.filter((answer) => answer.fits).length;
   const known = answers.filter((answer) => answer.status !== "pending");
   const all = known.every((answer) => answer.status !== "ok");
@@ -143,15 +158,16 @@ function row(way, answer, scale, limit) {
   const why = [answer.fits === false ? answer.reason : "", answer.way_out ? `Would fit with ${answer.way_out}.` : ""];
   const examples = Number(get("examples").value);
   const run = answer.time && examples ? answer.time.step_seconds * Math.ceil(examples / Number(get("batch").value)) : null;
-  const cell = (name, text, kind = "number") => element("td", { class: kind, "data-name": name }, text);
   return element("tr", { "data-way": way, "data-fits": String(answer.fits) }, head,
     element("td", { class: "memory" }, bar(answer.memory, scale, limit), element("small", {}, `${bytes(answer.memory.device_peak_bytes)}, up to ${bytes(answer.memory.high_bytes + answer.memory.device_peak_bytes - answer.memory.reserved_peak_bytes)}`)),
     element("td", { "data-name": "Fits" }, element("span", { class: fits[0] }, fits[1])),
-    cell("Largest batch", answer.max_batch_size === null ? "" : count(answer.max_batch_size)),
-    cell("A run", run === null ? "" : seconds(run)),
-    cell("Cost", answer.cost && answer.cost.usd !== null ? usd(answer.cost.usd) : ""),
+    named("Largest batch", answer.max_batch_size === null ? "" : count(answer.max_batch_size)),
+    named("A run", run === null ? "" : seconds(run)),
+    named("Cost", answer.cost && answer.cost.usd !== null ? usd(answer.cost.usd) : ""),
     element("td", {}, why.filter(Boolean).join(". ")));
 }
+
+const named = (name, text) => element("td", { class: "number", "data-name": name }, text);
 
 function bar(memory, scale, limit) {
   const svg = drawn("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -180,20 +196,22 @@ function legend(answers) {
 }
 
 async function compare() {
-  const { model, seq_len, batch_size, gradient_checkpointing, examples } = asked();
+  const body = compared();
   get("compare-status").textContent = "Comparing; what was never asked before takes up to a minute.";
   try {
-    const body = { models: [model], ways: [get("way").value], seq_len, batch_size, gradient_checkpointing, examples };
     const made = await call("POST", "capacity", body);
     const cells = [...made.cells].sort((one, other) => (one.cost?.usd ?? Infinity) - (other.cost?.usd ?? Infinity) || (one.hours ?? Infinity) - (other.hours ?? Infinity));
     get("compare-table").tBodies[0].replaceChildren(...cells.map((cell) => element("tr", {},
       element("th", { scope: "row" }, cell.gpu),
-      element("td", { class: "number" }, cell.batch == null ? "" : count(cell.batch)),
-      element("td", { class: "number" }, cell.memory ? bytes(cell.memory.device_peak_bytes) : ""),
-      element("td", { class: "number" }, cell.hours == null ? "" : seconds(3600 * cell.hours)),
-      element("td", { class: "number" }, cell.cost ? usd(cell.cost.usd) : ""),
+      named("Rows at once", cell.batch == null ? "" : count(cell.batch)),
+      named("Memory", cell.memory ? bytes(cell.memory.device_peak_bytes) : ""),
+      named("Time", cell.hours == null ? "" : seconds(3600 * cell.hours)),
+      named("Cost", cell.cost ? usd(cell.cost.usd) : ""),
       element("td", {}, cell.fits === false ? cell.reason || "does not fit" : cell.on_front ? "nothing is both faster and cheaper" : cell.cost_reason || ""))));
     get("compare-table").hidden = false;
-    get("compare-status").textContent = `${cells.filter((cell) => cell.fits).length} of ${cells.length} devices can.`;
+    get("compare-table").classList.remove("stale");
+    get("compare-table").dataset.compared = JSON.stringify(body);
+    get("compare-status").textContent = `${cells.filter((cell) => cell.fits).length} of ${cells.length} devices can train ${body.models[0]} by ${body.ways[0]}, batch ${count(body.batch_size)} of ${count(body.seq_len)} tokens.`;
+    outdate();
   } catch (error) { get("compare-status").textContent = error.message; }
 }

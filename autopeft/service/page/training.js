@@ -75,7 +75,7 @@ async function act(what, body) {
 
 function follow(job) {
   stream?.close();
-  shown = { job, trials: new Map(), metric: null, time: job.seconds, began: null, what: "" };
+  shown = { job, trials: new Map(), metric: null, time: job.seconds, began: null, what: "", whole: false };
   get("live").hidden = false;
   get("live").dataset.job = job.id;
   get("live-title").textContent = `${{ export: "Export", conclude: "Conclusion" }[job.kind] || "Search"} ${job.id.slice(0, 12)}`;
@@ -102,7 +102,8 @@ function take(event) {
   if (event.event === "state") {
     Object.assign(shown.job, event);
     shown.began = event.state === "running" ? performance.now() : null;
-    if (ENDED.includes(event.state)) stream.close();
+    shown.whole = ENDED.includes(event.state);
+    if (shown.whole) stream.close();
     list();
   } else if (event.event === "progress") shown.what = event.total > 1 ? `${event.what} ${event.done}/${event.total}` : event.what;
   else if (event.event === "study") { shown.metric = event.metric; shown.what = `${event.fits} configurations fit, ${event.rejected} do not`; }
@@ -118,27 +119,28 @@ function take(event) {
 function paint() {
   const { job } = shown;
   const ended = ENDED.includes(job.state);
-  const words = { queued: "Waiting for its turn.", running: job.stopping ? "Stopping." : `Running: ${shown.what}.`, done: "Done.", failed: `Failed: ${job.reason}.`, stopped: `Stopped: ${job.reason}.` };
+  const ofAStudy = Boolean(OF_A_STUDY[job.kind]);
+  const some = [...shown.trials.values()].some((trial) => trial.state === "complete");
+  const empty = shown.whole && job.state === "done" && !ofAStudy && !some;
+  const words = { queued: "Waiting for its turn.", running: job.stopping ? "Stopping." : shown.what ? `Running: ${shown.what}.` : "Running.", done: empty ? "Ended without a result: nothing was trained to the end. Go on with more time." : "Done.", failed: `Failed: ${job.reason}.`, stopped: `Stopped: ${job.reason}.` };
   if (get("live-state").textContent !== words[job.state]) get("live-state").textContent = words[job.state];
   get("live").dataset.state = job.state;
   const spent = job.spent + (shown.began === null ? 0 : (performance.now() - shown.began) / 1000);
   get("live-time").value = Math.min(1, spent / job.seconds);
   get("live-left").textContent = `${seconds(spent)} spent${ended ? "" : `, ${seconds(Math.max(0, job.seconds - spent))} left`}`;
   get("live-stop").hidden = ended;
-  const ofAStudy = Boolean(OF_A_STUDY[job.kind]);
   get("live-resume").hidden = !ended || (ofAStudy && job.state === "done");
   get("live-resume").textContent = ofAStudy ? "Try again" : "Go on for 10 more minutes";
   get("live-search").hidden = ofAStudy;
   get("live-yaml").hidden = ofAStudy;
   get("live-clock").hidden = ofAStudy; // its time is a limit that it hardly ever reaches
-  const some = [...shown.trials.values()].some((trial) => trial.state === "complete");
   get("live-conclude").hidden = ofAStudy || !some || job.stopping || (job.state === "done" && job.kind === "run");
   const done = job.state === "done";
   for (const what of ["report", "bundle"]) {
     get(`live-${what}`).hidden = !done;
     get(`live-${what}`).href = `api/v1/studies/${studyOf(job)}/${what}`;
   }
-  get("live-bundle").hidden ||= job.kind === "search";
+  get("live-bundle").hidden ||= job.kind === "search" || empty;
   if (job.kind === "export") {
     get("live-bundle").href += `?${new URLSearchParams({ form: job.request.form || "adapter", ...(job.request.trial == null ? {} : { trial: job.request.trial }) })}`;
     get("live-report").hidden = true;
