@@ -98,7 +98,7 @@ def calibrate(
         request: workspace and study; the latest study without one.
         device: profile that the runs were made on.
         runs: a CSV file of runs instead of a study.
-        mlflow: a store whose `experiment` has the runs instead.
+        mlflow: a store whose `experiment` has the runs instead; those of other devices are left out.
         experiment: its name.
 
     Raises:
@@ -119,7 +119,7 @@ def calibrate(
     if runs is not None:
         seen, source = calibrating.from_csv(runs), runs.name
     elif mlflow is not None:
-        seen, source = calibrating.from_mlflow(mlflow, experiment), f"MLflow experiment {experiment}"
+        seen, source = calibrating.from_mlflow(mlflow, experiment, target)
     else:
         place = existing_study(request.workspace, request.study)
         store = open_store(place, request.storage)

@@ -23,7 +23,8 @@ Runs = Annotated[
     ),
 ]
 Mlflow = Annotated[
-    str | None, typer.Option(metavar="URI", help="MLflow store to read the runs of --experiment from.")
+    str | None,
+    typer.Option(metavar="URI", help="MLflow store to read the device's runs of --experiment from."),
 ]
 Experiment = Annotated[str, typer.Option(metavar="NAME", help="MLflow experiment.")]
 

@@ -45,7 +45,8 @@ def calibrate(
     """
     if len(runs) < LEAST:
         raise InputError(
-            f"at least {LEAST} measured runs must be given to calibrate with, but got {len(runs)}; "
+            f"at least {LEAST} measured runs must be given to calibrate with, but got {len(runs)}"
+            f"{f' ({source})' if source else ''}; "
             "predictions stay uncalibrated until there are more."
         )
     logs = [math.log(run.measured_seconds) - math.log(run.predicted_seconds) for run in runs]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
@@ -16,6 +17,11 @@ from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.plan import Plan
 from autopeft.search.study import Study
+from autopeft.tracking.mlflow_lookup import PROFILE, PROFILE_DIGEST, runs_where
+from autopeft.tracking.mlflow_store import open_existing
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 _PREDICTED = ("predicted_step_seconds", "predicted_seconds")
 _MEASURED = ("measured_step_seconds", "measured_seconds")
@@ -62,23 +68,34 @@ def from_csv(file: Path) -> list[Observation]:
     return [one for line, row in enumerate(rows, 2) if (one := _observed(row, f"{file}, line {line}"))]
 
 
-def from_mlflow(uri: str, experiment: str) -> list[Observation]:
-    """Read the runs of an MLflow experiment that have both a predicted and a measured step time.
+def from_mlflow(uri: str, experiment: str, profile: HardwareProfile) -> tuple[list[Observation], str]:
+    """Read the measured runs of an MLflow experiment whose times were predicted for a profile.
+
+    Returns:
+        The runs, and where they are from: with how many others were left out there, and why.
 
     Raises:
         InputError: there is no such store or experiment.
         StorageError: a server does not answer.
     """
-    from autopeft.tracking.mlflow_store import open_existing
-
     client = open_existing(uri)
     known = client.get_experiment_by_name(experiment)
     if known is None:
         raise InputError(f"an experiment of that name must be at {uri}, but {experiment!r} is not.")
-    runs = client.search_runs([known.experiment_id], max_results=10_000)
-    named: Iterable[Mapping[str, Any]] = (run.data.metrics for run in runs)
-    rows = [row for row in named if any(row.get(name) for name in _MEASURED)]
-    return [one for row in rows if (one := _observed(row, experiment))]
+    found, left_out = list[Observation](), Counter[str]()
+    for run in runs_where(client, known.experiment_id):
+        if not any(run.data.metrics.get(name) for name in _MEASURED):
+            continue
+        learnt = _learnt(run, profile)
+        if isinstance(learnt, Observation):
+            found.append(learnt)
+        else:
+            left_out[learnt] += 1
+    source = f"MLflow experiment {experiment}"
+    if left_out:
+        reasons = ", ".join(f"{count} {why}" for why, count in sorted(left_out.items()))
+        source += f"; runs left out: {reasons}"
+    return found, source
 
 
 def require_same_device(plan: Plan, profile: HardwareProfile, study: str) -> None:
@@ -123,6 +140,23 @@ def known(workspace: Path) -> dict[str, Calibration]:
 def folder(workspace: Path) -> Path:
     """Return where the calibrations of a workspace are."""
     return workspace / "calibrations"
+
+
+def _learnt(run: Run, profile: HardwareProfile) -> Observation | str:
+    """Return what a measured run says about a profile, or why it says nothing."""
+    params, times = run.data.params, run.data.metrics
+    if PROFILE_DIGEST not in params:
+        return "without their profile"
+    if params.get(PROFILE) != profile.name:
+        return "of another device"
+    if params[PROFILE_DIGEST] != profile.digest:
+        return f"of another profile of {profile.name}"
+    if not any(times.get(name) for name in _PREDICTED):
+        return "without a prediction"
+    try:
+        return _observed(times, run.info.run_id) or "without a measurement"
+    except ConfigError:
+        return "with times that cannot be"
 
 
 def _observed(row: Mapping[str, Any], where: str) -> Observation | None:

@@ -71,7 +71,7 @@ def _export(done: Finished, tracking_uri: str, experiment: str, asked: Export) -
         else:
             trainer = done.trained(chosen, inputs)
             earned = done.evaluated(chosen, trainer)
-        run = run_of(tracking_uri, experiment, done.study.name, chosen.number)
+        run = run_of(tracking_uri, experiment, done.study, chosen.number)
         draft = _draft(done, chosen, inputs, earned, asked, run)
         if refit:
             draft = draft.model_copy(update={"refit_rows": len(trainer.dataset.train)})

@@ -23,6 +23,8 @@ from autopeft.search.store_schema import (
     SCHEMA_VERSION,
     STUDY,
     TRIALS,
+    give_id,
+    id_of,
     make_tables,
     old_version,
     upgrade,
@@ -101,6 +103,7 @@ class StudyStore:
             if connection.execute(sql.select(sql.func.count()).select_from(STUDY).where(same)).scalar_one():
                 raise StorageError(f"{self.place} holds a study already; resume it or name another one.")
             connection.execute(STUDY.insert().values(row))
+            give_id(connection, name)
         self._name = name
 
     def exists(self) -> bool:
@@ -157,10 +160,12 @@ class StudyStore:
             mine = sql.select(TRIALS).where(TRIALS.c.study == head.name)
             rows = connection.execute(mine.order_by(TRIALS.c.number)).all()
             reports = self._reports(connection)
+            own_id = id_of(connection, head.name)
         asked = json.loads(head.request)
         prefer = asked.get("prefer", "quality")
         return Study(
             name=head.name,
+            id=own_id,
             folder=str(self.folder),
             metric=self._parse(Metric, head.metric),
             seed=head.seed,

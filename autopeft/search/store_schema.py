@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 
 import sqlalchemy as sql
 from sqlalchemy.dialects import mysql
@@ -46,6 +47,12 @@ REPORTS = sql.Table(
     sql.Column("report", _LONG, nullable=False),
     sql.ForeignKeyConstraint(["study", "trial"], ["autopeft_trials.study", "autopeft_trials.number"]),
 )
+IDS = sql.Table(
+    "autopeft_study_ids",
+    _tables,
+    sql.Column("study", _NAME, sql.ForeignKey("autopeft_study.name"), primary_key=True),
+    sql.Column("id", sql.String(32), nullable=False),
+)
 _OLD = ("study", "trials", "reports")
 _COPIES = (
     "INSERT INTO autopeft_study (name, schema_version, metric, seed, seconds, request, plan) "
@@ -68,6 +75,20 @@ def make_tables(engine: sql.Engine) -> None:
             time.sleep(0.2)
         else:
             return
+
+
+def give_id(connection: sql.Connection, study: str) -> None:
+    """Give a study that begins an id that no other has, not even an earlier one of its name."""
+    connection.execute(IDS.delete().where(IDS.c.study == study))
+    connection.execute(IDS.insert().values(study=study, id=uuid.uuid4().hex))
+
+
+def id_of(connection: sql.Connection, study: str) -> str:
+    """Return a study's id; empty where it was begun before studies had one."""
+    if not sql.inspect(connection).has_table(IDS.name):
+        return ""
+    found = connection.execute(sql.select(IDS.c.id).where(IDS.c.study == study)).scalar_one_or_none()
+    return found or ""
 
 
 def old_version(connection: sql.Connection) -> int | None:

@@ -67,6 +67,7 @@ class Study(Message):
     """A search and its trials so far.
 
     Attributes:
+        id: tells it from others of its name; empty where it was begun before studies had one.
         folder: directory that holds the study's files.
         seconds: wall time spent so far, over all resumptions.
         prefer: which of several equally good configurations is the best.
@@ -75,6 +76,7 @@ class Study(Message):
     """
 
     name: str
+    id: str = ""
     folder: str
     metric: Metric
     seed: int

@@ -56,7 +56,7 @@ class ConsoleObserver:
         self._live: Live | None = None
         self._study: Study | None = None
         self._plan: Plan | None = None
-        self._expected_trials, self._expected_seconds = 0, 0.0
+        self._expected_trials, self._expected_seconds = 0.0, 0.0
         self._began = clock()
         self._done_before = 0.0
         self._running: dict[int, Running] = {}
@@ -76,7 +76,7 @@ class ConsoleObserver:
     def study_started(self, study: Study, plan: Plan, expected_trials: int, expected_seconds: float) -> None:
         """Show what is to come, and on a terminal start the live display."""
         self._study, self._plan = study, plan
-        self._expected_trials, self._expected_seconds = expected_trials, expected_seconds
+        self._expected_seconds = expected_seconds
         self._began, self._running = self._clock(), {}
         self._done = {trial.number: trial for trial in study.trials if trial.finished}
         self._aside = {
@@ -85,6 +85,9 @@ class ConsoleObserver:
             if trial.state == "paused"
         }
         self._done_before = self._done_so_far()
+        # A number that was asked for is of all sessions; one that time pays for comes on top of what is done.
+        on_top = plan.budget.trials is None and plan.budget.time is not None
+        self._expected_trials = expected_trials + (self._done_before if on_top else 0)
         words = [
             f"trials={expected_trials - 1}+default",
             f"expected={format_seconds(max(0.0, expected_seconds))}",
@@ -228,7 +231,7 @@ class ConsoleObserver:
     def _picture(self) -> Group:
         """Draw the display; called by rich four times a second."""
         done, spent, needed = self._progress()
-        total = max(self._expected_trials, math.ceil(done), 1)
+        total = max(math.ceil(self._expected_trials), math.ceil(done), 1)
         head = Table.grid(padding=(0, 1))
         to_go = "" if needed is None else f", about {format_seconds(needed)} to go"
         bar = ProgressBar(total=total, completed=done, width=20)

@@ -181,6 +181,7 @@ class MlflowObserver:
                 self._runs = MlflowRuns(self._uri, self._experiment, self._tags)
             for each in jobs:
                 each(self._runs)
+                self._take_off(each)
         # The thread's border: nothing a store raises may end the search; `problem` tells of it.
         except Exception as error:  # noqa: BLE001
             self._set_aside([job], " ".join(str(error).split()) or type(error).__name__)
@@ -188,7 +189,6 @@ class MlflowObserver:
         if recovers:
             with self._spooling:
                 # What was set aside meanwhile stays so.
-                self._missed = [each for each in self._missed if each not in jobs]
                 if not self._missed:
                     self._problem = None
                     if self._spool is not None:
@@ -207,6 +207,11 @@ class MlflowObserver:
         with self._spooling:
             missed = [each for each in self._missed if each is not self._begin]
         return [*([self._begin] if self._begin is not None else []), *missed, job]
+
+    def _take_off(self, job: Job) -> None:
+        """Take an event that the store has from those that it missed, so that it is not told again."""
+        with self._spooling:
+            self._missed = [each for each in self._missed if each is not job]
 
     def _set_aside(self, jobs: Sequence[Job], why: str = "") -> None:
         """Write events to the spool, and say why the first of them could not be logged."""

@@ -1,28 +1,59 @@
-"""Find a trial's run in a tracking store."""
+"""Find what a tracking store has of a study: its run, and those of its trials."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from autopeft.tracking.mlflow_runs import STUDY_TAG, TRIAL_TAG
+from autopeft.search.study import Study
 from autopeft.tracking.mlflow_store import open_existing
 
-_PARENT = "mlflow.parentRunId"
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+STUDY_TAG, STUDY_ID_TAG = "autopeft.study", "autopeft.study.id"
+TRIAL_TAG, STATE_TAG, REASON_TAG = "autopeft.trial", "autopeft.state", "autopeft.reason"
+PARENT_TAG = "mlflow.parentRunId"
+PROFILE, PROFILE_DIGEST = "profile", "profile_digest"
+"""Parameters of a trial's run: the device that its times were predicted for, as it was measured then."""
 
 
-def run_of(tracking_uri: str, experiment: str, study: str, trial: int) -> str | None:
+def runs_where(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
+    """Yield the runs of an experiment that meet a condition, the oldest first, however many there are."""
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], condition, order_by=["start_time ASC"], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def run_of_study(client: MlflowClient, experiment_id: str, study: Study) -> str | None:
+    """Return the id of a study's run; None where there is none.
+
+    It has the study's name and its id: another study of that name, begun after this one was deleted or by
+    somebody else, has a run of its own. One without an id goes on with a run without one.
+    """
+    named = runs_where(client, experiment_id, f"tags.`{STUDY_TAG}` = '{study.name}'")
+    ids = (run.info.run_id for run in named if run.data.tags.get(STUDY_ID_TAG, "") == study.id)
+    return next(ids, None)
+
+
+def run_of(tracking_uri: str, experiment: str, study: Study, trial: int) -> str | None:
     """Return the id of a trial's run; None where the store does not have it, or cannot be asked."""
     try:
         client = open_existing(tracking_uri)
         known = client.get_experiment_by_name(experiment)
-        if known is None:
+        parent = run_of_study(client, known.experiment_id, study) if known is not None else None
+        if known is None or parent is None:
             return None
-        ids = [known.experiment_id]
-        studies = client.search_runs(ids, f"tags.`{STUDY_TAG}` = '{study}'", order_by=["start_time ASC"])
-        of_study = f"tags.`{_PARENT}` = '{studies[0].info.run_id}'" if studies else ""
-        runs = client.search_runs(ids, f"{of_study} AND tags.`{TRIAL_TAG}` = '{trial}'") if studies else []
+        condition = f"tags.`{PARENT_TAG}` = '{parent}' AND tags.`{TRIAL_TAG}` = '{trial}'"
+        run = next(runs_where(client, known.experiment_id, condition), None)
     # A store is a help here, and nothing that it raises may keep a bundle from being written.
     except Exception as error:  # noqa: BLE001
         logging.getLogger(__name__).debug("no MLflow run of trial %s: %s", trial, error)
         return None
-    return str(runs[0].info.run_id) if runs else None
+    return None if run is None else str(run.info.run_id)

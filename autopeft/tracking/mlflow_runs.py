@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,16 +10,33 @@ from autopeft.errors import StorageError, UnsupportedError
 from autopeft.plan.plan import Plan
 from autopeft.report.facts import StudyFacts
 from autopeft.search.study import Study, Trial
-from autopeft.space.candidate import Candidate
+from autopeft.tracking.mlflow_lookup import (
+    PARENT_TAG,
+    REASON_TAG,
+    STATE_TAG,
+    STUDY_ID_TAG,
+    STUDY_TAG,
+    TRIAL_TAG,
+    run_of_study,
+    runs_where,
+)
 from autopeft.tracking.mlflow_store import open_client, open_experiment
+from autopeft.tracking.mlflow_values import (
+    allowed,
+    candidate_params,
+    is_same,
+    point,
+    predicted_metrics,
+    profile_params,
+    report_points,
+    study_params,
+)
 from autopeft.train.result import Report
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-STUDY_TAG, TRIAL_TAG, STATE_TAG = "autopeft.study", "autopeft.trial", "autopeft.state"
-_PARENT_TAG, _NOTE_TAG, _WEIGHTS_TAG = "mlflow.parentRunId", "mlflow.note.content", "autopeft.model.weights"
-_FORBIDDEN = re.compile(r"[^\w\-. /:]")
+_NOTE_TAG, _WEIGHTS_TAG = "mlflow.note.content", "autopeft.model.weights"
 _STATUS = {"complete": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 _MOST_METRICS = 900  # MLflow takes at most 1000 in a batch
 _MOST_CHARACTERS = 5000  # and about this many in a tag
@@ -39,9 +53,10 @@ class MlflowRuns:
         self._parent = ""
         self._metric = "score"
         self._device, self._seed = "cpu", 0
+        self._profile: dict[str, object] = {}
         self._runs: dict[int, str] = {}
         self._steps: dict[int, set[int]] = {}
-        self._closed: set[int] = set()
+        self._told: dict[int, tuple[str, str]] = {}  # state and reason that the store has of a trial
         self._described: set[int] = set()
         self._refused: list[tuple[str, str, str]] = []
 
@@ -62,20 +77,21 @@ class MlflowRuns:
 
     def _begin(self, study: Study, plan: Plan, expected: Mapping[str, float]) -> None:
         self._metric, self._device = study.metric.name, plan.profile.device
-        self._seed = study.seed
+        self._seed, self._profile = study.seed, profile_params(plan.profile)
         self._refused = [(each.candidate.label, each.reason, each.way_out) for each in plan.rejected]
         self._steps.clear()  # what a broken connection left open is asked anew
-        self._parent = self._find_parent(study.name)
+        self._parent = run_of_study(self._client, self._experiment, study) or ""
         if self._parent:
             self._client.update_run(self._parent, status="RUNNING")
             self._recall()
             described = bool(self._client.get_run(self._parent).data.params)
         else:
-            tags = {STUDY_TAG: study.name, "mlflow.runName": study.name, **self._tags}
+            own_id = {STUDY_ID_TAG: study.id} if study.id else {}
+            tags = {STUDY_TAG: study.name, **own_id, "mlflow.runName": study.name, **self._tags}
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
             described = False
         if not described:
-            self._describe(self._parent, expected, _study_params(study, plan))
+            self._describe(self._parent, expected, study_params(study, plan))
             self._log_refused()
 
     def trial_started(self, trial: Trial) -> None:
@@ -83,7 +99,7 @@ class MlflowRuns:
         run = self._run(trial)
         self._client.update_run(run, status="RUNNING")
         self._log(run, tags={STATE_TAG: "running"})
-        self._closed.discard(trial.number)
+        self._told[trial.number] = "running", self._told[trial.number][1]
 
     def trial_reported(self, trial: Trial, report: Report) -> None:
         """Log one evaluation; its step is the number of training rows seen."""
@@ -100,18 +116,20 @@ class MlflowRuns:
         reports = trial.result.reports if trial.result else ()
         self._log_reports(trial, reports)
         if reports and trial.result:
-            self._log(
+            self._log_anew(
                 run,
-                metrics={
+                {
                     "measured_peak_bytes": trial.result.peak_bytes,
                     "measured_step_seconds": reports[-1].step_seconds,
                     "measured_run_seconds": reports[-1].seconds,
                 },
             )
-        reason = trial.reason or (trial.result.reason if trial.result else "")
-        self._log(run, tags={STATE_TAG: trial.state, **({"autopeft.reason": reason} if reason else {})})
+        reason = _reason(trial)
         self._client.set_terminated(run, status=_STATUS.get(trial.state, "KILLED"))
-        self._closed.add(trial.number)
+        # Last: without them the trial is not over, and ends again.
+        known = self._told[trial.number][1]
+        self._log(run, tags={STATE_TAG: trial.state, **({REASON_TAG: reason} if reason != known else {})})
+        self._told[trial.number] = trial.state, reason
 
     def study_finished(self, study: Study) -> None:
         """Catch up with the study, name its best trial and end the parent run."""
@@ -123,18 +141,19 @@ class MlflowRuns:
         if best is not None and best.result is not None:
             metrics[f"best_{self._metric}"] = best.result.score
             tags = {"autopeft.best": best.candidate.label, "autopeft.best_run": self._run(best)}
-        self._log(self._parent, metrics=self._changed(metrics), tags=tags)
+        self._log_anew(self._parent, metrics, tags)
         self._client.set_terminated(self._parent)
 
     def catch_up(self, study: Study, plan: Plan, reports: Mapping[int, Sequence[Report]]) -> int:
         """Write what the store lacks of a study, running trials included; return how many it lacked."""
         self._begin(study, plan, {"expected_trials": len(study.trials), "expected_seconds": study.seconds})
-        before = set(self._closed)
+        before = dict(self._told)
         for trial in study.trials:
             if not trial.finished:
                 self._log_reports(trial, reports.get(trial.number, ()))
         self.study_finished(study)
-        return len(self._closed - before)
+        ended = {number: told for number, told in self._told.items() if told[0] != "running"}
+        return sum(before.get(number) != told for number, told in ended.items())
 
     def add_artifacts(self, paths: Sequence[Path]) -> None:
         """Attach files and folders to the parent run.
@@ -183,48 +202,32 @@ class MlflowRuns:
             metrics |= {f"predicted/{name}": compared.predicted, f"measured/{name}": compared.measured}
         metrics |= {f"seconds/{stage}": seconds for stage, seconds in facts.seconds.items()}
         note = "\n".join([facts.decision, "", *(f"- {reason}" for reason in facts.reasons)])
-        self._log(
-            self._parent,
-            metrics=self._changed(metrics),
-            tags={_NOTE_TAG: note, "autopeft.decision": facts.decision},
-        )
+        self._log_anew(self._parent, metrics, {_NOTE_TAG: note, "autopeft.decision": facts.decision})
         self._client.log_text(self._parent, facts.model_dump_json(indent=1), "facts.json")
 
-    def _find_parent(self, study: str) -> str:
-        found = self._client.search_runs(
-            [self._experiment], f"tags.`{STUDY_TAG}` = '{study}'", max_results=1, order_by=["start_time ASC"]
-        )
-        return str(found[0].info.run_id) if found else ""
-
     def _recall(self) -> None:
-        """Learn which trials the store knows, and which of them are over."""
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], f"tags.`{_PARENT_TAG}` = '{self._parent}'", page_token=token
-            )
-            for run in page:
-                number = int(run.data.tags[TRIAL_TAG])
-                self._runs[number] = run.info.run_id
-                if run.data.params:
-                    self._described.add(number)
-                if run.data.tags.get(STATE_TAG) in _STATUS:
-                    self._closed.add(number)
-            token = page.token
-            if not token:
-                return
+        """Learn which trials the store knows, and what of them; a run that somebody else nested is none."""
+        for run in runs_where(self._client, self._experiment, f"tags.`{PARENT_TAG}` = '{self._parent}'"):
+            tags = run.data.tags
+            if not tags.get(TRIAL_TAG, "").isdecimal():
+                continue
+            number = int(tags[TRIAL_TAG])
+            self._runs[number] = run.info.run_id
+            if run.data.params:
+                self._described.add(number)
+            self._told[number] = tags.get(STATE_TAG, "running"), tags.get(REASON_TAG, "")
 
     def _catch_up(self, study: Study) -> None:
-        """Log the finished trials that an earlier session, or a broken connection, left out."""
+        """End the trials' runs that an earlier session, or a broken connection, left as they were."""
         for trial in study.trials:
-            if trial.finished and trial.number not in self._closed:
+            if trial.state != "running" and self._told.get(trial.number) != (trial.state, _reason(trial)):
                 self.trial_finished(trial)
 
     def _run(self, trial: Trial) -> str:
         """Return the trial's run, made if need be with its parameters and its prediction."""
         if trial.number not in self._runs:
             tags = {
-                _PARENT_TAG: self._parent,
+                PARENT_TAG: self._parent,
                 "mlflow.runName": f"{trial.number:03d} {trial.label}"[:250],
                 TRIAL_TAG: str(trial.number),
                 STATE_TAG: "running",
@@ -233,68 +236,53 @@ class MlflowRuns:
             run = self._client.create_run(self._experiment, tags=tags).info.run_id
             self._runs[trial.number] = run
             self._steps[trial.number] = set()
+            self._told[trial.number] = "running", ""
         if trial.number not in self._described:
             seed = {"seed": self._seed + trial.repetition, "repetition": trial.repetition}
-            params = candidate_params(trial.candidate) | seed
-            self._describe(self._runs[trial.number], self._predicted(trial), params)
+            params = candidate_params(trial.candidate) | seed | self._profile
+            self._describe(self._runs[trial.number], predicted_metrics(trial, self._device), params)
             self._described.add(trial.number)
         return self._runs[trial.number]
 
     def _describe(self, run: str, metrics: Mapping[str, float], params: Mapping[str, object]) -> None:
         """Log what a run begins with, parameters last: without them it was cut off and is described again."""
-        self._log(run, metrics=metrics)
+        self._log_anew(run, metrics)
         self._log(run, params=params)
 
-    def _predicted(self, trial: Trial) -> dict[str, float]:
-        if trial.predicted is None:
-            return {}
-        low, expected, high = trial.predicted.memory.reported(self._device)
-        metrics: dict[str, float] = {
-            "predicted_low_bytes": low,
-            "predicted_peak_bytes": expected,
-            "predicted_high_bytes": high,
-            "predicted_step_seconds": trial.predicted.time.step_seconds,
-            "predicted_correction": trial.predicted.time.correction,
-            "predicted_trainable_params": trial.predicted.trainable_params,
-        }
-        if trial.predicted.run_seconds is not None:
-            metrics["predicted_run_seconds"] = trial.predicted.run_seconds
-        return metrics
-
     def _log_reports(self, trial: Trial, reports: Sequence[Report]) -> None:
-        from mlflow.entities import Metric
-
         if not reports:
             return
-        run, metrics = self._run(trial), list[Metric]()
+        run = self._run(trial)
         logged = self._logged(trial.number, run)
+        batch: list[Metric] = []
         for report in reports:
             if report.samples in logged:
                 continue
-            values = {
-                **report.extra,
-                self._metric: report.score,
-                "peak_bytes": report.peak_bytes,
-                "step_seconds": report.step_seconds,
-            }
-            if report.loss is not None:
-                values["train_loss"] = report.loss
-            metrics += [_metric(name, value, report.samples) for name, value in values.items()]
-        for at in range(0, len(metrics), _MOST_METRICS):
-            self._client.log_batch(run, metrics=metrics[at : at + _MOST_METRICS])
+            points = report_points(report, self._metric)
+            if len(batch) + len(points) > _MOST_METRICS:
+                self._client.log_batch(run, metrics=batch)
+                batch = []
+            batch += points
+        if batch:
+            self._client.log_batch(run, metrics=batch)
         logged.update(report.samples for report in reports)
 
     def _logged(self, number: int, run: str) -> set[int]:
         """Return the steps of a run that the store has; asked once for a run of an earlier session."""
         if number not in self._steps:
-            history = self._client.get_metric_history(run, _name(self._metric))
+            history = self._client.get_metric_history(run, allowed(self._metric))
             self._steps[number] = {int(metric.step) for metric in history}
         return self._steps[number]
 
-    def _changed(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return those metrics of the study's run whose last value in the store is another."""
-        known = self._client.get_run(self._parent).data.metrics
-        return {name: value for name, value in metrics.items() if known.get(_name(name)) != value}
+    def _log_anew(
+        self, run: str, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Log those metrics whose last value in the store is another, so that none is there twice."""
+        known = self._client.get_run(run).data.metrics
+        changed = {
+            name: value for name, value in metrics.items() if not is_same(known.get(allowed(name)), value)
+        }
+        self._log(run, metrics=changed, tags=tags)
 
     def _log_refused(self) -> None:
         """Attach one table of what never started, in the form MLflow's own tables have."""
@@ -316,45 +304,12 @@ class MlflowRuns:
         most = _MOST_CHARACTERS
         self._client.log_batch(
             run,
-            metrics=[_metric(name, value, 0) for name, value in (metrics or {}).items()],
-            params=[Param(_name(name), str(value)[:most]) for name, value in (params or {}).items()],
+            metrics=[point(name, value, 0) for name, value in (metrics or {}).items()],
+            params=[Param(allowed(name), str(value)[:most]) for name, value in (params or {}).items()],
             tags=[RunTag(name, value[:most]) for name, value in (tags or {}).items()],
         )
 
 
-def candidate_params(candidate: Candidate) -> dict[str, object]:
-    """Return a candidate as flat parameters; a method's own knobs are called `knob.NAME`."""
-    fields = candidate.model_dump(mode="json", exclude={"training", "knobs"})
-    knobs = {f"knob.{name}": value for name, value in candidate.knobs.items()}
-    return {**fields, **knobs, **candidate.training.model_dump(mode="json")}
-
-
-def _study_params(study: Study, plan: Plan) -> dict[str, object]:
-    budget = {f"budget.{name}": value for name, value in plan.budget if value is not None}
-    return {
-        "model": plan.model,
-        "space": plan.space,
-        "task": plan.workload.task,
-        "train_rows": plan.workload.rows,
-        "metric": study.metric.name,
-        "direction": study.metric.direction,
-        "seed": study.seed,
-        "profile": plan.profile.name,
-        "device": plan.profile.device_name,
-        "configurations_that_fit": len(plan.fits),
-        "configurations_rejected": len(plan.rejected),
-        **budget,
-    }
-
-
-def _metric(name: str, value: float, step: int) -> Metric:
-    from mlflow.entities import Metric
-
-    # Databases have no infinity that all of MLflow's stores agree on; a value without bound is no value.
-    shown = float(value) if not math.isinf(value) else math.nan
-    return Metric(_name(name), shown, int(time.time() * 1000), step)
-
-
-def _name(text: str) -> str:
-    """Return a name that MLflow takes for a parameter or metric."""
-    return _FORBIDDEN.sub("_", text)[:250]
+def _reason(trial: Trial) -> str:
+    """Return why a trial ended as it did, as far as a tag holds it."""
+    return (trial.reason or (trial.result.reason if trial.result else ""))[:_MOST_CHARACTERS]

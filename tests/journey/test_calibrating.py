@@ -20,11 +20,14 @@ from autopeft.files import THIS_MACHINE
 from autopeft.hardware.catalog import load_profile, save_profile
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey import calibrating
+from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
 from autopeft.request import Request
 from autopeft.search.schedule import share_of
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
+from autopeft.tracking.mlflow_runs import MlflowRuns
+from autopeft.tracking.mlflow_store import open_existing
 from autopeft.train.result import Report, TrialResult
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import ACCURACY, Lengths, Workload
@@ -205,6 +208,78 @@ def test_runs_come_from_one_place(tmp_path: Path) -> None:
         pipeline.calibrate(Request(), device="l4", runs=tmp_path, mlflow="sqlite:///x.db")
 
 
+def log_study(
+    uri: str, name: str, base: BaseModel, profile: HardwareProfile, trials: int, **made: Any
+) -> None:
+    """Log trials to MLflow that took twice what was predicted on a device."""
+    predicted = estimate_of(profile, base)
+    seen = Report(
+        samples=1, step=1, loss=1, score=0.5, seconds=1, step_seconds=2 * predicted.time.step_seconds,
+        peak_bytes=1,
+    )  # fmt: skip
+    one = Trial(
+        number=0, role="candidate", candidate=CANDIDATE, state="complete", predicted=predicted,
+        result=TrialResult(state="complete", reports=(seen,)),
+    ).model_copy(update=made)  # fmt: skip
+    known = tuple(one.model_copy(update={"number": number}) for number in range(trials))
+    study = Study(name=name, id=name, folder="x", metric=ACCURACY, seed=0, trials=known)
+    plan = Plan(
+        model="m", space="quick", workload=WORKLOAD, budget=Budget(), profile=share_of(profile, 2), fits=(),
+        rejected=(),
+    )  # fmt: skip
+    MlflowRuns(uri, "autopeft", {}).catch_up(study, plan, {})
+
+
+def test_runs_in_mlflow_teach_about_their_own_device_and_the_others_are_counted(
+    tmp_path: Path, tiny_bert: BaseModel
+) -> None:
+    uri, request = f"sqlite:///{tmp_path / 'mlflow.db'}", Request(workspace=str(tmp_path))
+    l4, t4 = load_profile("l4"), load_profile("t4")
+    slow = Report(samples=1, step=1, loss=1, score=0.5, seconds=1, step_seconds=900, peak_bytes=1)
+    slowly = {"result": TrialResult(state="complete", reports=(slow,))}
+    log_study(uri, "elsewhere", tiny_bert, t4, 4, **slowly)
+    log_study(uri, "before", tiny_bert, l4.model_copy(update={"dispatch_seconds": 1.0}), 2, **slowly)
+    log_study(uri, "unforeseen", tiny_bert, l4, 1, predicted=None)
+    client = open_existing(uri)
+    experiment = client.search_experiments(filter_string="name = 'autopeft'")[0].experiment_id
+    for metrics in (
+        {"measured_step_seconds": 3.0},
+        {"measured_step_seconds": 3.0, "predicted_step_seconds": 1.0},
+    ):
+        run = client.create_run(experiment).info.run_id
+        for name, value in metrics.items():
+            client.log_metric(run, name, value)
+    others = (
+        "MLflow experiment autopeft; runs left out: 4 of another device, 2 of another profile of l4, "
+        "1 without a prediction, 2 without their profile"
+    )
+
+    with pytest.raises(InputError, match=rf"at least 3 measured runs .* but got 0 \({others}\)"):
+        pipeline.calibrate(request, device="l4", mlflow=uri)
+    assert calibrating.known(tmp_path) == {}
+
+    log_study(uri, "here", tiny_bert, l4, 5)
+    made = pipeline.calibrate(request, device="l4", mlflow=uri)
+
+    assert (made.runs, made.source, made.profile) == (5, others, l4.digest)
+    assert made.offset == pytest.approx(math.log(2))
+    assert pipeline.calibrate(request, device="t4", mlflow=uri).runs == 4
+
+
+def test_a_run_whose_times_cannot_be_keeps_no_other_from_teaching(
+    tmp_path: Path, tiny_bert: BaseModel
+) -> None:
+    uri, l4 = f"sqlite:///{tmp_path / 'mlflow.db'}", load_profile("l4")
+    endless = Report(samples=1, step=1, loss=1, score=0.5, seconds=1, step_seconds=math.nan, peak_bytes=1)
+    log_study(uri, "endless", tiny_bert, l4, 1, result=TrialResult(state="complete", reports=(endless,)))
+    log_study(uri, "here", tiny_bert, l4, 2)
+
+    found, source = calibrating.from_mlflow(uri, "autopeft", l4)
+
+    assert [run.measured_seconds / run.predicted_seconds for run in found] == [pytest.approx(2)] * 2
+    assert source.endswith("runs left out: 1 with times that cannot be")
+
+
 @pytest.mark.parametrize("name", ["nowhere/x.db", "other.db", "empty.db", "text.db"])
 def test_a_store_that_is_none_of_mlflows_is_left_as_it_is(tmp_path: Path, name: str) -> None:
     with sqlite3.connect(tmp_path / "other.db") as other:
@@ -215,11 +290,11 @@ def test_a_store_that_is_none_of_mlflows_is_left_as_it_is(tmp_path: Path, name: 
     before = {file: file.stat().st_size for file in tmp_path.rglob("*")}
 
     with pytest.raises(InputError, match="a database of MLflow must be at"):
-        calibrating.from_mlflow(f"sqlite:///{tmp_path / name}", "autopeft")
+        calibrating.from_mlflow(f"sqlite:///{tmp_path / name}", "autopeft", load_profile("l4"))
 
     assert {file: file.stat().st_size for file in tmp_path.rglob("*")} == before
 
 
 def test_a_store_of_another_kind_is_refused() -> None:
     with pytest.raises(InputError, match="sqlite:///FILE"):
-        calibrating.from_mlflow("nonsense://x", "autopeft")
+        calibrating.from_mlflow("nonsense://x", "autopeft", load_profile("l4"))

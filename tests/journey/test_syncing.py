@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from autopeft.plan.plan import Plan
 from autopeft.request import Request
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
+from autopeft.tracking.mlflow_lookup import run_of
 from autopeft.tracking.mlflow_model import weights_of
 from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import ACCURACY, Lengths, Workload
@@ -33,7 +35,13 @@ def a_report(samples: int) -> Report:
 def request_of(tmp_path: Path) -> Request:
     """A study of one complete, one running and one rejected trial."""
     request = Request(workspace=str(tmp_path), study="away")
-    store = open_store(study_folder(str(tmp_path), "away"))
+    begin(request)
+    return request
+
+
+def begin(request: Request, last: Report | None = None) -> None:
+    """Write the study of `request_of`, whose complete trial ends with the last report."""
+    store = open_store(study_folder(request.workspace, "away"))
     plan = Plan(
         model="m",
         space="quick",
@@ -49,9 +57,8 @@ def request_of(tmp_path: Path) -> Request:
         store.add_trial(Trial.build(number=number, role="candidate", candidate=candidate, state=state))
         if state == "running":
             store.report(number, a_report(10))
-    store.finish(0, "complete", last=a_report(20))
+    store.finish(0, "complete", last=last or a_report(20))
     store.close()
-    return request
 
 
 def points(request: Request) -> dict[str, list[tuple[str, int, float]]]:
@@ -83,6 +90,23 @@ def test_what_is_missing_is_written_once_however_often_it_is_asked_for(request_o
     again = pipeline.sync(request_of)
     assert again.written == 0
     assert points(request_of) == written
+
+
+def test_a_study_deleted_and_begun_anew_has_its_own_runs_and_numbers(request_of: Request) -> None:
+    from mlflow import MlflowClient
+
+    pipeline.sync(request_of)
+    place = study_folder(request_of.workspace, "away")
+    before = open_store(place).load()
+    shutil.rmtree(place.path)
+    begin(request_of, a_report(20).model_copy(update={"score": 0.9}))
+    assert pipeline.sync(request_of).written == 1
+    again = open_store(place).load()
+    uri = pipeline.tracking_uri(request_of)
+    for study, score in ((before, 0.7), (again, 0.9)):
+        run = run_of(uri, pipeline.EXPERIMENT, study, 0)
+        assert run is not None
+        assert MlflowClient(tracking_uri=uri).get_run(run).data.metrics["accuracy"] == score
 
 
 def test_a_study_that_is_being_run_is_left_to_its_search(request_of: Request) -> None:

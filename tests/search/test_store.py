@@ -14,7 +14,7 @@ from toy_training import ACCURACY, ToyRun, estimate_of, toy_plan
 
 from autopeft.errors import StorageError
 from autopeft.search.store import StudyStore
-from autopeft.search.store_schema import REPORTS, STUDY, TRIALS
+from autopeft.search.store_schema import IDS, REPORTS, STUDY, TRIALS
 from autopeft.search.study import Trial
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report
@@ -218,6 +218,41 @@ def test_a_study_of_the_first_format_is_read_and_goes_on(tmp_path: Path) -> None
     again = StudyStore(path).load()
     assert again.trials[0].result is not None
     assert again.trials[0].result.reports == (report(10), report(20))
+    assert again.id == ""
+
+
+def test_a_study_has_an_id_of_its_own_for_good(tmp_path: Path) -> None:
+    ids = []
+    for place in ("first", "again"):
+        store = StudyStore(tmp_path / place / "study.db")
+        store.create(name="mine", metric=ACCURACY, seed=1, request="{}", plan=toy_plan())
+        ids.append(store.load().id)
+        store.add_trial(RUNNING)
+        assert StudyStore(tmp_path / place / "study.db").load().id == ids[-1]
+    assert len({*ids, ""}) == 3
+
+
+def test_a_study_begun_anew_in_a_shared_database_has_another_id(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    ids = set()
+    for _ in range(2):
+        store = StudyStore(url, name="mine")
+        store.create(name="mine", metric=ACCURACY, seed=1, request="{}", plan=toy_plan())
+        ids.add(store.load().id)
+        with sqlite3.connect(tmp_path / "all.db") as connection:
+            connection.execute("DELETE FROM autopeft_study")
+    assert len(ids) == 2
+
+
+def test_a_study_without_an_id_is_read_and_goes_on(store: StudyStore, tmp_path: Path) -> None:
+    """As autopeft wrote them before studies had one."""
+    with sqlite3.connect(tmp_path / "study.sqlite") as connection:
+        connection.execute("DROP TABLE autopeft_study_ids")
+    store.add_trial(RUNNING)
+    store.finish(0, "complete", last=report(20))
+    study = StudyStore(tmp_path / "study.sqlite").load()
+    assert (study.id, study.trials[0].state) == ("", "complete")
+    assert study == store.load()
 
 
 def test_a_format_that_nobody_knows_is_left_as_it_is(tmp_path: Path) -> None:
@@ -268,9 +303,9 @@ def test_a_password_is_in_no_message() -> None:
 def test_tables_on_mysql_tell_names_by_their_case_and_hold_long_plans(dialect: str) -> None:
     made: list[str] = []
     speaks = mysql.dialect() if dialect == "mysql" else mariadb.MariaDBDialect()
-    for table in (STUDY, TRIALS, REPORTS):
+    for table in (STUDY, TRIALS, REPORTS, IDS):
         made += str(CreateTable(table).compile(dialect=speaks)).splitlines()
     names = [line for line in made if line.strip().startswith(("name ", "study "))]
-    assert len(names) == 3
+    assert len(names) == 4
     assert all("VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" in line for line in names)
     assert sum("LONGTEXT" in line for line in made) == 6

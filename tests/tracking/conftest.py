@@ -94,8 +94,10 @@ def four_trials() -> tuple[Trial, ...]:
     )
 
 
-def a_study(folder: Path, trials: tuple[Trial, ...], name: str) -> Study:
-    return Study(name=name, folder=str(folder), metric=ACCURACY, seed=0, trials=trials, seconds=12.0)
+def a_study(folder: Path, trials: tuple[Trial, ...], name: str, own_id: str = "") -> Study:
+    return Study(
+        name=name, id=own_id, folder=str(folder), metric=ACCURACY, seed=0, trials=trials, seconds=12.0
+    )
 
 
 @pytest.fixture
@@ -137,9 +139,16 @@ def play(plan: Plan, tmp_path: Path) -> Play:
     Trial 3 is set aside after its first evaluation, and goes on.
     """
 
-    def told(observer: Observer, *, name: str = "demo", known: int = 0, stop: int | None = None) -> Study:
+    def told(
+        observer: Observer,
+        *,
+        name: str = "demo",
+        known: int = 0,
+        stop: int | None = None,
+        own_id: str = "",
+    ) -> Study:
         trials = four_trials()
-        before = a_study(tmp_path / name, trials[:known], name)
+        before = a_study(tmp_path / name, trials[:known], name, own_id)
         observer.study_started(before, plan, 3, 60.0)
         for trial in trials[known:stop]:
             if trial.result:
@@ -152,7 +161,7 @@ def play(plan: Plan, tmp_path: Path) -> Play:
                         observer.trial_started(running)
             observer.trial_finished(trial)
         if stop is None:
-            observer.study_finished(a_study(tmp_path / name, trials, name))
-        return a_study(tmp_path / name, trials[:stop], name)
+            observer.study_finished(a_study(tmp_path / name, trials, name, own_id))
+        return a_study(tmp_path / name, trials[:stop], name, own_id)
 
     return told

@@ -12,6 +12,8 @@ from autopeft.plan.plan import Plan
 from autopeft.search.study import Study, Trial
 from autopeft.tracking.console import ConsoleObserver
 from autopeft.train.result import TrialResult
+from autopeft.units import format_seconds
+from autopeft.workload.dataset import ACCURACY
 
 Play = Callable[..., Study]
 
@@ -127,6 +129,37 @@ def test_what_is_set_aside_is_counted_and_its_progress_stays(
     resumed.study_started(study.model_copy(update={"trials": (*study.trials, paused)}), plan, 3, 60.0)
     assert resumed._progress() == (pytest.approx(1 + 1 / 3), 0.0, 60.0)
     resumed.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "to_go"),
+    [
+        pytest.param(None, 0, 500.0, id="as many as time pays for"),
+        pytest.param(None, 20, 500.0, id="as many as the time of this session pays for"),
+        pytest.param(27, 20, 500.0, id="as many as were asked for in all sessions"),
+        pytest.param(22, 20, 0.0, id="no more than these two"),
+    ],
+)
+def test_a_resumed_session_says_how_long_its_own_trials_take(
+    plan: Plan, trials: tuple[Trial, ...], asked: int | None, before: int, to_go: float
+) -> None:
+    """Two trials of this session took 100 s each: the five that are left take 500 s, whatever was before."""
+    now = [0.0]
+    done = [trials[0].model_copy(update={"number": number}) for number in range(before + 2)]
+    budget = plan.budget.model_copy(update={"time": 7200.0, "trials": asked})
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    observer = ConsoleObserver(console, clock=lambda: now[0])
+    study = Study(
+        name="x", folder="x", metric=ACCURACY, seed=0, trials=tuple(done[:before]), seconds=50.0 * before
+    )
+    observer.study_started(study, plan.model_copy(update={"budget": budget}), asked or 7, 700.0)
+    for trial in done[before:]:
+        now[0] += 100
+        observer.trial_finished(trial)
+    with console.capture() as capture:
+        console.print(observer._picture())
+    shown = capture.get()
+    assert f"{before + 2}/{asked or before + 7} trials, about {format_seconds(to_go)} to go" in shown
 
 
 def test_a_terminal_gets_its_cursor_back(play: Play) -> None:
