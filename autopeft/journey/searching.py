@@ -27,6 +27,7 @@ from autopeft.report.facts import DataFacts
 from autopeft.request import Request
 from autopeft.search.desk import forget
 from autopeft.search.halving import plan_rungs
+from autopeft.search.latest import mark_searched
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
 from autopeft.search.schedule import (
@@ -86,6 +87,7 @@ def run_search(
                 f"{store.place} holds a study {folder.path.name!r} already: --resume goes on with it, "
                 "or give another --study."
             )
+        mark_searched(folder.path)
         progress("measuring this machine", 0, 1)
         with stages.timed("profile"):
             profile = measure(request)
