@@ -20,7 +20,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,99}")
 _TIMELESS = frozenset(
     (
         *("name", "total_bytes", "usable_bytes", "context_bytes", "power_watts", "link_bytes_per_second"),
-        *("spreads", "disturbance", "warnings", "versions", "provenance", "share_of"),
+        *("spreads", "disturbance", "warnings", "versions", "provenance"),
+        *("share_of", "sharers"),
     )
 )
 
@@ -100,6 +101,7 @@ class HardwareProfile(_Finite):
         disturbance: share of the cores it was measured with that other work had meanwhile.
         warnings: what makes the numbers doubtful.
         share_of: digest of the whole device where this is what one of several trials gets of it.
+        sharers: how many trials share it then.
     """
 
     name: str
@@ -124,6 +126,7 @@ class HardwareProfile(_Finite):
     provenance: Provenance
     versions: dict[str, str] = {}
     share_of: str | None = None
+    sharers: int | None = Field(default=None, ge=1)
 
     @field_validator("name")
     @classmethod

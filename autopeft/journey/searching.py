@@ -15,7 +15,7 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.first_tries import first_tries
 from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
-from autopeft.journey.planning import Progress, plan_space
+from autopeft.journey.planning import Progress, plan_side_by_side, shared
 from autopeft.journey.remembering import remember
 from autopeft.journey.spending import cost_as_time, device_price
 from autopeft.journey.stages import Stages
@@ -27,14 +27,14 @@ from autopeft.report.facts import DataFacts
 from autopeft.request import Request
 from autopeft.search.desk import forget
 from autopeft.search.halving import plan_rungs
+from autopeft.search.latest import mark_searched
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
 from autopeft.search.schedule import (
     Schedule,
     conclusion_seconds,
     make_schedule,
-    most_side_by_side,
-    share_of,
+    sharers_of,
     side_by_side,
 )
 from autopeft.search.searchers import make_strategy, repetitions_of
@@ -87,6 +87,7 @@ def run_search(
                 f"{store.place} holds a study {folder.path.name!r} already: --resume goes on with it, "
                 "or give another --study."
             )
+        mark_searched(folder.path)
         progress("measuring this machine", 0, 1)
         with stages.timed("profile"):
             profile = measure(request)
@@ -101,14 +102,16 @@ def run_search(
         planner = Planner(
             base=inputs.base,
             workload=inputs.workload,
-            profile=share_of(profile, most_side_by_side(profile)),
+            profile=profile,
             budget=request.budget,
             cost_model=cost_model,
             price=device_price(request, profile),
         )
-        if not store.exists():
+        if store.exists():
+            planner = shared(planner, side_by_side(store.plan(), planner.memory_limit))
+        else:
             with stages.timed("plan"):
-                plan = plan_space(planner, inputs, PLANNED_FIRST, progress)
+                planner, plan = plan_side_by_side(planner, inputs, PLANNED_FIRST, progress)
             require_fits(plan)
             data_facts(dataset).keep(folder.data)
             store.create(
@@ -211,7 +214,7 @@ def _search(
         rungs,
         seconds=left,
         trials=request.budget.trials,
-        concurrent=side_by_side(plan, planner.memory_limit),
+        concurrent=sharers_of(planner.profile),
         repetitions=repetitions_of(request.searcher),
         nodes=nodes,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autopeft.errors import InputError, UnknownNameError
+from autopeft.search.latest import searched_at
 from autopeft.search.store import StudyStore
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -127,16 +128,13 @@ def study_folder(workspace: str, name: str) -> StudyFolder:
 
 
 def existing_study(workspace: str, name: str | None) -> StudyFolder:
-    """Return the folder of a study that was begun; without a name, of the latest.
+    """Return the folder of a study that was begun; without a name, of the one that was searched last.
 
     Raises:
         UnknownNameError: there is none.
     """
-    found = (
-        path for kind in ("study.db", "storage.url") for path in Path(workspace).glob(f"studies/*/{kind}")
-    )
-    stores = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    names = [path.parent.name for path in stores]
+    begun = (path for path in Path(workspace).glob("studies/*") if StudyFolder(path).begun)
+    names = [path.name for path in sorted(begun, key=searched_at, reverse=True)]
     if name is None and names:
         return study_folder(workspace, names[0])
     if name is None or name not in names:

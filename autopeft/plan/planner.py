@@ -171,8 +171,10 @@ class Planner:
             )
         run, time = estimate.wall_seconds, self.budget.time
         if time is not None and run is not None and run > time:
+            others = (self.profile.sharers or 1) - 1
+            beside = f" beside {others} other{'s' * (others > 1)}" if others else ""
             return (
-                f"one training takes {format_seconds(run)}, the limit is {format_seconds(time)}",
+                f"one training takes {format_seconds(run)}{beside}, the limit is {format_seconds(time)}",
                 f"at most {time / run:.2g} times the epochs or rows fit",
             )
         return self._size_limit(estimate) or self._cost_limit(run)

@@ -11,6 +11,7 @@ from autopeft.errors import StorageError
 from autopeft.message import Message
 from autopeft.search.evidence import tell
 from autopeft.search.halving import Rungs
+from autopeft.search.latest import searched_at
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
@@ -64,7 +65,7 @@ def past_studies(
 
     One that cannot be read is left out.
     """
-    files = sorted(Path(workspace).glob("studies/*/study.db"), key=_changed)
+    files = sorted(Path(workspace).glob("studies/*/study.db"), key=lambda file: searched_at(file.parent))
     found: list[PastStudy] = []
     for file in reversed(files):
         if len(found) == most:
@@ -83,13 +84,6 @@ def past_studies(
         if study.name != but and (trainings := _trainings(study)):
             found.append(PastStudy(name=study.name, model=plan.model, trainings=trainings))
     return tuple(reversed(found))
-
-
-def _changed(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except OSError:  # it is gone by now
-        return 0.0
 
 
 def leads(studies: Sequence[PastStudy]) -> list[Lead]:

@@ -37,10 +37,17 @@ def most_side_by_side(profile: HardwareProfile) -> int:
     return max(1, min(profile.cores, MOST_SIDE_BY_SIDE)) if profile.device == "cpu" else 1
 
 
+def sharers_of(profile: HardwareProfile) -> int:
+    """Return among how many trials a profile shares its device; what older studies kept does not say."""
+    if profile.share_of is None:
+        return 1
+    return profile.sharers or most_side_by_side(profile)
+
+
 def side_by_side(plan: Plan, memory_limit: int) -> int:
-    """Return how many trials run at once within the memory limit."""
+    """Return how many of the trials that share a plan's device run at once within the memory limit."""
     largest = max((fit.estimate.memory.high_bytes for fit in plan.fits), default=memory_limit)
-    return max(1, min(most_side_by_side(plan.profile), memory_limit // largest))
+    return max(1, min(sharers_of(plan.profile), memory_limit // largest))
 
 
 def share_of(profile: HardwareProfile, trials: int) -> HardwareProfile:
@@ -48,6 +55,7 @@ def share_of(profile: HardwareProfile, trials: int) -> HardwareProfile:
     return profile.model_copy(
         update={
             "share_of": profile.digest,
+            "sharers": trials,
             "matmul_flops": {dtype: flops / trials for dtype, flops in profile.matmul_flops.items()},
             "bandwidth_bytes_per_second": profile.bandwidth_bytes_per_second / trials,
             "operators": {name: speed.shared(trials) for name, speed in profile.operators.items()},
@@ -98,12 +106,13 @@ def make_schedule(
     The last training of all runs alone. Left out: the start of the workers.
 
     Args:
+        plan: how long trainings take where as many share the machine as its profile says.
         seconds: wall time for training; None where there is no limit.
         concurrent: trials side by side on one machine.   nodes: machines like it.
         repetitions: whole trainings of leaders from other seeds, after the candidates.
     """
     runs = [fit.estimate.run_seconds for fit in plan.fits if fit.estimate.run_seconds is not None]
-    whole = statistics.median(runs) if runs else 0.0
+    whole = statistics.median(runs) * concurrent / sharers_of(plan.profile) if runs else 0.0
     each = whole * cost_share(rungs) / (concurrent * nodes)
     beside = whole * (1 + repetitions / (concurrent * nodes))
     count = DEFAULT_TRIALS

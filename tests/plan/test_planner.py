@@ -236,6 +236,13 @@ def test_time_and_trainable_share_are_limits_with_a_reason(tiny_bert, budget, wo
     assert verdict.way_out
 
 
+def test_a_training_that_is_too_long_because_of_others_says_so(tiny_bert) -> None:
+    made = planner(tiny_bert, time=30)
+    three = replace(made, profile=PROFILE.model_copy(update={"sharers": 3}))
+    assert "takes 1 min 00 s, the limit" in made.judge(candidate()).reason
+    assert "takes 1 min 00 s beside 2 others, the limit" in three.judge(candidate()).reason
+
+
 def test_an_adapter_above_its_limit_is_rejected_with_the_way_out(tiny_bert) -> None:
     cost = LinearCost()
     fitting = planner(tiny_bert, cost, adapter_size="1kB").judge(candidate())

@@ -9,7 +9,7 @@ from autopeft.hardware.catalog import load_profile
 from autopeft.hardware.profile import OperatorSpeed
 from autopeft.plan.plan import Plan
 from autopeft.search.halving import Rungs
-from autopeft.search.schedule import Schedule, cost_share, make_schedule, share_of
+from autopeft.search.schedule import Schedule, cost_share, make_schedule, share_of, sharers_of
 
 
 def test_trials_side_by_side_share_every_speed_that_was_measured() -> None:
@@ -24,19 +24,32 @@ def test_trials_side_by_side_share_every_speed_that_was_measured() -> None:
 RUNGS = Rungs(samples=(10, 20, 40), reduction=2)
 
 
-def planned(**asked: float | None) -> Schedule:
-    """Schedule trainings of 100 s, two side by side."""
+def planned(*, concurrent: int = 2, **asked: float | None) -> Schedule:
+    """Schedule trainings that take 100 s where two are side by side."""
     fit = admit_all(lora(2))
     fit = fit.model_copy(update={"estimate": fit.estimate.model_copy(update={"run_seconds": 100.0})})
-    plan: Plan = toy_plan().model_copy(update={"fits": (fit,)})
+    plan: Plan = toy_plan()
+    plan = plan.model_copy(update={"fits": (fit,), "profile": share_of(plan.profile, 2)})
     asked = {"seconds": None, "trials": None, **asked}
-    return make_schedule(plan, RUNGS, concurrent=2, **asked)  # type: ignore[arg-type]
+    return make_schedule(plan, RUNGS, concurrent=concurrent, **asked)  # type: ignore[arg-type]
 
 
 def test_repetitions_take_time_too() -> None:
     alone, repeated = planned(trials=8), planned(trials=8, repetitions=4)
     assert alone.expected_seconds == pytest.approx(100 + 8 * 50 * cost_share(RUNGS))
     assert repeated.expected_seconds == pytest.approx(alone.expected_seconds + 200)
+
+
+def test_a_training_that_has_the_machine_to_itself_is_expected_to_take_half_as_long() -> None:
+    assert planned(trials=0).expected_seconds == 100
+    assert planned(trials=0, concurrent=1).expected_seconds == 50
+
+
+def test_a_study_that_did_not_say_how_many_shared_the_machine_had_one_a_core() -> None:
+    whole = toy_plan().profile.model_copy(update={"cores": 3})
+    assert sharers_of(whole) == 1
+    assert sharers_of(share_of(whole, 2)) == 2
+    assert sharers_of(share_of(whole, 2).model_copy(update={"sharers": None})) == 3
 
 
 def test_no_search_is_expected_to_take_longer_than_its_time() -> None:
