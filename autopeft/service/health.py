@@ -46,7 +46,7 @@ async def healthz() -> Response:
 
 @router.get("/readyz", response_model=Health)
 def readyz(request: Request) -> Response:
-    """Say whether requests can be answered: the database answers and the service is not shutting down."""
+    """Say whether all goes on: the database answers, jobs are taken and the service is not shutting down."""
     office = office_of(request)
     try:
         office.database.check()
@@ -54,6 +54,9 @@ def readyz(request: Request) -> Response:
         _log.error("not ready: %s", error)  # nobody who asks here has said who they are
         words = "not ready: the database does not answer, the service's log says why."
         raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", words) from None
+    if not office.runner.takes_jobs:
+        words = "not ready: jobs are no longer taken, the service's log says why; start it again."
+        raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", words)
     if not office.ready:
         raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "not ready: the service is shutting down.")
     return reply(Health())

@@ -6,18 +6,19 @@ goes on where its study was cut off. Every step is one transaction, so that no c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sql
 
-from autopeft.errors import InputError
-from autopeft.job import ENDED, OF_A_STUDY, ExportOrder, Job, Kind, State
+from autopeft.errors import InputError, StorageError
+from autopeft.job import ENDED, OF_A_STUDY, STATES, ExportOrder, Job, Kind, State
 from autopeft.request import Request
 from autopeft.service.database import EVENTS, JOBS, Database
 from autopeft.service.problems import RefusedError
@@ -102,7 +103,7 @@ class Jobs:
         """Return a job of a user; an administrator's are all.
 
         Raises:
-            RefusedError: the user has no such job.
+            RefusedError: the user has no such job, or another version made it and this one cannot read it.
         """
         wanted = sql.select(JOBS).where(JOBS.c.id == number[:26])
         with self._database.reading() as connection:
@@ -114,8 +115,12 @@ class Jobs:
     def of(
         self, who: Caller, *, state: State | None = None, limit: int = 50, before: str | None = None
     ) -> tuple[Job, ...]:
-        """Return jobs of a user, the latest first; an administrator's are all."""
+        """Return jobs of a user, the latest first; an administrator's are all.
+
+        Those of a kind or state that only another version knows are left out.
+        """
         wanted = sql.select(JOBS).order_by(JOBS.c.id.desc()).limit(limit)
+        wanted = wanted.where(JOBS.c.kind.in_(get_args(Kind)), JOBS.c.state.in_(STATES))
         if not who.may("admin"):
             wanted = wanted.where(JOBS.c.user == who.user)
         if state is not None:
@@ -165,7 +170,7 @@ class Jobs:
         """Take the job whose turn it is: of the user with the fewest running, then of who waited longest.
 
         Jobs whose process is silent come first: they were begun before. One of `owner`'s own is not silent:
-        its end waits to be written. A study has one job at a time.
+        its end waits to be written. A study has one job at a time. A job that this version cannot read fails.
         """
         with self._database.reading() as connection:
             if not self._claimable(connection, self._database.now(connection)):
@@ -181,13 +186,10 @@ class Jobs:
                 )
                 if row["state"] == "running":  # unless its lease has been renewed since
                     change = change.where(JOBS.c.lease == row["lease"])
-                if row["stopping"]:
-                    values = {"state": "stopped", "reason": _STOPPED, "ended": now, "stopping": False}
+                if (end := _end_of(row)) is not None:
+                    state, reason = end
+                    values = {"state": state, "reason": reason, "ended": now, "stopping": False}
                     connection.execute(change.values(values | {"lease": None}))
-                    continue
-                if row["attempts"] >= MOST_ATTEMPTS:
-                    reason = f"given up: {MOST_ATTEMPTS} service processes died while it ran"
-                    connection.execute(change.values(state="failed", reason=reason, ended=now, lease=None))
                     continue
                 values = {
                     "state": "running",
@@ -231,7 +233,11 @@ class Jobs:
             return bool(connection.execute(JOBS.update().where(*mine).values(values)).rowcount)
 
     def note(self, number: str, events: Sequence[str]) -> None:
-        """Add events, each a JSON text, to those of a job."""
+        """Add events, each a JSON text, to those of a job.
+
+        Raises:
+            StorageError: they cannot be written now; also where another process adds some at once.
+        """
         with self._database.writing() as connection:
             last = sql.select(sql.func.max(EVENTS.c.number)).where(EVENTS.c.job == number)
             first = (connection.execute(last).scalar_one() or 0) + 1
@@ -240,8 +246,11 @@ class Jobs:
                 for place, event in enumerate(events, first)
                 if place <= MOST_EVENTS or event.startswith(_KEPT_ALWAYS)
             ]
-            if rows:
-                connection.execute(EVENTS.insert(), rows)
+            try:
+                if rows:
+                    connection.execute(EVENTS.insert(), rows)
+            except sql.exc.IntegrityError:
+                raise StorageError(f"another process adds to the events of the job {number}.") from None
 
     def events(self, number: str, after: int, limit: int = 500) -> list[tuple[int, str]]:
         """Return the events of a job after one of them, each with its number."""
@@ -334,10 +343,36 @@ def _longer(job: Job, seconds: float, trials: int | None) -> str:
     return job.wish.model_copy(update={"budget": budget}).model_dump_json(exclude_unset=True)
 
 
+def _end_of(row: dict[str, Any]) -> tuple[State, str] | None:
+    """Return as what, and why, a job that could be claimed ends instead; None where it does not."""
+    if row["stopping"]:
+        return "stopped", _STOPPED
+    if row["attempts"] >= MOST_ATTEMPTS:
+        return "failed", f"given up: {MOST_ATTEMPTS} service processes died while it ran"
+    try:
+        _job(row)
+    except RefusedError as error:
+        return "failed", str(error)
+    return None
+
+
 def _study_of(row: Any) -> str:
-    return str(json.loads(row["request"])["study"] if row["kind"] in OF_A_STUDY else row["id"])
+    """Return the study of a row, which is its own also where nobody can read of which other it is."""
+    if row["kind"] in OF_A_STUDY:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return str(json.loads(row["request"])["study"])
+    return str(row["id"])
 
 
 def _job(row: Any) -> Job:
     names = [name for name in Job.model_fields if name != "request"]
-    return Job.model_validate({name: row[name] for name in names} | {"request": json.loads(row["request"])})
+    try:
+        request = json.loads(row["request"])
+        return Job.model_validate({name: row[name] for name in names} | {"request": request})
+    except ValueError:  # of pydantic, too
+        raise RefusedError(
+            HTTPStatus.CONFLICT,
+            "conflict",
+            f"the job {row['id']}, of kind {row['kind']!r}, cannot be read by this version of autopeft: "
+            "use the version that it was submitted to.",
+        ) from None

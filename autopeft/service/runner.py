@@ -61,6 +61,11 @@ class Runner:
         if self._settings.slots:
             self._taker.start()
 
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it still does what `start` began."""
+        return self._taker.ident is None or self._taker.is_alive()
+
     def close(self) -> None:
         """End what runs; it waits in the queue again, for this service's next start or another's turn."""
         self._closing.set()
@@ -70,32 +75,53 @@ class Runner:
 
     def _take(self) -> None:
         while not self._closing.is_set():
-            self._runs = [thread for thread in self._runs if thread.is_alive()]
-            job = None
-            if len(self._runs) < self._settings.slots:
-                try:
-                    job = self._jobs.claim(self.owner)
-                except AutopeftError as error:
-                    _log.error("no job can be taken: %s", error)
-            if job is None:
+            took = False
+            try:
+                took = self._take_one()
+            except AutopeftError as error:
+                _log.error("no job can be taken: %s", error)
+            except Exception:  # noqa: BLE001 (whatever it was, the jobs of the others are still to be taken)
+                _log.exception("no job can be taken")
+            if not took:
                 self._closing.wait(POLL_SECONDS)
-                continue
-            run = threading.Thread(target=self._run, args=(job,), name=f"job {job.id}", daemon=True)
-            self._runs.append(run)
+
+    def _take_one(self) -> bool:
+        """Begin the job whose turn it is; say whether there was one."""
+        self._runs = [thread for thread in self._runs if thread.is_alive()]
+        if len(self._runs) >= self._settings.slots:
+            return False
+        job = self._jobs.claim(self.owner)
+        if job is None:
+            return False
+        run = threading.Thread(target=self._run, args=(job,), name=f"job {job.id}", daemon=True)
+        try:
             run.start()
+        except RuntimeError:  # the machine has no thread left
+            self._finish(job, "queued", "", job.spent)
+            raise
+        self._runs.append(run)
+        return True
 
     def _run(self, job: Job) -> None:
         _log.info("job begins", extra={"job": job.id, "user": job.user, "state": "running"})
-        run = _Run(job, self._jobs, self._uploads, self._settings, self.owner, self._closing)
-        state, reason = run.to_the_end()
-        self._finish(job, state, reason, run.spent)
+        spent = job.spent
+        try:
+            run = _Run(job, self._jobs, self._uploads, self._settings, self.owner, self._closing)
+            try:
+                state, reason = run.to_the_end()
+            finally:
+                spent = run.spent
+        except Exception:  # noqa: BLE001 (a job whose end nobody writes would be running for ever)
+            _log.exception("a job cannot be watched", extra={"job": job.id})
+            state, reason = "failed", "the service has a bug, which its log names by this job's id; resume it"
+        self._finish(job, state, reason, spent)
 
     def _finish(self, job: Job, state: State, reason: str, spent: float) -> None:
         """Write how a job ended, as soon as the database lets us, as long as the job is ours."""
         while True:
             try:
                 ours = self._jobs.finish(job.id, self.owner, state, reason, spent)
-            except AutopeftError as error:
+            except Exception as error:  # noqa: BLE001 (nobody else writes it)
                 _log.error("the end of a job cannot be written yet: %s", error, extra={"job": job.id})
                 if self._closing.wait(POLL_SECONDS):
                     return  # its lease runs out, and the next to take it finds the study as it is
@@ -149,6 +175,8 @@ class _Run:
             if cause is not None:
                 _end(process, 0.0 if cause == "lost" else STOP_SECONDS)
         finally:
+            if process.returncode is None:  # a bug of the watching: nobody else would end it
+                _end(process, STOP_SECONDS)
             with contextlib.suppress(OSError):
                 if process.stdin is not None:
                     process.stdin.close()

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
+from autopeft.errors import StorageError
 from autopeft.job import Job
 from autopeft.request import Request
 from autopeft.service.database import JOBS, Database
@@ -269,3 +271,40 @@ def test_the_end_of_a_study_is_kept_after_the_most_events(queue, monkeypatch) ->
     queue.note(job.id, ['{"event": "a"}'] * 3)
     queue.note(job.id, ['{"event": "b"}', last])
     assert [event for _, event in queue.events(job.id, 0)] == ['{"event": "a"}'] * 2 + [last]
+
+
+def test_a_job_that_this_version_cannot_read_fails_and_holds_up_nobodys(place, queue) -> None:
+    newer, mine = submit(queue), submit(queue, BOB)
+    database = Database(place)
+    with database.writing() as connection:  # as after a downgrade
+        connection.execute(JOBS.update().where(JOBS.c.id == newer.id).values(kind="verify"))
+    assert queue.claim("process").id == mine.id
+    assert [job.id for job in queue.of(ROOT)] == [mine.id]
+    with pytest.raises(RefusedError, match=f"the job {newer.id}, of kind 'verify', cannot be read by this"):
+        queue.find(ANN, newer.id)
+    with database.writing() as connection:
+        connection.execute(JOBS.update().where(JOBS.c.id == newer.id).values(kind="run"))
+    database.close()
+    job = queue.find(ANN, newer.id)
+    assert (job.state, "use the version" in job.reason) == ("failed", True)
+
+
+def test_a_row_that_holds_no_request_holds_up_nobodys_job(place, queue) -> None:
+    damaged, mine = submit(queue), submit(queue, BOB)
+    database = Database(place)
+    with database.writing() as connection:
+        values = {"kind": "export", "request": "{"}
+        connection.execute(JOBS.update().where(JOBS.c.id == damaged.id).values(values))
+    database.close()
+    assert queue.claim("process").id == mine.id
+
+
+def test_events_that_two_processes_write_at_once_are_written_later(queue, monkeypatch) -> None:
+    job = submit(queue)
+    queue.note(job.id, ["{}"])
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlalchemy.engine.Result, "scalar_one", lambda _: 0)  # the other's were not seen yet
+        with pytest.raises(StorageError, match="another process adds to the events"):
+            queue.note(job.id, ["{}"])
+    queue.note(job.id, ["{}"])
+    assert [number for number, _ in queue.events(job.id, 0)] == [1, 2]

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from autopeft.errors import ClaimedError, InputError
-from autopeft.job import Job
+from autopeft.job import ENDED, Job
 from autopeft.request import Request
 from autopeft.search.claim import claim_file
 from autopeft.service.access import LOCAL
 from autopeft.service.desk import Desk
-from autopeft.service.runner import _Run
+from autopeft.service.runner import Runner, _Run
 from autopeft.service.serving import serve
 from autopeft.service.settings import Settings
 from autopeft.service.telemetry import Metrics
 from autopeft.service.tokens import Caller
+from tests.service.live import wait_for
+
+ANN = Caller(user="ann", scope="submit")
 
 
 @pytest.fixture
@@ -152,3 +157,75 @@ def test_why_a_process_ended_is_known_though_its_log_cannot_be_written(service) 
     assert state == "failed"
     assert "studies" in reason
     assert "cannot be made" in reason
+
+
+@pytest.fixture
+def runner(open_service) -> Iterator[Runner]:
+    made = open_service(rate=0, slots=1).office.runner
+    yield made
+    made.close()
+
+
+def submitted(runner: Runner) -> str:
+    return runner._jobs.submit(ANN, "search", Request(demo="classification"), seconds=60)[0].id
+
+
+def ended(runner: Runner, number: str) -> Job:
+    wait_for(lambda: runner._jobs.find(ANN, number).state in ENDED, 60)
+    return runner._jobs.find(ANN, number)
+
+
+def raises(error: BaseException) -> Callable[..., None]:
+    def now(*_given: object) -> None:
+        raise error
+
+    return now
+
+
+def test_a_job_is_taken_after_whatever_kept_one_from_being_taken(runner, monkeypatch) -> None:
+    begun = threading.Thread.start
+    failures = iter([RuntimeError("can't start new thread")])
+
+    def start(thread: threading.Thread) -> None:
+        error = next(failures, None) if thread.name.startswith("job ") else None
+        if error is not None:
+            raise error
+        begun(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    claim, bugs = runner._jobs.claim, iter([ValueError("a bug")])
+
+    def claims(owner: str) -> Job | None:
+        if (bug := next(bugs, None)) is not None:
+            raise bug
+        return claim(owner)
+
+    monkeypatch.setattr(runner._jobs, "claim", claims)
+    monkeypatch.setattr(_Run, "to_the_end", lambda _: ("done", ""))
+    number = submitted(runner)
+    runner.start()
+    assert ended(runner, number).state == "done"
+    assert not [*failures, *bugs]
+    assert runner.takes_jobs
+
+
+def test_a_job_that_cannot_be_watched_fails_and_leaves_nothing_running(runner, monkeypatch) -> None:
+    monkeypatch.setattr(runner._jobs, "renew", raises(ValueError("a bug")))
+    number = submitted(runner)
+    runner.start()
+    job = ended(runner, number)
+    assert (job.state, "the service has a bug" in job.reason, job.spent > 0) == ("failed", True, True)
+    commands = [" ".join(each.cmdline()) for each in psutil.Process().children()]
+    assert not [command for command in commands if "service.child" in command]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_service_that_takes_no_jobs_any_more_is_not_ready(open_service, monkeypatch) -> None:
+    service = open_service(rate=0, slots=1)
+    runner = service.office.runner
+    monkeypatch.setattr(runner._jobs, "claim", raises(SystemExit()))
+    assert service.get("/readyz").status_code == 200
+    runner.start()
+    runner._taker.join(30)
+    reply = service.get("/readyz")
+    assert (reply.status_code, "jobs are no longer taken" in reply.json()["detail"]) == (503, True)
