@@ -88,9 +88,7 @@ def _table(given: TokenFacts | tuple[TokenFacts, ...]) -> Table:
 
     made = tables.table("id", "user", "scope", "created", "good until")
     for each in given if isinstance(given, tuple) else (given,):
-        until = (
-            "revoked" if each.revoked else "revoked by hand" if each.expires is None else _day(each.expires)
-        )
+        until = "revoked" if each.revoked else "no end" if each.expires is None else _day(each.expires)
         made.add_row(each.id, each.user, each.scope, _day(each.created), until)
     return made
 

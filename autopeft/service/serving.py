@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -35,9 +36,11 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         announce: told the address once the service listens.
 
     Raises:
-        InputError: the address cannot be listened on; or others can reach it and nobody has a token.
+        InputError: the address cannot be listened on, or a certificate not be used; or others can reach it
+            and nobody has a token.
         StorageError: the workspace or the database cannot be used.
     """
+    _require_certificate(settings)
     with Office(settings) as office:
         if settings.is_open and not office.tokens.list():
             place = settings.host if not is_loopback(settings.host) else ", ".join(settings.names)
@@ -68,6 +71,28 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         announce(settings.url)
         with listening, _signals_kept():
             _Server(config, office).run(sockets=[listening])
+
+
+def _require_certificate(settings: Settings) -> None:
+    """Check that TLS has a certificate and the key of it, before anything is begun.
+
+    Raises:
+        InputError: one cannot be read, or they do not belong together.
+    """
+    if settings.cert is None or settings.key is None:
+        return
+    law = "`--tls-cert` and `--tls-key` must name a certificate and its key, as PEM without a password"
+    try:
+        for file in (settings.cert, settings.key):
+            file.open("rb").close()
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.cert, settings.key, password=""
+        )
+    except ssl.SSLError as error:
+        given = f"{settings.cert} and {settings.key}"
+        raise InputError(f"{law}, but got {given} ({error.reason or 'unreadable'}).") from None
+    except OSError as error:
+        raise InputError(f"{law}, but {error.filename} cannot be read: {error.strerror}.") from None
 
 
 @contextlib.contextmanager

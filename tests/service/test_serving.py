@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def test_a_token_is_printed_once_listed_without_its_secret_and_revoked(tmp_path)
     assert token["token"].startswith(f"autopeft_{token['id']}_")
     listed = autopeft(tmp_path, "token", "list")
     assert token["id"] in listed.stdout
+    assert "revoked" not in listed.stdout
     assert token["token"] not in listed.stdout
     assert autopeft(tmp_path, "token", "revoke", token["id"]).returncode == 0
     assert "revoked" in autopeft(tmp_path, "token", "list").stdout
@@ -49,6 +51,8 @@ def test_a_token_is_printed_once_listed_without_its_secret_and_revoked(tmp_path)
         (("--host", "192.0.2.1", "--port", "0", "--tokens"), "192.0.2.1"),
         (("--database", "mysql+pymysql://x/y"), "PostgreSQL"),
         (("--longest", "soon"), "soon"),
+        (("--tls-cert", "none.pem", "--tls-key", "none.pem"), "none.pem cannot be read"),
+        (("--tls-cert", os.devnull, "--tls-key", os.devnull), "must name a certificate and its key"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(tmp_path, flags, words) -> None:
