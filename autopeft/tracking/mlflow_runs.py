@@ -51,6 +51,7 @@ class MlflowRuns:
         self._experiment = open_experiment(self._client, experiment, tracking_uri)
         self._tags = dict(tags)
         self._parent = ""
+        self._over = False  # what is told again after a failure does not begin the study again
         self._metric = "score"
         self._device, self._seed = "cpu", 0
         self._profile: dict[str, object] = {}
@@ -82,7 +83,8 @@ class MlflowRuns:
         self._steps.clear()  # what a broken connection left open is asked anew
         self._parent = run_of_study(self._client, self._experiment, study) or ""
         if self._parent:
-            self._client.update_run(self._parent, status="RUNNING")
+            if not self._over:
+                self._client.update_run(self._parent, status="RUNNING")
             self._recall()
             described = bool(self._client.get_run(self._parent).data.params)
         else:
@@ -143,6 +145,7 @@ class MlflowRuns:
             tags = {"autopeft.best": best.candidate.label, "autopeft.best_run": self._run(best)}
         self._log_anew(self._parent, metrics, tags)
         self._client.set_terminated(self._parent)
+        self._over = True
 
     def catch_up(self, study: Study, plan: Plan, reports: Mapping[int, Sequence[Report]]) -> int:
         """Write what the store lacks of a study, running trials included; return how many it lacked."""

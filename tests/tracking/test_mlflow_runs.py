@@ -209,6 +209,22 @@ def test_whatever_fails_everything_is_in_the_store_once(
     assert everything(client, observer.parent_run_id) == everything(client, undisturbed.parent_run_id)
 
 
+def test_a_study_that_is_over_stays_so_when_what_follows_fails(
+    uri: str, client: MlflowClient, play: Play, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    observer = MlflowObserver(uri, "over")
+    play(observer)
+    observer.log_artifacts([page])
+    assert observer.problem is not None
+    page.write_text("<p>report</p>")
+    observer.log_artifacts([page])
+    observer.close()
+    assert observer.problem is None
+    assert observer.parent_run_id
+    assert client.get_run(observer.parent_run_id).info.status == "FINISHED"
+
+
 def test_what_got_through_is_not_told_again(uri: str, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store comes back, but has no place for trial 3: what was told before that one is done for good."""
     ended: list[int] = []
