@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autopeft.errors import InputError, UnscoredError
 from autopeft.export.bundle import EVALUATION, MANIFEST, Bundle, Evaluated
 from autopeft.export.opening import open_bundle
-from autopeft.journey.concluding import Finished
+from autopeft.journey.concluding import Finished, open_scored
 from autopeft.journey.pairing import lead
 from autopeft.journey.workspace import existing_study
 from autopeft.methods.registry import complete
@@ -41,6 +41,7 @@ def compare(one: str, other: str, workspace: str, storage: str | None = None) ->
     Raises:
         InputError: there is no such thing, or they have different metrics.
         BundleError: a bundle is not as it was exported.
+        ClaimedError: a study has to be scored, and another process searches or exports it.
     """
     return _held(_side(one, workspace, storage), _side(other, workspace, storage))
 
@@ -52,7 +53,7 @@ def compare_studies(one: str, other: str, workspace: str) -> Comparison:
         InputError: there is no such study, or they have different metrics.
         UnscoredError: the winner of one of them was not scored yet.
     """
-    return _held(*(_kept_side(each, workspace) for each in (one, other)))
+    return _held(*(_kept_side(Request(study=each, workspace=workspace)) for each in (one, other)))
 
 
 def _held(one: tuple[Side, Evaluated], other: tuple[Side, Evaluated]) -> Comparison:
@@ -144,18 +145,16 @@ def _side(name: str, workspace: str, storage: str | None) -> tuple[Side, Evaluat
     if (Path(name) / MANIFEST).exists():
         return _of_bundle(open_bundle(Path(name)))
     in_file = not existing_study(workspace, name).storage.exists()
-    done = Finished(Request(study=name, workspace=workspace, storage=None if in_file else storage))
-    best = done.trial(None)
-    earned = done.scores().of(best.number)
-    if earned is None:
-        earned = done.evaluated(best, done.trained(best, done.inputs()))
-    return _of_study(name, best, earned, done), earned
+    request = Request(study=name, workspace=workspace, storage=None if in_file else storage)
+    Finished(request).trial(None)  # where nothing was trained to the end there is nothing to score
+    open_scored(request)
+    return _kept_side(request)
 
 
-def _kept_side(name: str, workspace: str) -> tuple[Side, Evaluated]:
+def _kept_side(request: Request) -> tuple[Side, Evaluated]:
     """Return a study with what each of its test rows contributed, as it was kept."""
-    done = Finished(Request(study=name, workspace=workspace))
-    best = done.trial(None)
+    done = Finished(request)
+    name, best = done.folder.path.name, done.trial(None)
     earned = done.kept_scores().of(best.number)
     if earned is None:
         raise UnscoredError(

@@ -9,7 +9,7 @@ from autopeft.export.bundle import Bundle, Evaluated
 from autopeft.journey.conclusion import conclude
 from autopeft.journey.contest import Scores, evaluated, hold_contest
 from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
-from autopeft.journey.keeping import require_weights, trained_to_the_end
+from autopeft.journey.keeping import claimed, require_weights, trained_to_the_end
 from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store
@@ -72,15 +72,14 @@ class Finished:
             )
 
     def scores(self) -> Scores:
-        """Return the test scores of the study's winner.
+        """Return the test scores of the study's winner; for who has the study to himself.
 
         The test rows are touched when they are first asked for, and when a resumption has found another
-        winner; what was scored before stays.
+        winner or ended the default's training; what was scored before stays.
         """
-        best = self.study.best
+        if self.scored:
+            return self.kept_scores()
         scores = self.kept_scores()
-        if self.folder.scores.exists() and scores.trial == (best.number if best else None):
-            return scores
         inputs = self.inputs()
         with self.stages.timed("test scores"):
             scores = hold_contest(
@@ -88,6 +87,11 @@ class Finished:
                 scores,
             )
         return scores.keep(self.folder.scores)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the test scores that were kept last are those of the study as it is now."""
+        return self.folder.scores.exists() and self.kept_scores().cover(self.study)
 
     def kept_scores(self) -> Scores:
         """Return the test scores as they were kept last; none where nothing was scored."""
@@ -127,12 +131,32 @@ class Finished:
         return found
 
 
+def open_scored(request: Request) -> tuple[Finished, Scores]:
+    """Open a study with its test scores; those that are missing are scored now, if nobody searches it.
+
+    Raises:
+        ClaimedError: some are missing, and another process searches or exports the study.
+        UnknownNameError: there is no such study.
+    """
+    done = Finished(request)
+    if done.scored:
+        return done, done.kept_scores()
+    # The latest study may be another one a moment later; this one may have gone on.
+    named = request.model_copy(update={"study": done.folder.path.name})
+    with claimed(named):
+        done = Finished(named)
+        return done, done.scores()
+
+
 def write_conclusion(request: Request, mlflow: str) -> StudyFacts:
-    """Write the report page and the facts of a study."""
+    """Write the report page and the facts of a study.
+
+    Raises:
+        ClaimedError: test scores are missing, and another process searches or exports the study.
+    """
     from autopeft.report.html import write_report
 
-    done = Finished(request)
-    scores = done.scores()
+    done, scores = open_scored(request)
     with done.stages.timed("report"):
         manifest = done.folder.bundle / "autopeft.json"
         bundle = Bundle.read(manifest) if manifest.exists() else None

@@ -42,6 +42,14 @@ class Scores(Message):
         keys = {trial.candidate.key for trial in study.trials if trial.number in numbers}
         return len(keys) + sum(score.contender in (PROBE, UNTRAINED) for score in self.scores)
 
+    def cover(self, study: Study) -> bool:
+        """Say whether these are of a study's winner, and of its default if that was trained to the end."""
+        best, baseline = study.best, study.baseline
+        if best is None or self.trial != best.number or self.of(best.number) is None:
+            return best is None and self.trial is None
+        scored = any(score.contender == DEFAULT for score in self.scores)
+        return scored == (baseline is not None and baseline.state == "complete")
+
     def of(self, trial: int) -> Evaluated | None:
         """Return what a trial earned; None where it was not scored."""
         return next((each for each in self.evaluated if each.trial == trial), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from autopeft.errors import InputError
 from autopeft.export.bundle import MANIFEST, Bundle, Form
 from autopeft.files import without_places, write_atomically
-from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
+from autopeft.journey.workspace import StudyFolder, existing_study, is_begun, open_store, study_folder
 from autopeft.report.facts import Kept, StudyFacts
 from autopeft.request import Request
 from autopeft.search.study import Study, Trial
@@ -19,7 +19,7 @@ def list_kept(workspace: str) -> tuple[Kept, ...]:
     """Return the studies of a workspace, by name."""
     folders = sorted(Path(workspace).glob("studies/*"))
     found = (StudyFolder(path) for path in folders if path.is_dir())
-    return tuple(_kept(folder) for folder in found if folder.begun)
+    return tuple(_kept(folder) for folder in found if folder.has_store)
 
 
 def kept(request: Request) -> Kept:
@@ -202,15 +202,7 @@ def going_on(request: Request, spent: float) -> Request:
     budget = request.budget
     if budget.time is not None and spent:
         budget = budget.model_copy(update={"time": max(1.0, budget.time - spent)})
-    if not folder.begun:
-        return request.model_copy(update={"budget": budget})
-    store = open_store(folder, request.storage)
-    try:
-        begun = store.exists()
-    finally:
-        store.close()
-    if not begun:  # it was cut off before anything was written
-        folder.store.unlink(missing_ok=True)
+    if not is_begun(folder, request.storage):
         return request.model_copy(update={"budget": budget})
     return Request(
         study=request.study,

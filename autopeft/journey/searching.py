@@ -19,7 +19,7 @@ from autopeft.journey.planning import Progress, plan_side_by_side, shared
 from autopeft.journey.remembering import remember
 from autopeft.journey.spending import cost_as_time, device_price
 from autopeft.journey.stages import Stages
-from autopeft.journey.workspace import StudyFolder, existing_study, open_store, study_folder
+from autopeft.journey.workspace import StudyFolder, existing_study, is_begun, open_store, study_folder
 from autopeft.plan.cost_model import CostModel
 from autopeft.plan.plan import Plan
 from autopeft.plan.planner import Planner
@@ -96,7 +96,8 @@ def run_search(
         with stages.timed("data"):
             inputs = load_inputs(request, profile)
             dataset = require_dataset(inputs)
-            _require_same_data(dataset, folder)
+            if store.exists():
+                _require_same_data(dataset, folder)
         for observer in observers:
             observer.data_read(dataset)
         planner = Planner(
@@ -114,6 +115,8 @@ def run_search(
                 planner, plan = plan_side_by_side(planner, inputs, PLANNED_FIRST, progress)
             require_fits(plan)
             data_facts(dataset).keep(folder.data)
+            if request.storage is not None:
+                write_atomically(folder.storage, f"{store.place_without_password}\n")
             store.create(
                 name=folder.path.name,
                 metric=dataset.metric,
@@ -121,8 +124,6 @@ def run_search(
                 request=asked.model_dump_json(exclude={"storage"}),  # it may hold a password
                 plan=plan,
             )
-            if request.storage is not None:
-                write_atomically(folder.storage, f"{store.place_without_password}\n")
         progress("starting the search", 1, 1)
         with stages.timed("search"):
             total, deadline = whole_time(request, store), None
@@ -153,7 +154,7 @@ def open_study(request: Request) -> tuple[StudyFolder, Request]:
     """
     if not request.resume:
         folder = study_folder(request.workspace, request.study or _new_name(request))
-        if folder.begun:
+        if is_begun(folder, request.storage):
             raise InputError(
                 f"the study {folder.path.name!r} exists already: --resume goes on with it, "
                 "or give another --study."
@@ -277,7 +278,7 @@ def _needed(inputs: Inputs) -> tuple[Path, ...]:
 
 
 def _require_same_data(dataset: Dataset, folder: StudyFolder) -> None:
-    if not folder.begun or not folder.data.exists():
+    if not folder.data.exists():
         return
     if DataFacts.read(folder.data).fingerprint != dataset.fingerprint:
         raise InputError(

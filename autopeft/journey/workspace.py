@@ -30,8 +30,8 @@ class StudyFolder:
         return self.path / "storage.url"
 
     @property
-    def begun(self) -> bool:
-        """Whether a study was begun here."""
+    def has_store(self) -> bool:
+        """Whether there is a database, or the address of one; the study need not be in it yet."""
         return self.store.exists() or self.storage.exists()
 
     @property
@@ -114,6 +114,21 @@ def open_store(folder: StudyFolder, storage: str | None = None) -> StudyStore:
     return StudyStore(place, name=folder.path.name, folder=folder.path)
 
 
+def is_begun(folder: StudyFolder, storage: str | None = None) -> bool:
+    """Say whether a study was begun in a folder; one that was cut off before it was written was not.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    if not folder.has_store:
+        return False
+    store = open_store(folder, storage)
+    try:
+        return store.exists()
+    finally:
+        store.close()
+
+
 def study_folder(workspace: str, name: str) -> StudyFolder:
     """Return the folder of a study, which need not exist.
 
@@ -133,7 +148,7 @@ def existing_study(workspace: str, name: str | None) -> StudyFolder:
     Raises:
         UnknownNameError: there is none.
     """
-    begun = (path for path in Path(workspace).glob("studies/*") if StudyFolder(path).begun)
+    begun = (path for path in Path(workspace).glob("studies/*") if StudyFolder(path).has_store)
     names = [path.name for path in sorted(begun, key=searched_at, reverse=True)]
     if name is None and names:
         return study_folder(workspace, names[0])

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from linear_cost import LinearCost
 
-from autopeft.errors import DoesNotFitError, InputError
+from autopeft.errors import DoesNotFitError, InputError, StorageError
 from autopeft.hardware.catalog import load_profile
-from autopeft.journey.searching import open_study, require_fits, whole_time
+from autopeft.journey.searching import open_study, require_fits, run_search, whole_time
 from autopeft.journey.workspace import open_store
 from autopeft.methods.registry import DEFAULT
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan, Rejected
 from autopeft.request import Request
+from autopeft.search import store as stores
 from autopeft.search.store import StudyStore
-from autopeft.workload.dataset import ACCURACY, Lengths, Workload
+from autopeft.workload.base_model import BaseModel
+from autopeft.workload.dataset import ACCURACY, Dataset, Lengths, Workload
 
 
 def test_a_refusal_says_that_the_profile_it_rests_on_is_doubtful() -> None:
@@ -89,3 +92,61 @@ def test_a_resumption_takes_the_budget_and_nothing_else(tmp_path: Path) -> None:
         open_study(Request(**again, seed=3))
     with pytest.raises(InputError, match="keeps what it began with: front is 'share', but got 'memory'"):
         open_study(Request(**again, front="memory"))
+
+
+class Killed(BaseException):
+    """What ends a process at once."""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, sentiment: Dataset, encoder_with_weights: BaseModel) -> Request:
+    """A search of real rows for a real, tiny model, in a database of its own."""
+    rows = [*sentiment.train, *sentiment.validation, *sentiment.test]
+    lines = [f"{row.text} {at},{sentiment.labels[row.label]}" for at, row in enumerate(rows)]
+    data = tmp_path / "rows.csv"
+    data.write_text("\n".join(["text,label", *lines]))
+    return Request(
+        model=str(encoder_with_weights.path),
+        data=str(data),
+        study="s",
+        workspace=str(tmp_path),
+        storage=f"sqlite:///{tmp_path}/shared.db",
+        seq_len=16,
+    )
+
+
+def search_until(monkeypatch: pytest.MonkeyPatch, request: Request, moment: str) -> None:
+    """Search, and die right after a study's tables, or the study itself, are written."""
+    place, name = {"tables": (stores, "make_tables"), "study": (StudyStore, "create")}[moment]
+    original, profile = getattr(place, name), load_profile("l4")
+
+    def die(*given: object, **named: object) -> None:
+        original(*given, **named)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, die)
+        with pytest.raises(Killed):
+            run_search(request, lambda _: profile, LinearCost(), (), lambda *_: None)
+
+
+def test_what_was_killed_before_the_study_was_written_begins_anew_with_other_data(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked.model_copy(update={"storage": None})
+    search_until(monkeypatch, asked, "tables")
+    with pytest.raises(StorageError, match="start one without --resume"):
+        open_study(asked.model_copy(update={"resume": True}))
+    data = Path(asked.data or "")
+    data.write_text(data.read_text() + "\ngood one more,good")
+    search_until(monkeypatch, asked, "study")
+    with pytest.raises(InputError, match="exists already"):
+        open_study(asked)
+
+
+def test_a_study_on_a_server_that_was_killed_when_it_began_is_found_again(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search_until(monkeypatch, asked, "study")
+    folder, _ = open_study(Request(study="s", workspace=asked.workspace, resume=True))
+    assert open_store(folder).load().name == "s"
