@@ -98,6 +98,7 @@ MESSAGES = {
     "report.comparison",
     "report.facts",
     "export.bundle",
+    "export.names",
     "export.recipes.subject",
     "request",
     "job",

@@ -39,7 +39,7 @@ License = Annotated[
         help="The adapter's license as the Hub names it. Default: other, as the base's.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what autopeft wrote there.")]
 
 
 Merged = Annotated[

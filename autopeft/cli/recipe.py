@@ -66,7 +66,7 @@ Out = Annotated[
         help="Directory to write, with the rows. Default: the text on stdout.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what autopeft wrote there.")]
 
 
 @takes_request(

@@ -17,8 +17,6 @@ from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import Metric, Scale, Task
 from autopeft.workload.tasks import PIPELINES
 
-MANIFEST, CARD, REFERENCE, EVALUATION = "autopeft.json", "README.md", "reference.json", "evaluation.json"
-
 Form = Literal["adapter", "merged", "lora"]
 _LOADING = ("num_labels", "pad_token_id")
 _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -36,7 +34,8 @@ class Export(Message):
     """What is to be exported, and how.
 
     Attributes:
-        out: directory to write; None is one in the study's folder.   force: replace what is there.
+        out: directory to write; None is one in the study's folder.
+        force: replace what autopeft wrote there; a place with anything else is refused.
         trial: number of the trial; None is the winner.
         refit: train its configuration once more before, on the validation rows too; None does as the study's
             own bundle of the winner did.

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 from autopeft.errors import BundleError, InputError
-from autopeft.export.bundle import MANIFEST, Bundle
+from autopeft.export.bundle import Bundle
+from autopeft.export.names import MANIFEST
 from autopeft.export.swap import recover
 
 _CODE = (".bin", ".pkl", ".pickle", ".pt", ".pth", ".py", ".so")

@@ -9,8 +9,9 @@ from http import HTTPStatus
 from pathlib import Path
 
 from autopeft.errors import InputError, StorageError
-from autopeft.export.bundle import CARD, MANIFEST, Bundle
+from autopeft.export.bundle import Bundle
 from autopeft.export.card import HUB_ID, model_card
+from autopeft.export.names import CARD, MANIFEST
 from autopeft.export.opening import checksums, open_bundle
 
 _CONFIG = "adapter_config.json"

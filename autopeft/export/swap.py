@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autopeft.errors import ExportError, StorageError
+from autopeft.export.owned import require_owned
 from autopeft.files import make_folder
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of <linux/fs.h>
@@ -27,13 +28,16 @@ def replacing(target: Path, *, force: bool = False) -> Iterator[Path]:
     At every moment `target` is the old directory or the new one, whole. What an export that was killed left
     beside it is removed.
 
+    Everyone may read what it holds, also files that libraries write for their user alone.
+
     Args:
-        force: replace an existing directory.
+        force: replace a directory that autopeft wrote, or that is empty.
 
     Raises:
-        ExportError: `target` exists, and `force` is not given.
+        ExportError: `target` exists and `force` is not given, or it is nothing that may be replaced.
         StorageError: it cannot be written.
     """
+    target = Path(os.path.abspath(target))  # noqa: PTH100 (a link of that name is to be refused, not followed)
     recover(target)
     require_free(target, force=force)
     make_folder(target.parent)
@@ -49,7 +53,8 @@ def replacing(target: Path, *, force: bool = False) -> Iterator[Path]:
         yield staging
         if target.exists() and not force:
             raise ExportError(f"{target} came into being meanwhile; name another place or pass --force.")
-        staging.chmod(0o755)
+        require_free(target, force=force)
+        _open_to_all(staging)
         _sync(staging)
         _put(staging, target)
     finally:
@@ -61,14 +66,19 @@ def require_free(target: Path, *, force: bool) -> None:
     """Check that a directory may be written.
 
     Raises:
-        ExportError: it is there, and `force` is not given.
+        ExportError: it is there and `force` is not given, or it is nothing that may be replaced.
     """
-    if target.exists() and not force:
+    if not os.path.lexists(target):
+        return
+    _require_replaceable(target)
+    if not force:
         raise ExportError(f"{target} exists already; name another place with --out or pass --force.")
+    require_owned(target)
 
 
 def recover(target: Path) -> None:
     """Put back what a killed export had set aside, on a file system that cannot exchange directories."""
+    target = Path(os.path.abspath(target))  # noqa: PTH100 (a link of that name is not followed)
     aside = _aside(target)
     if aside.is_dir() and not target.exists():
         aside.rename(target)
@@ -86,6 +96,24 @@ def exchange(one: Path, other: Path) -> bool:
     if code in _CANNOT:
         return False
     raise OSError(code, os.strerror(code), str(other))
+
+
+def _require_replaceable(target: Path) -> None:
+    """Check that a place is a directory whose name can be given to another.
+
+    Raises:
+        ExportError: it is not.
+    """
+    here = Path.cwd()
+    if target.is_symlink():
+        what = "is a link"
+    elif not target.is_dir():
+        what = "is a file"
+    elif target.resolve() in (here, *here.parents):
+        what = "is the working directory, or holds it"
+    else:
+        return
+    raise ExportError(f"{target} {what}, and is not replaced; name another place.")
 
 
 def _put(staging: Path, target: Path) -> None:
@@ -116,6 +144,12 @@ def _sweep(target: Path) -> None:
             os.close(handle)
 
 
+def _open_to_all(folder: Path) -> None:
+    for place in (folder, *folder.rglob("*")):
+        if not place.is_symlink():
+            place.chmod(0o755 if place.is_dir() else 0o644)
+
+
 def _sync(folder: Path) -> None:
     """Have the disk hold what was written before its name changes."""
     for place in (*folder.rglob("*"), folder):
@@ -131,4 +165,4 @@ def _prefix(target: Path) -> str:
 
 
 def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
+    return target.parent / f".{target.name}.old"

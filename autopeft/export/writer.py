@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from autopeft.errors import ExportError, StorageError
-from autopeft.export.bundle import CARD, EVALUATION, MANIFEST, REFERENCE, Bundle, Evaluated
+from autopeft.export.bundle import Bundle, Evaluated
 from autopeft.export.card import model_card
 from autopeft.export.check import compare_in_fresh_process
+from autopeft.export.names import CARD, EVALUATION, MANIFEST, REFERENCE
 from autopeft.export.opening import checksums
 from autopeft.export.scale import fold_scale
 from autopeft.export.serving import rank_of

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.errors import InputError, UnscoredError
-from autopeft.export.bundle import EVALUATION, MANIFEST, Bundle, Evaluated
+from autopeft.export.bundle import Bundle, Evaluated
+from autopeft.export.names import EVALUATION, MANIFEST
 from autopeft.export.opening import open_bundle
 from autopeft.journey.concluding import Finished, open_scored
 from autopeft.journey.pairing import lead

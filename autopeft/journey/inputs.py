@@ -44,13 +44,18 @@ class Inputs:
     baseline: Candidate
 
 
-def load_inputs(request: Request, profile: HardwareProfile) -> Inputs:
+def load_inputs(
+    request: Request, profile: HardwareProfile, loaded: tuple[BaseModel, Dataset | None] | None = None
+) -> Inputs:
     """Load model, data and search space.
+
+    Args:
+        loaded: model and data where they were loaded before.
 
     Raises:
         InputError: something is missing, unknown or malformed.
     """
-    base, dataset = load_data(request)
+    base, dataset = loaded or load_data(request)
     task: Task = (
         dataset.task
         if dataset

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autopeft.errors import InputError
-from autopeft.export.bundle import MANIFEST, Bundle, Form
+from autopeft.export.bundle import Bundle, Form
+from autopeft.export.names import MANIFEST
 from autopeft.files import without_places, write_atomically
 from autopeft.journey.workspace import StudyFolder, existing_study, is_begun, open_store, study_folder
 from autopeft.report.facts import Kept, StudyFacts

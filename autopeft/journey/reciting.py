@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from autopeft.errors import InputError, UnsupportedError
-from autopeft.export.recipes.subject import TEST, TRAIN, VALIDATION, Format, Recipe, Subject
+from autopeft.export.names import TEST, TRAIN, VALIDATION
+from autopeft.export.recipes.subject import Format, Recipe, Subject
 from autopeft.export.swap import replacing
 from autopeft.files import write_atomically
 from autopeft.journey.concluding import Finished

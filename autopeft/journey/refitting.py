@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.errors import ExportError, StorageError, TrialError
-from autopeft.export.bundle import MANIFEST, Bundle
+from autopeft.export.bundle import Bundle
+from autopeft.export.names import MANIFEST
 from autopeft.journey.concluding import Finished
 from autopeft.journey.inputs import Inputs, require_dataset
 from autopeft.report.facts import DataFacts

@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from autopeft.errors import BundleError, ExportError
-from autopeft.export.bundle import EVALUATION, Bundle, Evaluated, Verified
+from autopeft.export.bundle import Bundle, Evaluated, Verified
 from autopeft.export.check import TOLERANCE, differences
 from autopeft.export.loading import dtype_of
+from autopeft.export.names import EVALUATION
 from autopeft.export.opening import open_bundle, read_bundle
 from autopeft.journey.rescoring import Asked, Rescored
 

@@ -16,7 +16,8 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError, UnknownNameError
-from autopeft.export.bundle import MANIFEST, Bundle, Form
+from autopeft.export.bundle import Bundle, Form
+from autopeft.export.names import MANIFEST
 from autopeft.files import without_places
 from autopeft.journey import keeping
 from autopeft.message import Message

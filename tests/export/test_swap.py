@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from autopeft.errors import ExportError
 from autopeft.export import swap
-from autopeft.export.swap import recover, replacing
+from autopeft.export.names import TRAIN
+from autopeft.export.recipes.subject import FORMATS, Format, Subject
+from autopeft.export.recipes.writing import WRITERS
+from autopeft.export.swap import recover, replacing, require_free
+from autopeft.methods.registry import complete
+from autopeft.space.candidate import Candidate
 
-FILES = 4
+FILES = ["0.txt", "1.txt", "2.txt", "autopeft.json"]
 # Writes a directory, and kills itself when it touches the file system for the n-th time.
 WRITER = """
 import os, signal, sys
@@ -33,8 +42,8 @@ def count(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
 with swap.replacing(target, force=True) as staging:
-    for index in range(4):
-        (staging / f"{index}.txt").write_text(version)
+    for name in ("0.txt", "1.txt", "2.txt", "autopeft.json"):
+        (staging / name).write_text(version)
 """
 
 
@@ -47,7 +56,7 @@ def write(target: Path, version: str, last: int = 0, *, exchanges: bool = True) 
 def version_of(target: Path) -> str:
     """Return what a whole directory holds; files of two versions, or too few, are a failure."""
     texts = {each.name: each.read_text() for each in target.iterdir()}
-    assert sorted(texts) == [f"{index}.txt" for index in range(FILES)]
+    assert sorted(texts) == FILES
     (version,) = set(texts.values())
     return version
 
@@ -116,3 +125,115 @@ def test_this_file_system_exchanges_directories(tmp_path: Path) -> None:
     if not swap.exchange(tmp_path / "one", tmp_path / "other"):
         pytest.skip("this file system cannot")
     assert (tmp_path / "one" / "other").exists()
+
+
+def test_force_replaces_an_empty_directory_and_a_bundle_that_was_added_to(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    for version in ("old", "new"):
+        with replacing(tmp_path / "bundle", force=True) as staging:
+            (staging / "autopeft.json").write_text(version)
+        (tmp_path / "bundle" / "Modelfile").write_text("FROM .")
+    assert (tmp_path / "bundle" / "autopeft.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("wanted", FORMATS)
+def test_force_replaces_a_recipe_of_each_format(wanted: Format, tmp_path: Path) -> None:
+    subject = Subject.build(
+        model="base",
+        name="Llama-3.2-1B",
+        model_type="llama",
+        family="decoder",
+        task="sft",
+        candidate=complete(Candidate(method="lora")),
+        adapter={"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]},
+    )
+    for _ in range(2):
+        with replacing(tmp_path / "recipe", force=True) as staging:
+            for name, text in WRITERS[wanted](subject).files.items():
+                (staging / name).write_text(text)
+            (staging / TRAIN).write_text("{}")
+    (tmp_path / "recipe" / "trained").mkdir()
+    with pytest.raises(ExportError, match="holds trained, which autopeft did not write there"):
+        require_free(tmp_path / "recipe", force=True)
+
+
+def _work(place: Path) -> None:
+    place.mkdir()
+    (place / "thesis.tex").write_text("mine")
+
+
+def _data(place: Path) -> None:
+    place.mkdir()
+    (place / TRAIN).write_text("mine")
+
+
+def _clone(place: Path) -> None:
+    (place / ".git").mkdir(parents=True)
+    (place / "autopeft.json").touch()
+
+
+def _file(place: Path) -> None:
+    place.write_text("mine")
+
+
+def _link(place: Path) -> None:
+    (place.parent / "real").mkdir()
+    place.symlink_to("real")
+
+
+def _dangling(place: Path) -> None:
+    place.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_work, "holds thesis.tex, which autopeft did not write there"),
+        (_data, f"holds {TRAIN}, which autopeft did not write there"),
+        (_clone, "is a git repository"),
+        (_file, "is a file"),
+        (_link, "is a link"),
+        (_dangling, "is a link"),
+    ],
+)
+def test_force_replaces_nothing_else(make: Callable[[Path], None], words: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    make(target)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ExportError, match=words), replacing(target, force=True) as staging:
+        (staging / "train.py").touch()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_came_meanwhile_and_is_not_ours_is_not_replaced_by_force(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="thesis"), replacing(tmp_path / "bundle", force=True):
+        _work(tmp_path / "bundle")
+    assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("named", [".", "..", "../bundle"])
+def test_the_working_directory_and_what_holds_it_are_not_replaced(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    monkeypatch.chdir(tmp_path / "bundle")
+    with pytest.raises(ExportError, match="is the working directory"), replacing(Path(named), force=True):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_working_directory_and_the_root_have_nothing_to_recover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "..", "/"):
+        recover(Path(place))
+
+
+def test_everyone_may_read_what_a_library_writes_for_its_user_alone(tmp_path: Path) -> None:
+    with replacing(tmp_path / "bundle") as staging:
+        (staging / "more").mkdir(mode=0o700)
+        save_file({"a": torch.zeros(1)}, staging / "more" / "a.safetensors")
+        (staging / "b").touch(mode=0o600)
+    modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.rglob("*")}
+    assert modes == {"bundle": 0o755, "more": 0o755, "a.safetensors": 0o644, "b": 0o644}

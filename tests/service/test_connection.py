@@ -14,7 +14,7 @@ import pytest
 
 import autopeft as ap
 from autopeft import connection
-from autopeft.errors import BundleError, ServiceError
+from autopeft.errors import BundleError, ConfigError, ServiceError
 
 
 class Flaky(ThreadingHTTPServer):
@@ -99,11 +99,11 @@ def test_a_bundle_that_came_broken_leaves_the_old_one(service, tmp_path: Path) -
     service.content = _zipped({"autopeft.json": "{}", "adapter_config.json": "{}"})
     old = tmp_path / "bundle"
     old.mkdir()
-    (old / "mine.txt").write_text("kept")
-    with pytest.raises(ap.AutopeftError):
+    (old / "autopeft.json").write_text("an older one")
+    with pytest.raises(ConfigError):
         service.client.export("demo", out=str(old), force=True)
     assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
-    assert [each.name for each in old.iterdir()] == ["mine.txt"]
+    assert [(each.name, each.read_text()) for each in old.iterdir()] == [("autopeft.json", "an older one")]
 
 
 @pytest.mark.parametrize(

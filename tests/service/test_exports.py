@@ -12,7 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from autopeft.errors import InputError
-from autopeft.export.bundle import MANIFEST, Bundle, Export
+from autopeft.export.bundle import Bundle, Export
+from autopeft.export.names import MANIFEST
 from autopeft.export.opening import checksums
 from autopeft.handover import export
 from autopeft.journey import exporting

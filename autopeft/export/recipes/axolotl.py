@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from autopeft.export.names import TRAIN, VALIDATION
 from autopeft.export.recipes.subject import (
-    TRAIN,
-    VALIDATION,
     Recipe,
     Subject,
     as_yaml,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from autopeft.errors import UnsupportedError
+from autopeft.export.names import DATASETS, TRAIN, VALIDATION
 from autopeft.export.recipes.subject import (
-    TRAIN,
-    VALIDATION,
     Recipe,
     Subject,
     as_yaml,
@@ -95,7 +94,7 @@ def write(subject: Subject) -> Recipe:
         format="llama-factory",
         files={
             "llama-factory.yaml": as_yaml(fields, said_of(subject)),
-            "dataset_info.json": json.dumps(known, indent=2) + "\n",
+            DATASETS: json.dumps(known, indent=2) + "\n",
         },
         command="llamafactory-cli train llama-factory.yaml",
     )

@@ -6,9 +6,8 @@ import json
 from pprint import pformat
 
 from autopeft.errors import UnsupportedError
+from autopeft.export.names import TEST, TRAIN
 from autopeft.export.recipes.subject import (
-    TEST,
-    TRAIN,
     Recipe,
     Subject,
     bits_of,

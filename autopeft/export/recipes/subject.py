@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import JsonValue
 
 from autopeft.errors import UnsupportedError
+from autopeft.export.names import MARK
 from autopeft.message import Message
 from autopeft.space.candidate import Candidate
 from autopeft.workload.base_model import Family
@@ -14,7 +15,6 @@ from autopeft.workload.dataset import Scale, Task
 
 Format = Literal["trl", "axolotl", "llama-factory", "torchtune", "unsloth", "script"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-TRAIN, VALIDATION, TEST = "train.jsonl", "validation.jsonl", "test.jsonl"
 
 
 class Subject(Message):
@@ -233,5 +233,5 @@ def as_yaml(fields: dict[str, object], said: str, *, blanks: bool = False) -> st
 
 def said_of(subject: Subject) -> str:
     """Say on one line, which neither quotes nor breaks end, what a recipe is of."""
-    said = f"{subject.candidate.label} on {subject.name}, written by autopeft"
+    said = f"{subject.candidate.label} on {subject.name}, {MARK}"
     return " ".join(said.replace('"', "'").replace("\\", "/").split())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from autopeft.errors import UnsupportedError
+from autopeft.export.names import TRAIN
 from autopeft.export.recipes.subject import (
-    TRAIN,
     Lora,
     Recipe,
     Subject,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from autopeft.errors import UnsupportedError
+from autopeft.export.names import TRAIN, VALIDATION
 from autopeft.export.recipes.subject import (
-    TRAIN,
-    VALIDATION,
     Recipe,
     Subject,
     bits_of,
