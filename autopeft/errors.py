@@ -42,7 +42,10 @@ class UnknownNameError(InputError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
         name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        plain = {known.casefold(): known for known in names}
+        begun = [known for lower, known in plain.items() if lower.startswith(name.casefold())]
+        close = difflib.get_close_matches(name.casefold(), plain, n=3, cutoff=0.5)
+        near = list(dict.fromkeys([*begun[:3], *(plain[each] for each in close)]))[:3] if name else []
         meant = f"did you mean {' or '.join(near)}?" if near else f"known: {_shorten(names)}."
         super().__init__(f"unknown {kind} {name!r}: {meant}{' ' + hint if hint else ''}")
 

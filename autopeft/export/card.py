@@ -226,7 +226,8 @@ def _findings(bundle: Bundle) -> list[str]:
     asked = "" if bundle.chosen else "; it was asked for, the search chose another"
     lines = [
         f"- Study `{bundle.study}`, trial {bundle.trial}, seed {bundle.seed}{asked}.",
-        f"- Trained on {format_count(measured.samples)} samples in {format_seconds(measured.seconds)}.",
+        f"- Trained on {format_count(measured.samples)} rows, those of each epoch counted, in "
+        f"{format_seconds(measured.seconds)}.",
         *_refit(bundle),
         f"- Peak memory measured: {format_bytes(bundle.measured.peak_bytes)}.",
     ]

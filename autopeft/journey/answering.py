@@ -256,7 +256,7 @@ def _answer(row: Posed | AutopeftError, estimate: Estimated, largest: int | None
         total_params=estimate.total_params,
         # The speed of a device of which only the memory is known is no prediction.
         time=None if row.profile.provenance.kind == "assumed" else estimate.time,
-        tokens=round(min(row.workload.lengths.mean, row.candidate.training.max_length)),
+        tokens=round(row.workload.lengths.mean),
         longest=_longest(row),
         run=None if row.profile.provenance.kind == "assumed" else estimate.run,
     )

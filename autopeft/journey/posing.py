@@ -23,6 +23,7 @@ from autopeft.plan.question import USUAL_EPOCHS, Question
 from autopeft.space.candidate import Candidate, Precision
 from autopeft.space.optimizers import find_optimizer
 from autopeft.workload.base_model import BaseModel
+from autopeft.workload.batching import truncate
 from autopeft.workload.dataset import Lengths, Task, Workload
 from autopeft.workload.measuring import measure
 from autopeft.workload.models import find_model
@@ -202,8 +203,8 @@ def _length_limit(question: Question, base: BaseModel) -> int:
 
 def _lengths(question: Question, limit: int) -> Lengths:
     """Return the rows' lengths; where padding is given they are made to have some, or none."""
-    lengths = question.lengths or Lengths.constant(limit)
-    longest = min(limit, lengths.longest)
+    lengths = truncate(question.lengths or Lengths.constant(limit), limit)
+    longest = lengths.longest
     if question.padding is False:
         return Lengths.constant(longest)
     if question.padding and lengths.percentiles[0] >= longest > 1:

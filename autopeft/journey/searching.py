@@ -14,7 +14,7 @@ from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.first_tries import first_tries
-from autopeft.journey.inputs import Inputs, load_inputs, require_data, require_dataset
+from autopeft.journey.inputs import Inputs, load_data, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_side_by_side, shared
 from autopeft.journey.remembering import remember
 from autopeft.journey.spending import cost_as_time, device_price
@@ -88,13 +88,16 @@ def run_search(
                 "or give another --study."
             )
         mark_searched(folder.path)
+        # First what may be wrong with the input, which takes less time than measuring.
+        progress("loading model and data", 0, 1)
+        with stages.timed("data"):
+            loaded = load_data(request)
         progress("measuring this machine", 0, 1)
         with stages.timed("profile"):
             profile = measure(request)
         asked, request = request, cost_as_time(request, profile)
-        progress("loading model and data", 0, 1)
         with stages.timed("data"):
-            inputs = load_inputs(request, profile)
+            inputs = load_inputs(request, profile, loaded)
             dataset = require_dataset(inputs)
             if store.exists():
                 _require_same_data(dataset, folder)

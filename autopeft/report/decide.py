@@ -69,7 +69,9 @@ def decision(
     if stronger:
         return _overruled(winner, stronger, metric, rows)
     if study.is_default(best):
-        head = f"Keep the default, {winner.label}: nothing else did better on the validation rows"
+        compared = any(each.state == "complete" and not study.is_default(each) for each in study.trials)
+        said = "did better on the validation rows" if compared else "was trained to the end"
+        head = f"Keep the default, {winner.label}: nothing else {said}"
         others = [score for score in others if score.contender != DEFAULT]
     else:
         head = f"Use {winner.label}"
@@ -238,7 +240,7 @@ def _counted(study: Study, plan: Plan) -> str:
         for count, text in (
             (states["stopped"], "stopped early"),
             (states["failed"], "failed"),
-            (states["paused"], "set aside half-way"),
+            (states["paused"], "set aside"),
             (states["running"], "cut off"),
             (refused, "refused before starting"),
         )

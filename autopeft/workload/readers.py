@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _FEWEST = 20
 _HELD_OUT_SHARE = 0.1
 _MOST_VALIDATION, _MOST_TEST = 1_000, 2_000
 """More held-out rows than these cost time in every trial and hardly sharpen a score."""
+_RARE, _SHOWN = 5, 5
+"""Of a class with fewer training rows than this it is said; so many classes are named."""
 
 
 def read_dataset(
@@ -154,8 +157,11 @@ def _check_classes(
     train: Rows, names: Sequence[str], roles: Mapping[str, str], path: str, notes: list[str]
 ) -> None:
     """Make sure that every class can be learnt; rare tags may all have been drawn into held-out rows."""
-    seen = {number for row in train for number in (row.label, *row.tags)}
+    seen = Counter(number for row in train for number in {row.label, *row.tags})
     unseen = [name for index, name in enumerate(names) if index not in seen]
+    rare = [f"{name!r} ({seen[index]})" for index, name in enumerate(names) if 0 < seen[index] < _RARE]
+    if rare:
+        notes.append(f"few training rows, which are hardly learnt from, have {', '.join(rare[:_SHOWN])}")
     if not unseen:
         return
     shown = ", ".join(map(repr, unseen))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from linear_cost import LinearCost
 
-from autopeft.errors import DoesNotFitError, InputError, StorageError
+from autopeft.errors import DataError, DoesNotFitError, InputError, StorageError
 from autopeft.hardware.catalog import load_profile
+from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.searching import open_study, require_fits, run_search, whole_time
 from autopeft.journey.workspace import open_store
 from autopeft.methods.registry import DEFAULT
@@ -150,3 +151,17 @@ def test_a_study_on_a_server_that_was_killed_when_it_began_is_found_again(
     search_until(monkeypatch, asked, "study")
     folder, _ = open_study(Request(study="s", workspace=asked.workspace, resume=True))
     assert open_store(folder).load().name == "s"
+
+
+def test_what_is_wrong_with_the_data_is_said_before_the_machine_is_measured(
+    tmp_path: Path, encoder_with_weights: BaseModel
+) -> None:
+    def measure(request: Request) -> HardwareProfile:
+        pytest.fail("the machine was measured")
+
+    (tmp_path / "rows.csv").write_text("text,label\n,good\nbad film,bad\n")
+    request = Request.build(
+        model=encoder_with_weights.path, data=str(tmp_path / "rows.csv"), workspace=str(tmp_path / "ws")
+    )
+    with pytest.raises(DataError):
+        run_search(request, measure, LinearCost(), (), lambda *_: None)

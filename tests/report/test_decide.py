@@ -7,6 +7,7 @@ import pytest
 from autopeft.report.decide import lead, reasons
 from autopeft.report.facts import StudyFacts, TestScore
 from autopeft.search.study import Trial
+from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS
 from autopeft.workload.tasks import RELATIVE_ERROR
 
@@ -22,6 +23,12 @@ def score(contender: str, value: float, half: float = 0.02, **fields: float) -> 
         high=value + half,
         **fields,
     )
+
+
+def with_scores(trial: Trial, value: float) -> TrialResult:
+    assert trial.result is not None
+    reports = tuple(each.model_copy(update={"score": value}) for each in trial.result.reports)
+    return trial.result.model_copy(update={"reports": reports})
 
 
 def test_decision_names_configuration_score_interval_leads_and_memory(facts: StudyFacts) -> None:
@@ -55,7 +62,15 @@ def test_the_default_is_kept_where_nothing_beat_it(make_facts: FactsFactory, fac
     baseline = tuple(trial for trial in facts.study.trials if trial.role == "baseline")
     scores = (score("winner", 0.8), score("LoRA default", 0.8), score("linear probe", 0.7))
     kept = make_facts(trials=baseline, scores=scores)
-    assert kept.decision.startswith("Keep the default, winner as configured")
+    words = "Keep the default, winner as configured: nothing else was trained to the end"
+    assert kept.decision.startswith(words)
+    worse = next(
+        trial for trial in facts.study.trials if trial.role != "baseline" and trial.state == "complete"
+    )
+    beaten = (*baseline, worse.model_copy(update={"result": with_scores(worse, 0.1)}))
+    assert (
+        "nothing else did better on the validation rows" in make_facts(trials=beaten, scores=scores).decision
+    )
     assert not any("LoRA default" in text for text in (kept.decision, *kept.reasons))
 
 

@@ -305,3 +305,12 @@ def test_half_characters_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("\n".join(lines))
     dataset = read_dataset(str(tmp_path / "data.jsonl"))
     assert all(row.text.endswith(" ?") for row in dataset.train)
+
+
+def test_a_class_of_hardly_any_rows_is_said(tmp_path: Path) -> None:
+    rows = [*ROWS, {"text": "rain is expected", "label": "weather"}]
+    dataset = read_dataset(write(tmp_path / "rows.csv", rows))
+    assert "few training rows, which are hardly learnt from, have 'weather' (1)" in dataset.notes
+    assert not any(
+        "few training rows" in note for note in read_dataset(write(tmp_path / "b.csv", ROWS)).notes
+    )
