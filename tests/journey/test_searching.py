@@ -9,6 +9,8 @@ from linear_cost import LinearCost
 
 from autopeft.errors import DoesNotFitError, InputError, StorageError
 from autopeft.hardware.catalog import load_profile
+from autopeft.journey.inputs import load_inputs, require_dataset
+from autopeft.journey.remembering import remember
 from autopeft.journey.searching import open_study, require_fits, run_search, whole_time
 from autopeft.journey.workspace import open_store
 from autopeft.methods.registry import DEFAULT
@@ -150,3 +152,15 @@ def test_a_study_on_a_server_that_was_killed_when_it_began_is_found_again(
     search_until(monkeypatch, asked, "study")
     folder, _ = open_study(Request(study="s", workspace=asked.workspace, resume=True))
     assert open_store(folder).load().name == "s"
+
+
+def test_a_study_that_was_killed_when_it_began_still_knows_what_it_began_with(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search_until(monkeypatch, asked, "study")
+    folder, request = open_study(Request(study="s", workspace=asked.workspace, resume=True))
+    profile = load_profile("l4")
+    inputs = load_inputs(request, profile)
+    memory, known = remember(request, inputs, require_dataset(inputs), folder)
+    assert len(memory.shipped) == 4
+    assert known is not None
