@@ -33,17 +33,18 @@ def remember(
 ) -> tuple[Memory, Experience | None]:
     """Return what a study begins with, or began with, and what that says of configurations.
 
+    It is to be kept before the study is, so that none goes on without it; one that goes on with nothing kept
+    began when nothing was remembered yet.
+
     A demo leaves out what was recorded on its very rows, and all earlier studies of the workspace, so that
     it shows what a search finds.
     """
     shipped = recorded_studies(inputs.base.family, dataset.task)
-    if folder.memory.exists():
-        memory = Memory.read(folder.memory)
-    else:
-        memory = _gathered(request, inputs, dataset, shipped)
+    kept = request.resume and folder.memory.exists()
+    memory = Memory.read(folder.memory) if kept else _gathered(request, inputs, dataset, shipped)
     studies = (*(study for study in shipped if study.name in memory.shipped), *memory.own)
     found = Experience(studies if request.searcher == FREEZE_THAW else (), inputs.space, inputs.base.name)
-    if not folder.memory.exists():
+    if not kept:
         memory = memory.model_copy(update={"words": _words(memory, found)})
         memory.keep(folder.memory)
     return memory, found or None

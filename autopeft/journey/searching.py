@@ -16,7 +16,7 @@ from autopeft.journey.conclusion import data_facts
 from autopeft.journey.first_tries import first_tries
 from autopeft.journey.inputs import Inputs, load_data, load_inputs, require_data, require_dataset
 from autopeft.journey.planning import Progress, plan_side_by_side, shared
-from autopeft.journey.remembering import remember
+from autopeft.journey.remembering import Memory, remember
 from autopeft.journey.spending import cost_as_time, device_price
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, is_begun, open_store, study_folder
@@ -26,6 +26,7 @@ from autopeft.plan.planner import Planner
 from autopeft.report.facts import DataFacts
 from autopeft.request import Request
 from autopeft.search.desk import forget
+from autopeft.search.experience import Experience
 from autopeft.search.halving import plan_rungs
 from autopeft.search.latest import mark_searched
 from autopeft.search.loop import Search
@@ -103,6 +104,7 @@ def run_search(
                 _require_same_data(dataset, folder)
         for observer in observers:
             observer.data_read(dataset)
+        remembered = remember(request, inputs, dataset, folder)
         planner = Planner(
             base=inputs.base,
             workload=inputs.workload,
@@ -137,7 +139,17 @@ def run_search(
                 most = rest / (2 if request.refit else 4)
                 deadline = time.monotonic() + max(1.0, rest - min(most, after))
             store.allow(request.budget.model_copy(update={"time": total}))
-            return _search(request, inputs, planner, store, folder, observers, deadline, nodes)
+            return _search(
+                request,
+                inputs,
+                planner,
+                store,
+                folder,
+                observers,
+                deadline,
+                nodes=nodes,
+                remembered=remembered,
+            )
 
 
 def whole_time(request: Request, store: StudyStore) -> float | None:
@@ -202,7 +214,9 @@ def _search(
     folder: StudyFolder,
     observers: Sequence[Observer],
     deadline: float | None,
+    *,
     nodes: int,
+    remembered: tuple[Memory, Experience | None],
 ) -> Study:
     from autopeft.search.ray_runner import run_on_ray
     from autopeft.train.trainer import TrainerFactory
@@ -225,7 +239,7 @@ def _search(
     # One training has to fit the time of all sessions, which a limit on cost is part of.
     limits = {"time": plan.budget.time, "cost": None}
     admits = replace(planner, budget=planner.budget.model_copy(update=limits))
-    memory, known = remember(request, inputs, dataset, folder)
+    memory, known = remembered
     search = Search(
         store,
         make_strategy(

@@ -87,7 +87,13 @@ def checkpoint_folder(folder: Path, number: int) -> Path:
 def forget(folder: Path, numbers: Iterable[int]) -> None:
     """Delete the checkpoints of trials that will not go on."""
     for number in numbers:
-        shutil.rmtree(checkpoint_folder(folder, number), ignore_errors=True)
+        drop_checkpoint(checkpoint_folder(folder, number))
+
+
+def drop_checkpoint(folder: Path) -> None:
+    """Delete a trial's checkpoint, with what a save that failed has left beside it."""
+    for place in (folder, *_beside(folder)):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def reason_of(error: BaseException) -> str:
@@ -100,7 +106,7 @@ def reason_of(error: BaseException) -> str:
 
 def replace_checkpoint(save: Callable[[Path], None], folder: Path) -> None:
     """Replace the checkpoint so that a crash at any moment leaves the old one or the new one."""
-    new, old = folder.with_name("checkpoint.new"), folder.with_name("checkpoint.old")
+    new, old = _beside(folder)
     shutil.rmtree(new, ignore_errors=True)
     save(make_folder(new))
     if folder.exists():
@@ -112,5 +118,10 @@ def replace_checkpoint(save: Callable[[Path], None], folder: Path) -> None:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return where a trial's last whole checkpoint lies; None where there is none."""
-    old = folder.with_name("checkpoint.old")
+    _, old = _beside(folder)
     return next((place for place in (folder, old) if place.is_dir()), None)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Return where a checkpoint is while it is written, and where the one before is meanwhile."""
+    return folder.with_name("checkpoint.new"), folder.with_name("checkpoint.old")

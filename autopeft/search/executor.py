@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from autopeft.search.desk import CutOff, Desk, Failure, checkpoint_folder
+from autopeft.search.desk import CutOff, Desk, Failure, checkpoint_folder, drop_checkpoint
 from autopeft.search.loop import Search
 from autopeft.search.searcher import RunFactory
 from autopeft.search.strategy import Decision
@@ -43,5 +42,5 @@ def settle(search: Search, number: int, outcome: Report | Failure | CutOff, chec
         case Report():
             decision = search.report(number, outcome)
     if decision is Decision.STOP:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        drop_checkpoint(checkpoint)
     return decision

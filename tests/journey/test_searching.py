@@ -10,6 +10,8 @@ from linear_cost import LinearCost
 from autopeft.errors import DataError, DoesNotFitError, InputError, StorageError
 from autopeft.hardware.catalog import load_profile
 from autopeft.hardware.profile import HardwareProfile
+from autopeft.journey.inputs import load_inputs, require_dataset
+from autopeft.journey.remembering import remember
 from autopeft.journey.searching import open_study, require_fits, run_search, whole_time
 from autopeft.journey.workspace import open_store
 from autopeft.methods.registry import DEFAULT
@@ -165,3 +167,15 @@ def test_what_is_wrong_with_the_data_is_said_before_the_machine_is_measured(
     )
     with pytest.raises(DataError):
         run_search(request, measure, LinearCost(), (), lambda *_: None)
+
+
+def test_a_study_that_was_killed_when_it_began_still_knows_what_it_began_with(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search_until(monkeypatch, asked, "study")
+    folder, request = open_study(Request(study="s", workspace=asked.workspace, resume=True))
+    profile = load_profile("l4")
+    inputs = load_inputs(request, profile)
+    memory, known = remember(request, inputs, require_dataset(inputs), folder)
+    assert len(memory.shipped) == 4
+    assert known is not None

@@ -14,6 +14,7 @@ from toy_training import (
     Listed,
     Recorder,
     ToyFactory,
+    ToyRun,
     admit_small_ranks,
     estimate_of,
     lora,
@@ -358,3 +359,22 @@ def test_a_second_try_does_not_count_among_the_trials(make_search: MakeSearch) -
 def less(candidate: Candidate) -> Verdict:
     """Fits, and takes as much as it has rows in a micro-batch."""
     return Fits(candidate=candidate, estimate=estimate_of(lora(candidate.training.batch_size)))
+
+
+class Unsavable(ToyRun):
+    """A run whose second checkpoint cannot be written whole."""
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        if self.seen > 5:
+            raise RuntimeError("cannot be saved")
+
+
+def test_a_trial_whose_checkpoint_could_not_be_saved_leaves_nothing_on_the_disk(
+    make_search: MakeSearch, tmp_path: Path
+) -> None:
+    search = make_search(searcher=Listed(lora(2)), rungs=Rungs(samples=(5, 9)))
+    run_locally(search, lambda candidate, seed: Unsavable(candidate, seed, 0.0), seed=1, folder=tmp_path)
+    (trial,) = search.finish().trials
+    assert (trial.state, trial.reason) == ("failed", "RuntimeError: cannot be saved")
+    assert list(checkpoint_folder(tmp_path, 0).parent.iterdir()) == []
