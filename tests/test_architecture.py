@@ -148,8 +148,10 @@ MACHINERY: dict[str, set[str]] = {
     # Counted spaces are answers, and a client takes the library's options; a bundle that was sent is held
     # against its checksums before it takes its place.
     "client": {"space.counting", "api", "connection", "export.opening", "export.swap"},
-    # Counted spaces are answers; what keeps a consultant names its type; uploads are confined.
-    "service": {"space.counting", "journey.consulting", "journey.keeping", "workload.media"},
+    # Counted spaces are answers; what keeps a consultant names its type; uploads are confined, read apart.
+    "service": {
+        *("space.counting", "journey.consulting", "journey.inputs", "journey.keeping", "workload.media"),
+    },
     # The lists, a search's display and shell completion.
     "cli": {
         *("workload.models", "space.counting", "methods.registry", "tracking.console"),

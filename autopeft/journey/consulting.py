@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from autopeft.journey import calibrating, explaining
 from autopeft.journey.answering import Answering
-from autopeft.journey.inputs import Inputs, load_inputs, target_profile
+from autopeft.journey.inputs import Grounds, load_grounds, target_profile
 from autopeft.journey.posing import Poser
 from autopeft.request import Request
 
@@ -44,12 +44,18 @@ class Consultant:
     Args:
         workspace: where this machine's profile, others and calibrations are kept.
         measured: returns the profile of this machine; only what is asked of it needs that.
+        load: loads what a plan takes of a request, for a device.
     """
 
-    def __init__(self, workspace: str, measured: Callable[[Request], HardwareProfile]) -> None:
+    def __init__(
+        self,
+        workspace: str,
+        measured: Callable[[Request], HardwareProfile],
+        load: Callable[[Request, HardwareProfile], Grounds] = load_grounds,
+    ) -> None:
         from autopeft.cost.model import TracedCostModel
 
-        self._measured = measured
+        self._measured, self._load = measured, load
         corrections = calibrating.known(Path(workspace))
         self._processes = contextlib.ExitStack()
         self._model = self._processes.enter_context(TracedCostModel(calibrations=corrections))
@@ -135,7 +141,7 @@ class Consultant:
             poser=self._poser, cost_model=self._model, batches=batches, progress=progress or _ignore
         )
 
-    def _planner(self, request: Request, cost_model: TracedCostModel) -> tuple[Planner, Inputs]:
+    def _planner(self, request: Request, cost_model: TracedCostModel) -> tuple[Planner, Grounds]:
         """Load what a request names; its configurations will be held against its device and budget."""
         from autopeft.journey.spending import SpreadCostModel, device_price, require_rows, spread_of
         from autopeft.plan.planner import Planner
@@ -143,7 +149,7 @@ class Consultant:
         require_rows(request)
         spread = spread_of(request)
         target = self._target(request)
-        inputs = load_inputs(request, target)
+        inputs = self._load(request, target)
         planner = Planner(
             base=inputs.base,
             workload=inputs.workload,

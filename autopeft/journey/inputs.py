@@ -9,6 +9,7 @@ from pathlib import Path
 from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware.catalog import load_profile, profile_folders
 from autopeft.hardware.profile import HardwareProfile, Provenance
+from autopeft.message import Message
 from autopeft.methods.heads import default_task, head_family
 from autopeft.methods.registry import DEFAULT, METHODS, find_method, learns, require_head
 from autopeft.request import Request
@@ -42,6 +43,25 @@ class Inputs:
     workload: Workload
     space: SearchSpace
     baseline: Candidate
+
+
+class Grounds(Message):
+    """What a plan takes of a request's inputs: all but the rows themselves."""
+
+    base: BaseModel
+    workload: Workload
+    space: SearchSpace
+    baseline: Candidate
+
+
+def load_grounds(request: Request, profile: HardwareProfile) -> Grounds:
+    """Load what a plan takes, and forget the rows.
+
+    Raises:
+        InputError: something is missing, unknown or malformed.
+    """
+    found = load_inputs(request, profile)
+    return Grounds(base=found.base, workload=found.workload, space=found.space, baseline=found.baseline)
 
 
 def load_inputs(

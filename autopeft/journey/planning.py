@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from autopeft.journey.inputs import Inputs
+from autopeft.journey.inputs import Grounds, Inputs
 from autopeft.plan.plan import Plan
 from autopeft.plan.planner import Planner
 from autopeft.search.schedule import most_side_by_side, share_of, side_by_side
@@ -14,7 +14,9 @@ from autopeft.space.search_space import footprints
 Progress = Callable[[str, int, int], None]
 
 
-def plan_space(planner: Planner, inputs: Inputs, limit: int, progress: Progress, *, misses: int = 0) -> Plan:
+def plan_space(
+    planner: Planner, inputs: Inputs | Grounds, limit: int, progress: Progress, *, misses: int = 0
+) -> Plan:
     """Judge the configurations of the space that cost differently, at most `limit`, and the default.
 
     For so many of the nearest `misses` it is found out what would make them fit.

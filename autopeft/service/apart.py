@@ -1,4 +1,4 @@
-"""Apart: answers that take torch come from a process of their own, so that the service never loads it.
+"""Apart: what takes torch, or reads the data of a user, is done by a process of its own, not by the service.
 
 `ask` starts the process and waits. `main` is the process: a question as JSON on stdin, the answer on stdout.
 """
@@ -23,7 +23,9 @@ from typing import Any, Literal, TypeVar
 from autopeft import handover, pipeline
 from autopeft.errors import AutopeftError
 from autopeft.export.recipes.subject import Format
+from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey import keeping
+from autopeft.journey.inputs import Grounds, load_grounds
 from autopeft.message import Message
 from autopeft.plan.question import Question
 from autopeft.request import Request
@@ -38,7 +40,7 @@ BYTES = 6 * GIB
 _COMMAND = [sys.executable, "-m", "autopeft.service.apart"]
 _REFUSED = 2
 _log = logging.getLogger(__name__)
-Verb = Literal["serving", "compare", "recipe", "report"]
+Verb = Literal["grounds", "serving", "compare", "recipe", "report"]
 Made = TypeVar("Made", bound=Message)
 
 
@@ -100,17 +102,28 @@ def ask(verb: Verb, made: type[Made], workspace: Path, **fields: Any) -> Made:
             HTTPStatus.SERVICE_UNAVAILABLE,
             "busy",
             f"the process that was to answer this was ended by signal {-process.returncode}, as where a "
-            "machine runs out of memory: try again later, or ask for a smaller model.",
+            "machine runs out of memory: try again later, or with a smaller model or less data.",
             Retry_After="30",
         )
     raise RuntimeError(f"{verb} ended with {process.returncode}: {words}")
+
+
+def grounds(request: Request, profile: HardwareProfile) -> Grounds:
+    """Load what a plan takes of a request; rows of a user are read apart.
+
+    Raises:
+        AutopeftError: something is missing, unknown or malformed, or the rows take too much.
+    """
+    if request.data is None and request.test_data is None:
+        return load_grounds(request, profile)
+    return ask("grounds", Grounds, Path(request.workspace), request=request, profile=profile)
 
 
 def _overdue() -> RefusedError:
     return RefusedError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "busy",
-        f"this was not answered within {SECONDS:g} s: try again later, or ask for a smaller model.",
+        f"this was not answered within {SECONDS:g} s: try again later, or with a smaller model or less data.",
         Retry_After="30",
     )
 
@@ -156,6 +169,11 @@ def _refusal(error: Exception, most_bytes: int) -> Refusal | None:
     return Refusal(status=status, kind=kind, detail=str(refused))
 
 
+def _grounds(workspace: str, request: dict[str, Any], profile: dict[str, Any]) -> Message:
+    asked = Request.build(**request | {"workspace": workspace})
+    return load_grounds(asked, HardwareProfile.model_validate(profile))
+
+
 def _serving(workspace: str, question: dict[str, Any]) -> Message:
     return pipeline.serve(Question.build(**question), workspace=workspace)
 
@@ -189,6 +207,7 @@ def _report(workspace: str, study: str) -> Message:
 
 
 _VERBS: dict[str, Callable[..., Message]] = {
+    "grounds": _grounds,
     "serving": _serving,
     "compare": _compare,
     "recipe": _recipe,

@@ -14,14 +14,15 @@ from pydantic_core import to_json
 
 from autopeft import pipeline
 from autopeft.errors import AutopeftError
+from autopeft.journey.consulting import Consultant
 from autopeft.plan.question import Question
+from autopeft.service import apart
 from autopeft.service.limits import Places
 from autopeft.service.problems import RefusedError
 from autopeft.service.turns import Turns
 from autopeft.units import MIB
 
 if TYPE_CHECKING:
-    from autopeft.journey.consulting import Consultant
     from autopeft.service.telemetry import Metrics
     from autopeft.service.tokens import Caller
 
@@ -42,7 +43,7 @@ class Desk:
 
     def __init__(self, workspace: str, metrics: Metrics) -> None:
         self._workspace, self._metrics = workspace, metrics
-        self._consultant = pipeline.consult(workspace)
+        self._consultant = self._new_consultant()
         self._threads = Turns(_THREADS, _THREADS_OF_ONE, "desk")
         self._quick = Turns(_THREADS, _THREADS_OF_ONE, "desk quick")
         self._asking = Places(_REQUESTS_OF_ONE, _MOST_WAITING)
@@ -102,7 +103,7 @@ class Desk:
 
     def renew(self) -> None:
         """Forget all answers, because what they were made from has changed."""
-        old, self._consultant = self._consultant, pipeline.consult(self._workspace)
+        old, self._consultant = self._consultant, self._new_consultant()
         self._generation += 1
         self._kept.clear()
         self._coming.clear()  # who waits gets the old answer, who asks from now on a new one
@@ -114,6 +115,9 @@ class Desk:
         self._consultant.close()
         for threads in (self._threads, self._quick):
             threads.close()
+
+    def _new_consultant(self) -> Consultant:
+        return Consultant(self._workspace, pipeline.known_profile, apart.grounds)
 
     @contextmanager
     def _place(self, who: Caller) -> Iterator[None]:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
 import autopeft as ap
 from autopeft import pipeline
+from autopeft.hardware.catalog import load_profile
+from autopeft.journey.inputs import load_grounds
 from autopeft.plan.serving import Serving
+from autopeft.request import Request
+from autopeft.service import apart
+from autopeft.workload import readers
 from tests.service.conftest import QUESTION
 
 
@@ -83,3 +94,46 @@ def test_what_is_not_served_says_why(service) -> None:
     assert "write text" in reply.json()["detail"]
     assert service.post("/api/v1/serving", json=QUESTION | {"gpu": "l40z"}).status_code == 422
     assert service.post("/api/v1/serving", json=QUESTION | {"model": "/etc"}).status_code == 403
+
+
+@pytest.fixture
+def uploaded(open_service, encoder_with_weights, monkeypatch) -> tuple[TestClient, dict[str, Any]]:
+    """A service that cannot itself read rows of users, and what to plan with some."""
+    place = encoder_with_weights.path
+    service = open_service(rate=0, models=(Path(place).parent,))
+    rows = "".join(f"the cat sat {n},{'good' if n % 2 else 'bad'}\n" for n in range(60))
+    number = service.post("/api/v1/data?name=rows.csv", content=f"text,label\n{rows}").json()["id"]
+
+    def reads(*_: object, **__: object) -> None:
+        raise AssertionError("the service itself reads the rows of a user")
+
+    monkeypatch.setattr(readers, "read_dataset", reads)
+    return service, {"model": place, "data": number, "gpu": "l4"}
+
+
+def test_rows_of_a_user_are_read_apart_and_give_what_the_library_reads(uploaded, monkeypatch) -> None:
+    service, asked = uploaded
+    place = service.office.settings.workspace.resolve()
+    file = next((place / "uploads").glob("*/*/rows.csv"))
+    wish = Request(model=asked["model"], data=str(file), workspace=str(place), seq_len=16)
+    found = apart.grounds(wish, load_profile("l4"))
+    monkeypatch.undo()
+    assert found == load_grounds(wish, load_profile("l4"))
+    assert found.workload.rows == 48
+
+
+@pytest.mark.parametrize("path", ["plan", "verdict"])
+def test_rows_that_take_too_much_to_plan_for_are_refused(uploaded, monkeypatch, path) -> None:
+    service, asked = uploaded
+    monkeypatch.setattr(apart, "BYTES", 2**20)
+    body = asked if path == "plan" else {**asked, "candidate": {"method": "lora"}}
+    reply = service.post(f"/api/v1/{path}", json=body)
+    assert reply.status_code == 422
+    assert "more than 1 MiB of memory" in reply.json()["detail"]
+
+
+def test_a_mistake_in_a_plan_with_rows_is_told_as_elsewhere(uploaded) -> None:
+    service, asked = uploaded
+    reply = service.post("/api/v1/plan", json={**asked, "columns": {"text": "review"}})
+    assert (reply.status_code, reply.json()["type"]) == (422, "urn:autopeft:problem:data")
+    assert str(service.office.settings.workspace.resolve()) not in reply.text
