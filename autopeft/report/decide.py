@@ -106,6 +106,8 @@ def reasons(
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
         lines.append(_front(study))
     lines += [_prediction(compared) for compared in comparisons]
+    if comparisons and plan.profile.doubt:
+        lines.append("Speeds were measured beside other work, so that predicted times say little here.")
     lines.append(timing_reason(timing(plan.budget.time, study.seconds, session)))
     if winner is not None:
         lines += [_tested(tested, tested - shown(study, scores)), _seeds(study, best)]

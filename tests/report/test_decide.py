@@ -39,6 +39,17 @@ def test_decision_names_configuration_score_interval_leads_and_memory(facts: Stu
     )
 
 
+def test_speeds_that_were_measured_beside_other_work_are_said(facts: StudyFacts) -> None:
+    given = {"study": facts.study, "data": facts.data, "scores": facts.scores}
+    words = "predicted times say little here"
+    compared = facts.comparisons
+    slowed = facts.plan.profile.model_copy(update={"disturbance": 0.5})
+    assert compared
+    assert not any(words in each for each in reasons(plan=facts.plan, comparisons=compared, **given))
+    doubtful = facts.plan.model_copy(update={"profile": slowed})
+    assert any(words in each for each in reasons(plan=doubtful, comparisons=compared, **given))
+
+
 def test_a_probe_that_beats_the_winner_is_preferred(make_facts: FactsFactory) -> None:
     facts = make_facts(
         scores=(score("winner", 0.80), score("LoRA default", 0.79), score("linear probe", 0.9))
