@@ -87,7 +87,8 @@ def everything(client: MlflowClient, experiment: str) -> dict[str, object]:
             run.data.params,
             {
                 name: [
-                    (point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)
+                    (point.step, str(point.value))  # a number that is none is not even itself
+                    for point in client.get_metric_history(run.info.run_id, name)
                 ]
                 for name in run.data.metrics
             },
