@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autopeft.errors import DoesNotFitError, InputError
+from autopeft.errors import DoesNotFitError, InputError, StorageError
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
@@ -263,17 +264,23 @@ def _search(
     )
     search.start(plan, schedule.trials + 1, schedule.expected_seconds)
     on_gpu = plan.profile.device == "cuda"
-    run_on_ray(
-        search,
-        TrainerFactory(base=inputs.base, dataset=dataset, device="cuda" if on_gpu else "cpu"),
-        seed=request.seed,
-        concurrent=schedule.concurrent,
-        threads_per_trial=schedule.threads,
-        folder=folder.path,
-        gpus_per_trial=1.0 if on_gpu else 0.0,
-        address=request.address,
-        needed=_needed(inputs),
-    )
+    try:
+        run_on_ray(
+            search,
+            TrainerFactory(base=inputs.base, dataset=dataset, device="cuda" if on_gpu else "cpu"),
+            seed=request.seed,
+            concurrent=schedule.concurrent,
+            threads_per_trial=schedule.threads,
+            folder=folder.path,
+            gpus_per_trial=1.0 if on_gpu else 0.0,
+            address=request.address,
+            needed=_needed(inputs),
+        )
+    finally:  # what is interrupted has taken its time, too
+        with suppress(
+            StorageError
+        ):  # a store that cannot be written is what ended it, or finish() will say so
+            search.count_time()
     study = search.finish()
     forget(folder.path, [trial.number for trial in study.trials if trial.state == "stopped"])
     return study

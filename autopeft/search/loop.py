@@ -110,7 +110,7 @@ class Search:
         for number, state in list(left_aside(self._trials.values(), self._reports, self._metric)):
             rows = sum(report.samples for report in self._reports[number][-1:])
             self._end(number, state, f"set aside after {rows} rows: {why}")
-        self._count_seconds()
+        self.count_time()
         study = self._store.load()
         for observer in self._observers:
             observer.study_finished(study)
@@ -161,6 +161,13 @@ class Search:
     def overrun(self) -> bool:
         """Whether what still runs has to be cut off for the time budget."""
         return self._deadline.overrun
+
+    def count_time(self, every: float = 0.0) -> None:
+        """Add to the study the wall time since this was done last, if that is `every` seconds ago or more."""
+        now = self._clock()
+        if now - self._counted_to >= every:
+            self._store.add_seconds(now - self._counted_to)
+            self._counted_to = now
 
     def cut_off(self, number: int) -> None:
         """Set a trial aside whose process was ended for the time budget; its last checkpoint is kept."""
@@ -369,13 +376,13 @@ class Search:
 
     def _started(self, trial: Trial) -> Trial:
         self._under_way.add(trial.number)
-        self._count_seconds()
+        self.count_time()
         for observer in self._observers:
             observer.trial_started(trial)
         return trial
 
     def _note(self, number: int, report: Report) -> None:
-        self._count_seconds()
+        self.count_time()
         self._reports[number].append(report)
         self._deadline.learn(self._trials[number], self._reports[number])
         for observer in self._observers:
@@ -385,8 +392,3 @@ class Search:
         self._strategy.observe(trial, self._reports[trial.number])
         for observer in self._observers:
             observer.trial_finished(trial)
-
-    def _count_seconds(self) -> None:
-        now = self._clock()
-        self._store.add_seconds(now - self._counted_to)
-        self._counted_to = now

@@ -26,6 +26,8 @@ from autopeft.search.study import Trial
 from autopeft.search.watch import FLOOR_SECONDS, Watch, memory_kills, piece_limit
 from autopeft.train.result import Report
 
+COUNTED_EVERY_SECONDS = 30.0
+"""So much time of a search that is killed outright is not counted, at most."""
 RESTARTS = 2
 """How often a trial goes on from its last checkpoint after its process or its node died."""
 
@@ -178,7 +180,16 @@ class _Bridge:
         self._overdue[number] = reason
 
     def overrun(self, number: int) -> bool:
-        """Say whether a trial's process is to be killed for the time budget, and take note of it."""
+        """Say whether a trial's process is to be killed for the time budget, and take note of it.
+
+        The time that passes is counted meanwhile.
+        """
+        try:
+            if not self.halted:
+                self._search.count_time(every=COUNTED_EVERY_SECONDS)
+        except Exception as error:  # noqa: BLE001 (raised again once Tune, which would hide it, has ended)
+            self.fault = error
+            return False
         if not self._search.overrun:
             return False
         self._cut_off.add(number)

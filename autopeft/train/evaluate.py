@@ -57,8 +57,9 @@ def evaluate(
     found: list[torch.Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
-            batch = feed.collate([rows[index] for index in order[start : start + batch_size]])
-            found.append(scoring.facts(model, {name: each.to(device) for name, each in batch.items()}).cpu())
+            some = [rows[index] for index in order[start : start + batch_size]]
+            batch = {name: each.to(device) for name, each in feed.collate(some).items()}
+            found.append(scoring.facts(model, batch, some).cpu())
     facts = np.empty((len(rows), found[0].shape[1]))
     facts[order] = torch.cat(found).double().numpy()
     return Evaluation(facts=facts, scoring=scoring)

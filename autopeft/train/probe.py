@@ -106,7 +106,7 @@ def _tags(dataset: Dataset, features: Features, strength: float) -> Callable[[st
 
     def facts(split: str) -> Facts:
         rows = [
-            scoring.compare(probe.predict(found).tolist(), _seen(row, found).tolist()).numpy()
+            scoring.compare(probe.predict(found).tolist(), row.tags).numpy()
             for row, found in _pairs(dataset, features, split)
         ]
         return np.stack(rows)

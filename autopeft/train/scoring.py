@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,8 +31,16 @@ class Scoring(Protocol):
     Where the metric's interval is of a proportion or a mean, the first number of a row is its own score.
     """
 
-    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Run the model and say what each row contributes, (rows, numbers)."""
+    def facts(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], rows: Sequence[Any] = (), /
+    ) -> torch.Tensor:
+        """Run the model and say what each row contributes, (rows, numbers).
+
+        Args:
+            model: gets `batch` without its labels.
+            batch: what the feed made of `rows`.
+            rows: may say what a batch does not; left out, the labels say all.
+        """
 
     def score(self, facts: Facts) -> float:
         """Return the dataset's metric on rows."""
@@ -51,7 +59,9 @@ def make_scoring(base: BaseModel, dataset: Dataset, training: Training) -> Scori
 class Classes:
     """Right or wrong, 1 or 0 a row, and the row's log loss (nats)."""
 
-    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def facts(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], _: Sequence[Any] = (), /
+    ) -> torch.Tensor:
         """Say which rows are right, and how surely."""
         logits, labels = _answers(model, batch)
         right = (logits.argmax(-1) == labels).float()
@@ -73,7 +83,9 @@ class Numbers:
         """Know how numbers were scaled."""
         self._scale = dataset.scale
 
-    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def facts(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], _: Sequence[Any] = (), /
+    ) -> torch.Tensor:
         """Take each row's error, in the user's own unit."""
         logits, labels = _answers(model, batch)
         mean, deviation = self._scale.mean, self._scale.deviation
@@ -109,18 +121,25 @@ class Tags:
         counts = Counter(tag for row in dataset.train for tag in row.tags)
         self._outside = OUTSIDE if OUTSIDE in self._names else self._names[counts.most_common(1)[0][0]]
 
-    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Compare the tags of each row, at the first token of each word."""
+    def facts(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], rows: Sequence[Any] = (), /
+    ) -> torch.Tensor:
+        """Compare the tags of each row, at the first token of each word; what was cut off is missed."""
         logits, labels = _answers(model, batch)
         said, mask = logits[:, -labels.shape[1] :].argmax(-1), labels != IGNORED
-        rows = zip(said, labels, mask, strict=True)
-        return torch.stack([self.compare(one[of].tolist(), other[of].tolist()) for one, other, of in rows])
+        found = []
+        for place, (one, other, of) in enumerate(zip(said, labels, mask, strict=True)):
+            seen = other[of].tolist()
+            cut_off = rows[place].tags[len(seen) :] if rows else ()
+            found.append(self.compare(one[of].tolist(), [*seen, *cut_off]))
+        return torch.stack(found)
 
     def compare(self, said: Sequence[int], right: Sequence[int]) -> torch.Tensor:
-        """Compare two taggings of a row."""
-        names = [[self._names[tag] for tag in tags] for tags in (said, right)]
-        both = shared(*names, spans=self._spans, outside=self._outside)
-        hits = sum(one == other for one, other in zip(said, right, strict=True))
+        """Compare two taggings of a row; what is said may end earlier, and marks nothing from there on."""
+        marked, wanted = ([self._names[tag] for tag in tags] for tags in (said, right))
+        marked += [self._outside] * (len(wanted) - len(marked))
+        both = shared(marked, wanted, spans=self._spans, outside=self._outside)
+        hits = sum(one == other for one, other in zip(said, right, strict=False))
         return torch.tensor([*both, hits, len(right)], dtype=torch.float64)
 
     def score(self, facts: Facts) -> float:
@@ -148,7 +167,9 @@ class Tokens:
         self._ahead = int(kind in ("decoder", "multimodal"))
         self._told = kind in ("encoder-decoder", "speech")
 
-    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def facts(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], _: Sequence[Any] = (), /
+    ) -> torch.Tensor:
         """Take each row's loss."""
         logits, labels = _answers(model, batch, told=self._told)
         losses, hits, counts = token_losses(logits, labels, ahead=self._ahead)
@@ -170,7 +191,9 @@ class Pairs:
         """Know the loss's own knob."""
         self._beta = beta
 
-    def facts(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def facts(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], _: Sequence[Any] = (), /
+    ) -> torch.Tensor:
         """Compare the answers of each pair."""
         margins = self._beta * preference_margins(model, batch)
         return torch.stack(((margins > 0).float(), -nn.functional.logsigmoid(margins), margins), dim=1)

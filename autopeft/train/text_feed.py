@@ -25,12 +25,14 @@ _REFERENCE_TEXTS = ("A short text.", "Another one, a little longer than the firs
 class TextRow:
     """One tokenised row: ids, and its class, its scaled number, or a label for each place (-100: none).
 
-    Without any it is to be masked. `worse` is the same prompt with the answer that was rejected.
+    Without any it is to be masked. `worse` is the same prompt with the answer that was rejected, `tags` are
+    those of all words, also of words beyond the length limit.
     """
 
     ids: list[int]
     target: float | list[int] | None
     worse: TextRow | None = None
+    tags: tuple[int, ...] = ()
 
 
 class TextFeed:
@@ -111,7 +113,7 @@ class TextFeed:
         task = self._dataset.task
         ids, labels = encode(self.tokenizer, example, task, self._max_length, self._kind)
         whole = _WHOLE.get(task)
-        return TextRow(ids, whole(example, self._scale) if whole else labels or None, worse)
+        return TextRow(ids, whole(example, self._scale) if whole else labels or None, worse, example.tags)
 
     def _masked(self, row: TextRow, dice: random.Random) -> TextRow:
         tokenizer = self.tokenizer

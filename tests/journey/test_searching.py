@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.inputs import load_inputs, require_dataset
 from autopeft.journey.remembering import remember
 from autopeft.journey.searching import open_study, require_fits, run_search, whole_time
-from autopeft.journey.workspace import open_store
+from autopeft.journey.workspace import open_store, study_folder
 from autopeft.methods.registry import DEFAULT
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan, Rejected
 from autopeft.request import Request
+from autopeft.search import ray_runner
 from autopeft.search import store as stores
 from autopeft.search.store import StudyStore
 from autopeft.workload.base_model import BaseModel
@@ -179,3 +181,19 @@ def test_a_study_that_was_killed_when_it_began_still_knows_what_it_began_with(
     memory, known = remember(request, inputs, require_dataset(inputs), folder)
     assert len(memory.shipped) == 4
     assert known is not None
+
+
+def test_the_time_of_a_search_that_is_interrupted_is_spent(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray_runner, "run_on_ray", interrupted)
+    profile = load_profile("l4")
+    with pytest.raises(KeyboardInterrupt):
+        run_search(asked, lambda _: profile, LinearCost(), (), lambda *_: None)
+    store = open_store(study_folder(asked.workspace, "s"))
+    assert store.load().seconds >= 0.2
+    assert whole_time(Request(budget=Budget(time=100)), store) >= 100.2

@@ -137,3 +137,18 @@ def lasting_as_its_rank(candidate: Candidate) -> Verdict:
     return verdict.model_copy(
         update={"estimate": verdict.estimate.model_copy(update={"run_seconds": 4.0 * (candidate.rank or 1)})}
     )
+
+
+def test_time_counts_before_anything_is_reported_and_is_written_no_oftener_than_asked(
+    make_search: MakeSearch, store: StudyStore
+) -> None:
+    now, seen = [0.0], []
+    search = make_search(searcher=Listed(lora(2)), rungs=Rungs(samples=(10,)), clock=lambda: now[0])
+    search.next_trial()
+    for now[0] in (10.0, 29.0, 31.0, 60.0, 70.0):
+        search.count_time(every=30)
+        seen.append(store.load().seconds)
+    assert seen == [0.0, 0.0, 31.0, 31.0, 70.0]
+    now[0] = 75.0
+    search.count_time()
+    assert store.load().seconds == 75.0

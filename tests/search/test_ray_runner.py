@@ -16,7 +16,7 @@ from autopeft.plan.plan import Fits, Verdict
 from autopeft.search.desk import Failure, checkpoint_folder, last_checkpoint
 from autopeft.search.halving import Rungs
 from autopeft.search.loop import Search
-from autopeft.search.ray_runner import RESTARTS, run_on_ray
+from autopeft.search.ray_runner import COUNTED_EVERY_SECONDS, RESTARTS, run_on_ray
 from autopeft.search.ray_worker import pack, unpack
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Trial
@@ -188,7 +188,7 @@ from toy_training import ACCURACY, Recorder, ToyFactory, admit_all, toy_space
 from autopeft.search.halving import plan_rungs
 from autopeft.search.loop import Search
 from autopeft.search.optuna_searcher import OptunaSearcher
-from autopeft.search.ray_runner import RESTARTS, run_on_ray
+from autopeft.search.ray_runner import COUNTED_EVERY_SECONDS, RESTARTS, run_on_ray
 from autopeft.search.store import StudyStore
 from autopeft.search.strategy import Halving
 from autopeft.space.candidate import Candidate
@@ -260,3 +260,45 @@ def test_a_search_cut_off_under_ray_resumes_without_losing_or_repeating_a_trial(
         result = after.trials[number].result
         assert result is not None
         assert result.reports[: len(reports)] == reports
+
+
+class Looks(ToyRun):
+    """A run that looks from its own process at the time that the study has taken so far."""
+
+    store = Path()
+
+    def advance(self, samples: int) -> Report:
+        made = super().advance(samples)
+        opened = StudyStore(self.store)
+        seconds = opened.load().seconds
+        opened.close()
+        return made.model_copy(update={"extra": {"seconds": seconds}})
+
+
+class LooksFactory(ToyFactory):
+    def __call__(self, candidate: Candidate, seed: int) -> ToyRun:
+        run = Looks(candidate, seed, self.pause)
+        run.store = self.log.with_name("study.sqlite")
+        return run
+
+
+@pytest.mark.timeout(180)
+def test_time_is_counted_while_a_training_has_reported_nothing_yet(
+    make_search: Callable[..., Search], store: StudyStore, tmp_path: Path
+) -> None:
+    class Starts(Recorder):
+        def trial_started(self, trial: Trial) -> None:
+            self.seconds = store.load().seconds
+
+    starts = Starts()
+    search = make_search(
+        searcher=Listed(Candidate(method="ia3")),
+        rungs=Rungs(samples=(40,)),
+        observers=[starts],
+        clock=lambda: 100 * time.monotonic(),
+    )
+    factory = LooksFactory(tmp_path / "made.txt", pause=0.05)
+    run_on_ray(search, factory, seed=1, concurrent=1, threads_per_trial=1, folder=tmp_path)
+    (trial,) = store.load().trials
+    assert trial.result is not None
+    assert trial.result.reports[0].extra["seconds"] >= starts.seconds + COUNTED_EVERY_SECONDS

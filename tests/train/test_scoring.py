@@ -11,8 +11,10 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import r2_score
 
-from autopeft.space.candidate import Training
+from autopeft.space.candidate import Candidate, Training
+from autopeft.train.probe import linear_probe
 from autopeft.train.scoring import make_scoring, token_losses
+from autopeft.train.trainer import Trainer
 from autopeft.workload.tokens import IGNORED
 
 
@@ -71,3 +73,28 @@ def test_tags_are_scored_over_all_rows_at_the_first_token_of_each_word(tiny_bert
     assert facts.tolist() == [[1, 1, 1, 3, 3], [0, 1, 1, 2, 3]]
     assert scoring.score(facts) == 0.5
     assert scoring.further(facts) == {"precision": 0.5, "recall": 0.5, "token_accuracy": 5 / 6}
+
+
+def test_spans_that_end_or_begin_beyond_the_length_limit_are_missed(tiny_bert, entities) -> None:
+    scoring = make_scoring(tiny_bert, entities, Training())
+    row = SimpleNamespace(tags=(0, 1, 2, 2, 0, 3))
+    seen = torch.tensor([[0, 1, 2]])
+    logits = torch.nn.functional.one_hot(seen, 5).float()
+    whole = scoring.facts(answering(logits), {"labels": seen}).numpy()
+    cut_off = scoring.facts(answering(logits), {"labels": seen}, [row]).numpy()
+    assert whole.tolist() == [[1, 1, 1, 3, 3]]
+    assert cut_off.tolist() == [[0, 1, 2, 3, 6]]
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_a_shorter_limit_leaves_as_much_to_find(encoder_with_weights, entities, probed: bool) -> None:
+    to_find = []
+    for limit in (6, 32):
+        training = Training(max_length=limit, batch_size=8)
+        if probed:
+            _, found = linear_probe(encoder_with_weights, entities, training, device="cpu")
+        else:
+            candidate = Candidate(method="lora", rank=2, training=training)
+            found = Trainer(encoder_with_weights, entities, candidate, seed=0).evaluate("test")
+        to_find.append(found.facts[:, [2, 4]].tolist())
+    assert to_find[0] == to_find[1]
