@@ -136,6 +136,8 @@ MACHINERY: dict[str, set[str]] = {
     "export": {
         *("methods.loaded", "methods.registry", "methods.quantization.loading", "methods.starts"),
         *("train.stock", "train.trainer"),
+        # The hub id of a base that is a directory here.
+        "workload.catalogued",
     },
     # A bundle is logged as a model by code that the export writes.
     "tracking": {"export.opening", "export.served_model"},
@@ -149,7 +151,7 @@ MACHINERY: dict[str, set[str]] = {
     # against its checksums before it takes its place.
     "client": {"space.counting", "api", "connection", "export.opening", "export.swap"},
     # Counted spaces are answers; what keeps a consultant names its type; uploads are confined.
-    "service": {"space.counting", "journey.consulting", "journey.keeping", "workload.media"},
+    "service": {"space.counting", "journey.consulting", "journey.keeping", "workload.media", "export.abroad"},
     # The lists, a search's display and shell completion.
     "cli": {
         *("workload.models", "space.counting", "methods.registry", "tracking.console"),
