@@ -136,6 +136,8 @@ MACHINERY: dict[str, set[str]] = {
     "export": {
         *("methods.loaded", "methods.registry", "methods.quantization.loading", "methods.starts"),
         *("train.stock", "train.trainer"),
+        # The hub id of a base that is a directory here.
+        "workload.catalogued",
     },
     # A bundle is logged as a model by code that the export writes.
     "tracking": {"export.opening", "export.served_model"},
@@ -151,6 +153,7 @@ MACHINERY: dict[str, set[str]] = {
     # Counted spaces are answers; what keeps a consultant names its type; uploads are confined, read apart.
     "service": {
         *("space.counting", "journey.consulting", "journey.inputs", "journey.keeping", "workload.media"),
+        "export.abroad",
     },
     # The lists, a search's display and shell completion.
     "cli": {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -17,6 +18,8 @@ from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import Metric, Scale, Task
 from autopeft.workload.tasks import PIPELINES
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
+
 Form = Literal["adapter", "merged", "lora"]
 _LOADING = ("num_labels", "pad_token_id")
 _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -30,6 +33,11 @@ Dtype = Annotated[
 """Also by the names that the command line has for them."""
 
 
+def on_hub(name: str) -> bool:
+    """Say whether a name is one of the Hub, and none of a place on this disk."""
+    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+
+
 class Export(Message):
     """What is to be exported, and how.
 
@@ -38,7 +46,7 @@ class Export(Message):
         force: replace what autopeft wrote there; a place with anything else is refused.
         trial: number of the trial; None is the winner.
         refit: train its configuration once more before, on the validation rows too; None does as the study's
-            own bundle of the winner did.
+            own bundle of that trial did.
         form: see `Bundle`.   dtype: of merged weights; None is that of the training.
         lora_rank: of a conversion to LoRA; None is 16.
         gguf: add a file for llama.cpp.
@@ -154,7 +162,7 @@ class Bundle(Message):
         reference_difference: largest difference between the logits recorded at export and those
             of a process that has only transformers and peft.
         fidelity: how far this form is from what was trained; None for the adapter as it was trained.
-        files: SHA-256 of every other file.
+        files: SHA-256 of every other file, by its path inside the directory.
     """
 
     path: str
@@ -221,13 +229,17 @@ class Bundle(Message):
     @field_validator("files")
     @classmethod
     def _names_only(cls, files: dict[str, str]) -> dict[str, str]:
-        if any(Path(name).name != name or name == ".." for name in files):
-            raise ValueError("must be names without directories")
+        for name in files:
+            path = PurePosixPath(name)
+            if path.as_posix() != name or path.is_absolute() or ".." in path.parts or not path.parts:
+                raise ValueError(f"must be names inside of the directory, but got {name!r}")
         return files
 
     def elsewhere(self, name: str) -> Bundle:
         """Return the bundle as others have it, under a name: without what only this disk knows."""
+        asked = self.request.data if self.request and self.request.data else self.data
+        data = asked if on_hub(asked) else Path(self.data).name
         base = "" if Path(self.base).is_absolute() or Path(self.base).exists() else self.base
         model = Path(self.model).name if Path(self.model).is_absolute() else self.model
-        found = {"path": name, "base": base, "model": model, "request": None, "data": Path(self.data).name}
+        found = {"path": name, "base": base, "model": model, "request": None, "data": data}
         return self.model_copy(update=found)

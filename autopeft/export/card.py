@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-from autopeft.export.bundle import Bundle
+from autopeft.export.bundle import Bundle, on_hub
 from autopeft.export.loading import loading_code
 from autopeft.export.serving import serving_lines
 from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 from autopeft.workload.tasks import PIPELINES, TASKS
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _LICENSE = "The licenses of the base model and of the data apply; autopeft adds none."
 _OF_TEXTS = "AutoModelForSequenceClassification"
 _USES: dict[str, tuple[str, ...]] = {
@@ -47,8 +43,12 @@ _USES: dict[str, tuple[str, ...]] = {
 """How a model is given what it does not read as text, by its head."""
 
 
-def model_card(bundle: Bundle) -> str:
-    """Write README.md of a bundle."""
+def model_card(bundle: Bundle, of_base: str = "") -> str:
+    """Write README.md of a bundle.
+
+    Args:
+        of_base: where the base model is, if that has to be said.
+    """
     imports, loader = loading_code(bundle, '"PATH_OF_THIS_FOLDER"')
     return "\n".join(
         [
@@ -69,6 +69,7 @@ def model_card(bundle: Bundle) -> str:
             *_use(bundle),
             "```",
             "",
+            *([of_base, ""] if of_base else []),
             *_inputs(bundle.candidate.method),
             *(["Classes: " + ", ".join(bundle.labels) + ".", ""] if bundle.labels else []),
             *_numbers(bundle),
@@ -95,7 +96,7 @@ def _metadata(bundle: Bundle) -> str:
     hub = {
         name: value for name, value in (("base_model", bundle.model), ("datasets", _data(bundle))) if value
     }
-    if not _on_hub(bundle.model):
+    if not on_hub(bundle.model):
         hub.pop("base_model", None)
     return str(
         ModelCardData(
@@ -119,7 +120,7 @@ def _metadata(bundle: Bundle) -> str:
                 )
                 for at, (name, value) in enumerate(metrics.items())
             ],
-            base_model=bundle.base if _on_hub(bundle.base) else None,
+            base_model=bundle.base if on_hub(bundle.base) else None,
             datasets=_data(bundle),
         ).to_yaml()
     ).strip()
@@ -127,13 +128,8 @@ def _metadata(bundle: Bundle) -> str:
 
 def _data(bundle: Bundle) -> str | None:
     """Return the dataset's id where it is of the Hub."""
-    data = bundle.request.data if bundle.request else None
-    return data if data is not None and _on_hub(data) else None
-
-
-def _on_hub(name: str) -> bool:
-    """Say whether a name is one of the Hub, and none of a place on this disk."""
-    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+    data = bundle.request.data if bundle.request else bundle.data
+    return data if data is not None and on_hub(data) else None
 
 
 def _meaning(bundle: Bundle) -> list[str]:

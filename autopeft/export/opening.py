@@ -48,12 +48,12 @@ def faults_of(place: Path, bundle: Bundle) -> list[str]:
     if not bundle.files:
         return [f"{MANIFEST} lists no checksums"]
     faults = [
-        fault for name, digest in sorted(bundle.files.items()) if (fault := _fault(place / name, digest))
+        fault for name, digest in sorted(bundle.files.items()) if (fault := _fault(place, name, digest))
     ]
     faults += [
-        f"{each.name} is not listed and could hold code"
-        for each in sorted(place.iterdir())
-        if each.suffix in _CODE and each.name not in bundle.files
+        f"{name} is not listed and could hold code"
+        for name in names_in(place)
+        if Path(name).suffix in _CODE and name not in bundle.files
     ]
     return faults
 
@@ -68,23 +68,26 @@ def checksum(file: Path) -> str:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a directory but the manifest, by name."""
-    return {
-        each.name: checksum(each)
-        for each in sorted(folder.iterdir())
-        if each.is_file() and each.name != MANIFEST
-    }
+    """Return the SHA-256 of each file of a directory but the manifest, by its path inside."""
+    return {name: checksum(folder / name) for name in names_in(folder)}
 
 
-def _fault(file: Path, digest: str) -> str | None:
+def names_in(folder: Path) -> list[str]:
+    """Return the files of a directory but the manifest, by their paths inside."""
+    found = sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file())
+    return [name for name in found if name != MANIFEST]
+
+
+def _fault(place: Path, name: str, digest: str) -> str | None:
+    file = place / name
     if file.suffix in _CODE:
-        return f"{file.name} could hold code"
+        return f"{name} could hold code"
     if not file.is_file():
-        return f"{file.name} is missing"
+        return f"{name} is missing"
     try:
         found = checksum(file)
     except OSError as error:
-        return f"{file.name} cannot be read ({error.strerror})"
+        return f"{name} cannot be read ({error.strerror})"
     if found == digest:
         return None
-    return f"{file.name} is empty" if not file.stat().st_size else f"{file.name} has another checksum"
+    return f"{name} is empty" if not file.stat().st_size else f"{name} has another checksum"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from http import HTTPStatus
 from pathlib import Path
 
 from autopeft.errors import InputError, StorageError
-from autopeft.export.bundle import Bundle
-from autopeft.export.card import HUB_ID, model_card
-from autopeft.export.names import CARD, MANIFEST
-from autopeft.export.opening import checksums, open_bundle
-
-_CONFIG = "adapter_config.json"
+from autopeft.export.abroad import abroad
+from autopeft.export.bundle import HUB_ID, Bundle
+from autopeft.export.names import MANIFEST
+from autopeft.export.opening import open_bundle
 
 
 def require_hub_id(name: str) -> None:
@@ -86,14 +83,6 @@ def public(place: Path, target: Path, hub_id: str, base_model: str | None = None
     if bundle.format != "model":
         require_public_base(base)
     shutil.copytree(place, target)
-    if (target / _CONFIG).exists():
-        fields = json.loads((target / _CONFIG).read_text())
-        if Path(fields["base_model_name_or_path"]).exists() or base_model:
-            (target / _CONFIG).write_text(json.dumps(fields | {"base_model_name_or_path": base}, indent=2))
-    shown = bundle.elsewhere(hub_id)
-    if base_model:
-        shown = shown.model_copy(update={"base": base_model})
-    (target / CARD).write_text(model_card(shown), encoding="utf-8")
-    whole = shown.model_copy(update={"files": checksums(target)})
-    (target / MANIFEST).write_text(whole.model_dump_json(indent=1), encoding="utf-8")
-    return whole
+    for name, text in abroad(place, bundle, hub_id, base_model).items():
+        (target / name).write_text(text, encoding="utf-8")
+    return Bundle.read(target / MANIFEST)

@@ -17,7 +17,7 @@ from autopeft.export.bundle import Bundle, Evaluated
 from autopeft.export.card import model_card
 from autopeft.export.check import compare_in_fresh_process
 from autopeft.export.names import CARD, EVALUATION, MANIFEST, REFERENCE
-from autopeft.export.opening import checksums
+from autopeft.export.opening import checksums, names_in
 from autopeft.export.scale import fold_scale
 from autopeft.export.serving import rank_of
 from autopeft.export.swap import replacing
@@ -131,16 +131,13 @@ def describe(folder: Path, bundle: Bundle, evaluated: Evaluated | None) -> Bundl
     """Write the evaluation, the card and the manifest with the checksums of all."""
     if evaluated is not None:
         write_atomically(folder / EVALUATION, evaluated.model_dump_json())
-    ranked = bundle.model_copy(update={"lora_rank": rank_of(folder), "files": _names(folder)})
+    ranked = bundle.model_copy(
+        update={"lora_rank": rank_of(folder), "files": dict.fromkeys(names_in(folder), "")}
+    )
     write_atomically(folder / CARD, model_card(ranked))
     whole = ranked.model_copy(update={"files": checksums(folder)})
     write_atomically(folder / MANIFEST, whole.model_dump_json(indent=1))
     return whole
-
-
-def _names(folder: Path) -> dict[str, str]:
-    """Return the files that there are, not hashed yet."""
-    return {each.name: "" for each in folder.iterdir() if each.is_file()}
 
 
 def name_labels(model: PreTrainedModel, labels: tuple[str, ...]) -> None:

@@ -62,7 +62,7 @@ def _export(done: Finished, tracking_uri: str, experiment: str, asked: Export) -
     if asked.push is not None and asked.form != "merged":
         require_public_base(asked.base_model or inputs.base.path or "")
     _require_possible(done, chosen, asked)
-    refit = (asked.trial is None and is_refit(done, chosen)) if asked.refit is None else asked.refit
+    refit = is_refit(done, chosen) if asked.refit is None else asked.refit
     done.scores()
     with done.stages.timed("export"):
         if refit:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -16,8 +15,7 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError, UnknownNameError
-from autopeft.export.bundle import Bundle, Form
-from autopeft.export.names import MANIFEST
+from autopeft.export.bundle import Form
 from autopeft.files import without_places
 from autopeft.journey import keeping
 from autopeft.message import Message
@@ -29,6 +27,7 @@ from autopeft.service import apart
 from autopeft.service.access import Reader, office_of
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
+from autopeft.service.zipping import zipped
 
 if TYPE_CHECKING:
     from autopeft.service.tokens import Caller
@@ -40,7 +39,6 @@ REPORT_CSP = (
     "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """A report page is one file with its scripts inside: it runs as a stranger, without the reader's cookie."""
-_CHUNK = 1 << 20
 Found = TypeVar("Found")
 
 
@@ -107,7 +105,7 @@ def bundle(
     folder = _or_missing(lambda: keeping.bundle_folder(own_study(request, who, name), trial, form))
     named = name + folder.name.removeprefix("bundle")
     headers = {"content-disposition": f'attachment; filename="{named}.zip"'}
-    return StreamingResponse(_zipped(folder), media_type="application/zip", headers=headers)
+    return StreamingResponse(zipped(folder), media_type="application/zip", headers=headers)
 
 
 @router.get("/studies/{name}/compare/{other}", response_model=Comparison, openapi_extra={"x-problems": [409]})
@@ -161,45 +159,7 @@ def _or_missing(find: Callable[[], Found]) -> Found:
         raise RefusedError(HTTPStatus.NOT_FOUND, "not-found", str(error)) from None
 
 
-class _Sink:
-    """What a zip is written to; hands over what came since the last time."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        return
-
-    def take(self) -> bytes:
-        taken, self._parts = b"".join(self._parts), []
-        return taken
-
-
 def _placeless(request: Request, answer: Message) -> Response:
     """Return an answer whose texts, such as why a trial failed, name no place on the service's disk."""
     text = to_json(answer, inf_nan_mode="null").decode()
     return reply(without_places(text, office_of(request).settings.workspace).encode())
-
-
-def _zipped(folder: Path) -> Iterator[bytes]:
-    """Zip the files of a folder piece by piece; weights do not shrink, so nothing is compressed.
-
-    The manifest says nothing of places on the service's disk.
-    """
-    sink = _Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
-        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-            name = f"{folder.parent.name}/{file.relative_to(folder)}"
-            if file == folder / MANIFEST:
-                manifest = Bundle.read(file).elsewhere(folder.parent.name)
-                archive.writestr(name, manifest.model_dump_json(indent=1))
-                continue
-            with file.open("rb") as stream, archive.open(zipfile.ZipInfo.from_file(file, name), "w") as entry:
-                while part := stream.read(_CHUNK):
-                    entry.write(part)
-                    yield sink.take()
-    yield sink.take()

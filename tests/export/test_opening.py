@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +18,6 @@ from autopeft.methods.quantization.loading import packing_of
 from autopeft.methods.quantization.packing import Packing
 from autopeft.plan.budget import Budget
 from autopeft.request import Request
-from autopeft.service.results import _zipped
 from autopeft.space.candidate import Candidate
 from autopeft.train.result import Report, TrialResult
 from autopeft.workload.tasks import ACCURACY
@@ -83,6 +80,34 @@ def test_a_harmed_bundle_is_refused_with_the_reason(place: Path, harm, reason: s
         open_bundle(place)
 
 
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda file: file.unlink(), "templates/tool_use.jinja is missing"),
+        (lambda file: file.write_text("other"), "templates/tool_use.jinja has another checksum"),
+        (lambda file: (file.parent / "a.py").touch(), "templates/a.py is not listed and could hold code"),
+    ],
+)
+def test_files_in_directories_of_a_bundle_are_held_against_their_checksums(
+    tmp_path: Path, harm, reason: str
+) -> None:
+    file = tmp_path / "templates" / "tool_use.jinja"
+    file.parent.mkdir()
+    file.write_text("{{ tools }}")
+    Bundle.build(**FIELDS, files=checksums(tmp_path)).keep(tmp_path / "autopeft.json")
+    assert set(open_bundle(tmp_path).files) == {"templates/tool_use.jinja"}
+    harm(file)
+    with pytest.raises(BundleError, match=reason):
+        open_bundle(tmp_path)
+
+
+def test_the_data_of_the_hub_keep_their_name_elsewhere(tmp_path: Path) -> None:
+    here = Bundle(**FIELDS | {"data": "imdb", "request": Request(data="stanfordnlp/imdb")})
+    assert here.elsewhere("mine").elsewhere("mine again").data == "stanfordnlp/imdb"
+    local = Bundle(**FIELDS | {"data": "imdb", "request": Request(data=str(tmp_path / "imdb"))})
+    assert local.elsewhere("mine").data == "imdb"
+
+
 def test_a_bundle_elsewhere_says_nothing_of_places_on_this_disk(tmp_path: Path) -> None:
     places = {"base": str(tmp_path), "model": f"{tmp_path}/tiny", "data": f"{tmp_path}/rows.csv"}
     here = Bundle(
@@ -113,13 +138,18 @@ def test_what_is_pushed_of_a_whole_model_names_no_base_of_this_disk(
     assert str(place) not in (target / "autopeft.json").read_text()
 
 
-def test_a_download_of_a_service_names_no_place_of_its_disk(place: Path) -> None:
+def test_a_card_that_is_pushed_names_data_of_the_hub(
+    place: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     bundle = Bundle.read(place / "autopeft.json")
-    bundle.model_copy(update={"path": str(place), "base": str(place)}).keep(place / "autopeft.json")
-    with zipfile.ZipFile(io.BytesIO(b"".join(_zipped(place)))) as archive:
-        texts = {Path(name).name: archive.read(name) for name in archive.namelist()}
-    assert set(texts) == {"autopeft.json", "adapter_config.json", "adapter_model.safetensors"}
-    assert str(place).encode() not in texts["autopeft.json"]
+    report = Report(samples=1, step=1, loss=1, score=1, seconds=1, step_seconds=1, peak_bytes=1, extra={})
+    asked = {"base": "org/base", "data": "imdb", "request": Request(data="stanfordnlp/imdb")}
+    measured = TrialResult(state="complete", reports=(report,))
+    bundle.model_copy(update=asked | {"measured": measured}).keep(place / "autopeft.json")
+    target = tmp_path_factory.mktemp("pushed") / "public"
+    public(place, target, "me/mine")
+    assert "datasets: stanfordnlp/imdb\n" in (target / "README.md").read_text()
+    assert open_bundle(target).data == "stanfordnlp/imdb"
 
 
 def test_a_manifest_that_was_cut_short_is_refused(place: Path) -> None:
@@ -140,6 +170,9 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
         {"head": "os.system"},
         {"loading": {"x=print(1), num_labels": 2}},
         {"files": {"../outside": "0"}},
+        {"files": {"inside/../../outside": "0"}},
+        {"files": {"/outside": "0"}},
+        {"files": {"": "0"}},
         {"packing": ["", " if __import__('os').system('id') else 0, quantization_config=1"]},
         {"packing": ["import os\n", ""]},
         {"packing": PACKED | {"kind": "4bit=True, x"}},

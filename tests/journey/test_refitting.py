@@ -13,6 +13,7 @@ from autopeft.cli.app import main
 from autopeft.export.bundle import Bundle, Export
 from autopeft.handover import conclude, export, export_winner
 from autopeft.hardware.catalog import load_profile
+from autopeft.job import ExportOrder
 from autopeft.journey.concluding import write_conclusion
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.inputs import load_data
@@ -157,6 +158,16 @@ def test_an_export_with_a_refit_that_diverges_is_refused_and_the_bundle_before_i
     assert "the refit of trial 0 failed: TrialError: the loss became nan" in line
     assert Bundle.read(folder.bundle / "autopeft.json") == before
     assert is_the_trials_own(before, folder)
+
+
+@pytest.mark.slow
+def test_a_refit_winner_that_is_asked_for_by_its_number_stays_refit(study_of: MakeStudy) -> None:
+    folder = study_of(QUIET)
+    refit = export_winner(request_of(folder))
+    assert refit.refit_rows > 0
+    again = export(request_of(folder), ExportOrder(study="s", trial=0).wanted)
+    assert (again.path, again.refit_rows) == (str(folder.bundle), refit.refit_rows)
+    assert not is_the_trials_own(again, folder)
 
 
 @pytest.mark.slow
