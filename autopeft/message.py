@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
+import math
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pydantic
+from pydantic_core import to_json
 
 from autopeft.errors import ConfigError, InputError
 from autopeft.files import write_atomically
@@ -23,7 +26,7 @@ class Message(pydantic.BaseModel):
     )
 
     @classmethod
-    def build(cls, **fields: Any) -> Self:
+    def build(cls, /, **fields: Any) -> Self:
         """Make the message from user input, or raise one readable line.
 
         Raises:
@@ -65,6 +68,31 @@ class Message(pydantic.BaseModel):
             for name, value in self
         )
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
+
+
+_OR_NULL = pydantic.WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]})
+Number = Annotated[
+    float, pydantic.BeforeValidator(lambda given: math.nan if given is None else given), _OR_NULL
+]
+"""A number that may be none, which `json_of` writes as null."""
+Low = Annotated[
+    float, pydantic.BeforeValidator(lambda given: -math.inf if given is None else given), _OR_NULL
+]
+High = Annotated[
+    float, pydantic.BeforeValidator(lambda given: math.inf if given is None else given), _OR_NULL
+]
+"""Ends of an interval, which may have none on that side."""
+
+
+def json_of(answer: object, *, indent: int | None = None) -> bytes:
+    """Return an answer, or what is JSON but for its numbers, as JSON that every reader takes.
+
+    NaN and the infinities, which JSON has no words for, become null.
+    """
+    content = answer if isinstance(answer, bytes) else to_json(answer, indent=indent)
+    if b"NaN" in content or b"Infinity" in content:
+        content = to_json(json.loads(content, parse_constant=lambda _: None), indent=indent)
+    return content
 
 
 def explain(error: pydantic.ValidationError, what: str) -> str:

@@ -88,18 +88,18 @@ class Request(Message):
     experience: Remembered = "all"
     refit: bool = False
     budget: Budget = Budget()
-    seq_len: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    train_rows: int | None = Field(default=None, ge=1)
-    examples: int | None = Field(default=None, ge=1)
+    seq_len: int | None = Field(default=None, ge=1, le=2**24)
+    batch_size: int | None = Field(default=None, ge=1, le=2**20)
+    epochs: float | None = Field(default=None, gt=0, le=10**6)
+    train_rows: int | None = Field(default=None, ge=1, le=2**40)
+    examples: int | None = Field(default=None, ge=1, le=2**40)
     gpus: int | None = Field(default=None, ge=1, le=MOST_DEVICES)
     sharding: Sharding | None = None
     offload: bool = False
     price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     provider: str | None = None
     grid_factor: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     workspace: str = ".autopeft"
     study: str | None = None
     resume: bool = False

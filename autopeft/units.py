@@ -45,7 +45,7 @@ def parse_bytes(text: str | float) -> int:
     law = "memory must be a number above 0 with a unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)"
     way_out = "write for example 16GB"
     if isinstance(text, int | float):
-        amount = float(text)
+        amount = _number(text)
     else:
         match = _QUANTITY.fullmatch(text)
         unit = _BYTE_UNITS.get(match.group(2).lower()) if match else None
@@ -66,7 +66,7 @@ def parse_seconds(text: str | float) -> float:
     law = "a time must be a number above 0 with a unit (s, min, h, d)"
     way_out = "write for example 30min or 1h30m"
     if isinstance(text, int | float):
-        total = float(text)
+        total = _number(text)
     else:
         total, at = 0.0, 0
         while at < len(text):
@@ -89,7 +89,7 @@ def parse_usd(text: str | float) -> float:
     """
     amount = float("nan")
     if isinstance(text, int | float):
-        amount = float(text)
+        amount = _number(text)
     elif match := _MONEY.fullmatch(text.lower()):
         amount = float(match.group(1))
     if not math.isfinite(amount) or amount <= 0:
@@ -105,7 +105,7 @@ def parse_share(text: str | float) -> float:
     """
     amount = float("nan")
     if isinstance(text, int | float):
-        amount = float(text)
+        amount = _number(text)
     elif match := _SHARE.fullmatch(text):
         amount = float(match.group(1)) / (100 if match.group(2) else 1)
     if not 0 < amount <= 1:
@@ -126,6 +126,14 @@ def parse_count(text: str) -> int:
     if not amount.is_finite() or amount != amount.to_integral_value():
         raise InputError(f"a count must be a whole number such as 4, 1.5k or 50M, but got {text!r}.")
     return int(amount)
+
+
+def _number(given: float) -> float:
+    """Return a number as a float; one that is too large for any is infinite."""
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf
 
 
 def kilowatt_hours(watts: float, hours: float) -> float:

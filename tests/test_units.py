@@ -3,7 +3,19 @@ from __future__ import annotations
 import pytest
 
 from autopeft.errors import InputError
-from autopeft.units import GIB, MIB, format_bytes, format_count, format_seconds, kilowatt_hours, parse_count
+from autopeft.units import (
+    GIB,
+    MIB,
+    format_bytes,
+    format_count,
+    format_seconds,
+    kilowatt_hours,
+    parse_bytes,
+    parse_count,
+    parse_seconds,
+    parse_share,
+    parse_usd,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +75,10 @@ def test_what_is_no_whole_number_is_no_count(text) -> None:
 
 def test_a_kilowatt_for_two_hours_is_two_kilowatt_hours() -> None:
     assert kilowatt_hours(1000, 2) == 2
+
+
+@pytest.mark.parametrize("read", [parse_bytes, parse_seconds, parse_usd, parse_share])
+@pytest.mark.parametrize("amount", [10**400, -(10**400)])
+def test_a_number_that_is_too_large_for_a_float_is_no_amount(read, amount) -> None:
+    with pytest.raises(InputError, match="1000"):
+        read(amount)

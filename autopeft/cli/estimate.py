@@ -283,6 +283,7 @@ def _many(source: str, given: dict[str, Any], request: Request, *, batches: bool
 
     from autopeft import pipeline
     from autopeft.cli import questions
+    from autopeft.message import json_of
 
     code, out = Exit.DONE, sys.stdout
     with questions.opened(source) as stream, _progress(questions.count(source)) as on_done:
@@ -290,7 +291,7 @@ def _many(source: str, given: dict[str, Any], request: Request, *, batches: bool
         for answer in pipeline.answer_many(
             rows, workspace=request.workspace, batches=batches, on_done=on_done
         ):
-            out.write(answer.model_dump_json() + "\n")
+            out.write(json_of(answer).decode() + "\n")
             out.flush()
             code = max(code, _exit(answer))
     return code

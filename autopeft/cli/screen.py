@@ -40,9 +40,9 @@ def _console(*, stderr: bool) -> Console:
 def show(answer: Any, render: Callable[[Any], Any], *, as_json: bool) -> None:
     """Print an answer: as one JSON document, or rendered for people."""
     if as_json:
-        from pydantic_core import to_json
+        from autopeft.message import json_of
 
-        text = to_json(answer, indent=2, inf_nan_mode="null").decode()
+        text = json_of(answer, indent=2).decode()
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
         return

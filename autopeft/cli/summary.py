@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite, isnan
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -71,7 +72,8 @@ def _scores(scores: tuple[TestScore, ...], *, wide: bool) -> Table:
     made = table("", "configuration", *numbers, right=numbers)
     if wide:
         made.add_column(no_wrap=True)
-    least, most = min(score.low for score in scores), max(score.high for score in scores)
+    ends = [end for score in scores for end in (score.low, score.test_score, score.high) if isfinite(end)]
+    least, most = min(ends, default=0.0), max(ends, default=1.0)
     for place, each in enumerate(scores):
         drawn = Text(interval(each.low, each.test_score, each.high, least, most), style="cyan")
         made.add_row(
@@ -87,9 +89,13 @@ def _scores(scores: tuple[TestScore, ...], *, wide: bool) -> Table:
 
 
 def interval(low: float, middle: float, high: float, least: float, most: float) -> str:
-    """Draw an interval on a scale from `least` to `most`, such as "   ---o---  "."""
+    """Draw an interval on a scale from `least` to `most`, such as "   ---o---  "; it may go on beyond."""
+    if isnan(middle):
+        return " " * SCALE
     width = (most - least) or 1.0
-    first, at, last = (round((SCALE - 1) * (value - least) / width) for value in (low, middle, high))
+    first, at, last = (
+        round((SCALE - 1) * (min(max(value, least), most) - least) / width) for value in (low, middle, high)
+    )
     cells = ["─" if first <= cell <= last else " " for cell in range(SCALE)]
     cells[at] = "●"
     return "".join(cells)

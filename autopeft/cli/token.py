@@ -88,7 +88,8 @@ def _table(given: TokenFacts | tuple[TokenFacts, ...]) -> Table:
 
     made = tables.table("id", "user", "scope", "created", "good until")
     for each in given if isinstance(given, tuple) else (given,):
-        until = "revoked" if each.revoked else "no end" if each.expires is None else _day(each.expires)
+        ends = each.expires is not None and each.expires < datetime.max.replace(tzinfo=UTC).timestamp()
+        until = "revoked" if each.revoked else _day(each.expires or 0.0) if ends else "no end"
         made.add_row(each.id, each.user, each.scope, _day(each.created), until)
     return made
 

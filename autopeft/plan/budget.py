@@ -47,7 +47,7 @@ class Budget(Message):
 
     gpu_mem: Bytes | None = None
     time: Seconds | None = None
-    trials: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, le=10**6)
     params: Share | None = None
     cost: Usd | None = None
     adapter_size: Bytes | None = None

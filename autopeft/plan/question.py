@@ -325,7 +325,7 @@ class Question(Message):
     grid_factor: NotNegative | None = None
 
     @classmethod
-    def build(cls, **fields: Any) -> Self:
+    def build(cls, /, **fields: Any) -> Self:
         """Make the question from user input, or raise one readable line.
 
         Raises:

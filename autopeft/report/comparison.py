@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autopeft.message import Message
+from autopeft.message import High, Low, Message, Number
 from autopeft.workload.tasks import Metric
 
 
@@ -20,9 +20,9 @@ class Side(Message):
     model: str
     data: str
     rows: int
-    score: float
-    low: float
-    high: float
+    score: Number
+    low: Low
+    high: High
     trainable_params: int | None = None
     adapter_bytes: int | None = None
     peak_bytes: int | None = None
@@ -47,9 +47,9 @@ class Comparison(Message):
     other: Side
     paired: bool
     test: str
-    difference: float
-    low: float
-    high: float
+    difference: Number
+    low: Low
+    high: High
     p_value: float | None = None
     only_one: int | None = None
     only_other: int | None = None

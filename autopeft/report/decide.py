@@ -297,8 +297,9 @@ def _doubt(winner: TestScore, other: TestScore, metric: Metric) -> str:
     found = lead(winner, other, metric)
     scale, unit = (100, " points") if is_share(metric) else (1, "")
     digits = 1 if is_share(metric) else 3
-    low, high = f"{scale * found.low:+.{digits}f}", f"{scale * found.high:+.{digits}f}"
-    amount = f"{scale * found.difference:+.{digits}f}{unit} [{low}, {high}]"
+    sign = scale if metric.direction == "maximize" else -scale
+    low, high = sorted((sign * found.low, sign * found.high))
+    amount = f"{sign * found.difference:+.{digits}f}{unit} [{low:+.{digits}f}, {high:+.{digits}f}]"
     verdicts = {
         "better": "more than noise.",
         "worse": "worse by more than noise.",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from autopeft.message import Message
+from autopeft.message import High, Low, Message, Number
 from autopeft.plan.plan import Plan
 from autopeft.search.study import Study
 from autopeft.workload.dataset import Metric, Task
@@ -46,16 +46,16 @@ class TestScore(Message):
 
     contender: str
     label: str
-    test_score: float
-    low: float
-    high: float
+    test_score: Number
+    low: Low
+    high: High
     lead: float | None = None
     lead_low: float | None = None
     lead_high: float | None = None
     validation_score: float | None = None
     trainable_params: int | None = None
     train_seconds: float | None = None
-    extra: dict[str, float] = {}
+    extra: dict[str, Number] = {}
 
 
 class Compared(Message):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_json
-
 from autopeft import pipeline
 from autopeft.errors import AutopeftError
 from autopeft.journey.consulting import Consultant
+from autopeft.message import json_of
 from autopeft.plan.question import Question
 from autopeft.service import apart
 from autopeft.service.limits import Places
@@ -44,6 +44,8 @@ class Desk:
     def __init__(self, workspace: str, metrics: Metrics) -> None:
         self._workspace, self._metrics = workspace, metrics
         self._consultant = self._new_consultant()
+        self._using: Counter[Consultant] = Counter()
+        self._lock = threading.Lock()
         self._threads = Turns(_THREADS, _THREADS_OF_ONE, "desk")
         self._quick = Turns(_THREADS, _THREADS_OF_ONE, "desk quick")
         self._asking = Places(_REQUESTS_OF_ONE, _MOST_WAITING)
@@ -103,21 +105,44 @@ class Desk:
 
     def renew(self) -> None:
         """Forget all answers, because what they were made from has changed."""
-        old, self._consultant = self._consultant, self._new_consultant()
+        made = self._new_consultant()
+        with self._lock:
+            old, self._consultant = self._consultant, made
+            is_idle = old not in self._using
         self._generation += 1
         self._kept.clear()
         self._coming.clear()  # who waits gets the old answer, who asks from now on a new one
         self._bytes = 0
-        self._threads.aside(old.close)
+        if is_idle:
+            self._threads.aside(old.close)
 
     def close(self) -> None:
         """End what is being computed."""
-        self._consultant.close()
+        with self._lock:
+            known = {self._consultant, *self._using}
+        for each in known:
+            each.close()
         for threads in (self._threads, self._quick):
             threads.close()
 
     def _new_consultant(self) -> Consultant:
         return Consultant(self._workspace, pipeline.known_profile, apart.grounds)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[Consultant]:
+        """Have the consultant; one that was renewed meanwhile is closed by who has it last."""
+        with self._lock:
+            mine = self._consultant
+            self._using[mine] += 1
+        try:
+            yield mine
+        finally:
+            with self._lock:
+                self._using[mine] -= 1
+                self._using += Counter()
+                is_over = mine is not self._consultant and mine not in self._using
+            if is_over:
+                mine.close()
 
     @contextmanager
     def _place(self, who: Caller) -> Iterator[None]:
@@ -150,7 +175,8 @@ class Desk:
         expected = [self._coming[name] for name in names]
 
         def work() -> list[bytes]:
-            return [to_json(each, inf_nan_mode="null") for each in compute(self._consultant)]
+            with self._at_work() as consultant:
+                return [json_of(each) for each in compute(consultant)]
 
         def settle(done: asyncio.Future[list[bytes]]) -> None:
             self._asked[who.user] -= len(names)

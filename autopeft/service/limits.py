@@ -49,10 +49,6 @@ class Buckets:
                 self._levels.popitem(last=False)
             return 0.0
 
-    def empty(self, caller: str) -> bool:
-        """Say whether a caller would have to wait."""
-        return self._rate > 0 and self._level(caller, self._clock()) < 1
-
     def _level(self, caller: str, now: float) -> float:
         level, then = self._levels.get(caller, (float(self._burst), now))
         return min(float(self._burst), level + (now - then) * self._rate)

@@ -14,10 +14,9 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError
-from pydantic_core import to_json
 
 from autopeft.errors import InputError
-from autopeft.message import Message, explain
+from autopeft.message import Message, explain, json_of
 from autopeft.service.problems import RefusedError
 from autopeft.service.settings import JSON_BYTES
 
@@ -43,13 +42,13 @@ class Page(Message, Generic[Item]):
 
 def reply(answer: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return an answer as JSON; numbers that are none become null."""
-    content = answer if isinstance(answer, bytes) else to_json(answer, inf_nan_mode="null")
+    content = json_of(answer)
     return Response(content, status, headers, media_type="application/json")
 
 
 def tagged(request: Request, answer: object) -> Response:
     """Return an answer with an entity tag; where the client has it already, only say so (304)."""
-    content = answer if isinstance(answer, bytes) else to_json(answer, inf_nan_mode="null")
+    content = json_of(answer)
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}

@@ -21,6 +21,10 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _TOKEN = re.compile(r"autopeft_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,99}")
 
+DAY = 86_400.0
+LONGEST_SECONDS = 36_500 * DAY
+"""After so long a token may expire; one that is to be good for longer expires never."""
+
 
 class TokenFacts(Message):
     """A token without its secret.
@@ -63,10 +67,16 @@ class Tokens:
             user: who it is for.   scope: what it grants.   seconds: how long it is good for; None: for ever.
 
         Raises:
-            InputError: the user's name cannot be one.
+            InputError: the user's name cannot be one, or the time is longer than `LONGEST_SECONDS`.
         """
         if not _NAME.fullmatch(user):
             raise InputError(f"a user's name must be letters, digits, and @ . _ -, but got {user!r}.")
+        if seconds is not None and seconds > LONGEST_SECONDS:
+            days, most = seconds / DAY, LONGEST_SECONDS / DAY
+            raise InputError(
+                f"a token may expire after {most:,.0f}d at most, but got {days:,.0f}d; "
+                "without --expires it is good until it is revoked."
+            )
         number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         with self._database.writing() as connection:
             now = self._database.now(connection)

@@ -49,7 +49,7 @@ class More(Message):
     """
 
     time: Seconds
-    trials: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, le=10**6)
 
 
 class JobList(Message):

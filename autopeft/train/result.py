@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from autopeft.message import Message
+from autopeft.message import Message, Number
 
 
 class Report(Message):
@@ -25,11 +25,11 @@ class Report(Message):
     samples: int
     step: int
     loss: float | None
-    score: float
+    score: Number
     seconds: float
     step_seconds: float
     peak_bytes: int
-    extra: dict[str, float] = {}
+    extra: dict[str, Number] = {}
 
     @property
     def is_finite(self) -> bool:

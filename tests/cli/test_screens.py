@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console, RenderableType
@@ -16,6 +17,7 @@ from autopeft.plan.budget import Budget
 from autopeft.plan.overview import ModelRow, Option
 from autopeft.plan.plan import Fits, Plan, Prior, Rejected
 from autopeft.report.facts import Compared, DataFacts, StudyFacts, TestScore
+from autopeft.report.intervals import mean_interval
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.result import Report, TrialResult
@@ -306,3 +308,25 @@ def test_a_log_says_each_stage_once_as_it_begins() -> None:
         "costing configurations",
         "starting the search",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "drawn"),
+    [
+        ((-math.inf, 0.5, math.inf, 0.5, 0.5), 1),
+        ((-math.inf, 0.5, math.inf, 0.0, 1.0), 21),
+        ((math.nan, math.nan, math.nan, 0.0, 1.0), 0),
+    ],
+)
+def test_an_interval_without_ends_is_drawn_as_far_as_the_scale_goes(ends, drawn) -> None:
+    text = summary.interval(*ends)
+    assert (len(text), len(text.replace(" ", ""))) == (21, drawn)
+
+
+def test_a_run_with_one_test_row_has_its_summary(facts: StudyFacts) -> None:
+    low, high = mean_interval([0.7])
+    one = facts.scores[0].model_copy(update={"low": low, "high": high})
+    for scores in ((one,), (one, *facts.scores[1:])):
+        assert "-inf-inf" in shown(
+            summary.summary(facts.model_copy(update={"scores": scores}), wide=True), 100
+        )

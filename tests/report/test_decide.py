@@ -6,6 +6,7 @@ import pytest
 
 from autopeft.report.decide import lead, reasons
 from autopeft.report.facts import StudyFacts, TestScore
+from autopeft.report.rows import score_rows
 from autopeft.search.study import Trial
 from autopeft.train.result import TrialResult
 from autopeft.workload.dataset import ACCURACY, HELD_OUT_LOSS
@@ -120,6 +121,17 @@ def test_a_lower_loss_is_better() -> None:
     winner, other = score("winner", 1.0), score("no adapter", 2.0)
     assert lead(winner, other, HELD_OUT_LOSS).judgement == "better"
     assert lead(other, winner, HELD_OUT_LOSS).judgement == "worse"
+
+
+def test_of_a_loss_the_winners_lead_has_one_sign_in_sentence_and_table(make_facts: FactsFactory) -> None:
+    scores = (score("winner", 1.0), score("LoRA default", 1.1, lead=-0.1, lead_low=-0.12, lead_high=-0.08))
+    made = make_facts(scores=scores)
+    made = made.model_copy(update={"data": made.data.model_copy(update={"metric": HELD_OUT_LOSS})})
+    study = made.study.model_copy(update={"metric": HELD_OUT_LOSS})
+    said = reasons(study=study, plan=made.plan, scores=scores, data=made.data)
+    words = next(each for each in said if each.startswith("Against"))
+    assert words == "Against the LoRA default: +0.100 [+0.080, +0.120], more than noise."
+    assert score_rows(made)[1].ahead == "+0.100"
 
 
 @pytest.mark.parametrize(

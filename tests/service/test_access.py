@@ -6,9 +6,13 @@ import io
 import json
 import logging
 import sqlite3
+from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
+from autopeft.cli.token import _table
+from autopeft.errors import InputError
 from autopeft.service.gate import CSP
 from autopeft.service.telemetry import JsonLines, without_secrets
 from tests.service.conftest import QUESTION
@@ -232,3 +236,16 @@ def test_what_changes_something_stands_in_the_audit_log(guarded, bearer) -> None
     (line,) = guarded.get("/api/v1/audit", headers=admin).json()
     assert (line["user"], line["action"], line["what"]) == ("root", "put-gpu", "ours")
     assert line["request_id"] == "request-0002"
+
+
+def test_a_token_is_listed_however_long_it_is_good_for(guarded) -> None:
+    tokens = guarded.office.tokens
+    with pytest.raises(InputError, match="after 36,500d at most, but got 100,000,000d"):
+        tokens.create("ann", "read", seconds=1e8 * 86400)
+    long, _ = tokens.create("ann", "read", seconds=36_500 * 86400)
+    kept = long.model_copy(update={"expires": 1e300})  # as an earlier version took it
+    console = Console(file=io.StringIO(), width=200)
+    console.print(_table((long, kept)))
+    first, second = console.file.getvalue().splitlines()[-2:]
+    assert f"{datetime.fromtimestamp(long.expires, UTC):%Y-%m-%d}" in first
+    assert "revoked by hand" in second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from autopeft.cli.columns import COLUMNS
 from autopeft.units import format_usd
+from autopeft.workload.columns import ROLES
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js here")
 
@@ -59,7 +62,24 @@ def test_the_command_shown_says_what_was_asked(page) -> None:
     export = {"kind": "export", "request": {"study": "s1", "trial": 3, "form": "merged"}}
     words, exporting = said(page, "training.js", "commandOf", [run, "rows of mine.csv"], [export])
     assert shlex.split(words) == shlex.split(
-        "autopeft run --model gpt2 --data 'rows of mine.csv' --prefer small --train-rows 100 --refit "
-        "--gpu-mem 8GB --time 600s --cost 20usd --adapter-size 5000000B"
+        "autopeft run --model gpt2 --data 'rows of mine.csv' --prefer small --train-rows 100 "
+        "--experience shipped --refit --gpu-mem 8GB --time 600s --cost 20usd --adapter-size 5000000B"
     )
     assert exporting == "autopeft export --study s1 --merged --trial 3"
+
+
+def test_the_command_shown_says_what_the_service_adds(page) -> None:
+    asked = {"model": "gpt2", "data": "0" * 24, "columns": {"text": "the review", "split": "part"}}
+    known = ("all", "none", "shipped")
+    runs = [{"kind": "search", "request": {**asked, "experience": each}} for each in known]
+    lines = said(page, "training.js", "commandOf", *([run] for run in runs))
+    words = [shlex.split(line, comments=True) for line in lines]
+    assert [each[each.index("--experience") + 1] for each in words] == ["shipped", "none", "shipped"]
+    assert all(each[each.index("--text-column") + 1] == "the review" for each in words)
+    assert all(line.endswith(' # with columns: {"split":"part"} in autopeft.yaml') for line in lines)
+
+
+def test_every_role_of_a_column_that_the_command_line_has_no_flag_for_is_known_to_the_page(page) -> None:
+    flagged = {name.removesuffix("_column") for name in COLUMNS}
+    text = (page / "training.js").read_text()
+    assert json.loads(re.search(r"const NO_FLAG = (\[.*?\])", text)[1]) == sorted({*ROLES} - flagged)

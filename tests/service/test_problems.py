@@ -174,7 +174,31 @@ def test_the_document_knows_every_problem(service) -> None:
         ("/api/v1/jobs", {"demo": "classification", "budget": {"time": ["1min"]}}),
         ("/api/v1/jobs", {"demo": "classification", "budget": {"time": True}}),
         ("/api/v1/jobs", {"demo": "classification", "seed": "7"}),
+        ("/api/v1/jobs", {"demo": "classification", "seed": 10**400}),
+        ("/api/v1/jobs", {"demo": "classification", "train_rows": 2**70}),
+        ("/api/v1/jobs", {"demo": "classification", "budget": {"gpu_mem": 10**400}}),
+        ("/api/v1/jobs", {"demo": "classification", "budget": {"time": 10**400}}),
+        ("/api/v1/plan", {"model": "gpt2", "gpu": "l4", "budget": {"params": 10**400}}),
+        ("/api/v1/overview", {"budget": {"adapter_size": 10**400, "gpu_mem": "8GB"}}),
+        (
+            "/api/v1/verdict",
+            {"model": "gpt2", "gpu": "l4", "candidate": {"method": "lora"}, "epochs": 10**400},
+        ),
+        ("/api/v1/estimate", {"model": "gpt2", "cls": 1}),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_a_mistake_and_no_bug(service, path, body) -> None:
     assert service.post(path, json=body).status_code == 422
+
+
+def test_a_job_goes_on_for_so_long_and_so_many_trials_that_there_can_be(service) -> None:
+    job = service.post("/api/v1/jobs", json={"demo": "classification"}).json()["id"]
+    service.post(f"/api/v1/jobs/{job}/stop")
+    for body in ({"time": 10**400}, {"time": "1min", "trials": 10**400}):
+        assert service.post(f"/api/v1/jobs/{job}/resume", json=body).status_code == 422
+
+
+def test_a_row_with_a_field_of_any_name_spoils_no_other(service) -> None:
+    rows = [QUESTION, {**QUESTION, "cls": 1}]
+    answers = service.post("/api/v1/estimates", json={"questions": rows, "batches": False}).json()["answers"]
+    assert [each["status"] for each in answers] == ["ok", "error"]

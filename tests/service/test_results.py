@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -20,15 +22,16 @@ from autopeft.journey import keeping
 from autopeft.journey.concluding import Finished
 from autopeft.journey.conclusion import conclude
 from autopeft.journey.contest import Scores
-from autopeft.journey.workspace import study_folder
+from autopeft.journey.workspace import open_store, study_folder
 from autopeft.report import html
 from autopeft.report.comparison import Comparison
 from autopeft.report.facts import DataFacts, StudyFacts
 from autopeft.report.html import write_report
 from autopeft.request import Request
+from autopeft.search.study import Study
 from autopeft.space.candidate import Candidate
 from autopeft.workload.tasks import F1
-from tests.service.kept import CANDIDATES, ROWS, keep_study
+from tests.service.kept import CANDIDATES, ROWS, a_report, keep_study
 
 MODEL = "Llama-3.1-8B"
 
@@ -288,3 +291,19 @@ def test_the_page_offers_every_tool_under_a_label() -> None:
     assert '<label for="recipe-format">' in page
     offered = page.partition('<select id="recipe-format">')[2].partition("</select>")[0]
     assert set(re.findall(r'value="([^"]+)"', offered)) == set(FORMATS)
+
+
+def test_a_study_with_scores_that_are_no_numbers_is_json_that_every_reader_takes(service, ann, made) -> None:
+    name = made()
+    store = open_store(study_folder(str(service.office.settings.workspace.resolve()), name))
+    store.finish(2, "failed", last=a_report(math.nan))
+    store.close()
+    answer = service.get(f"/api/v1/studies/{name}", headers=ann)
+
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    trial = json.loads(answer.content, parse_constant=refuse)["trials"][2]
+    assert trial["result"]["reports"][-1]["score"] is None
+    study = Study.model_validate_json(answer.content)
+    assert math.isnan(study.trials[2].result.score)

@@ -13,6 +13,7 @@ import pytest
 
 from autopeft.errors import ClaimedError, InputError
 from autopeft.job import ENDED, Job
+from autopeft.journey.consulting import Consultant
 from autopeft.request import Request
 from autopeft.search.claim import claim_file
 from autopeft.service.access import LOCAL
@@ -229,3 +230,36 @@ def test_a_service_that_takes_no_jobs_any_more_is_not_ready(open_service, monkey
     runner._taker.join(30)
     reply = service.get("/readyz")
     assert (reply.status_code, "jobs are no longer taken" in reply.json()["detail"]) == (503, True)
+
+
+def test_what_still_computes_with_what_was_renewed_is_let_come_to_its_end(tmp_path, monkeypatch) -> None:
+    closed: list[Consultant] = []
+
+    def close(one: Consultant) -> None:
+        closed.append(one)
+
+    monkeypatch.setattr(Consultant, "close", close)
+    desk = Desk(str(tmp_path), Metrics())
+    old, begun, changed = desk._consultant, threading.Event(), threading.Event()
+    idle = threading.Event()
+
+    def compute(consultant: Consultant) -> list[bool]:
+        begun.set()
+        changed.wait(30)
+        return [consultant is old, bool(closed)]
+
+    async def ask() -> bytes:
+        asked = asyncio.create_task(desk.ask(LOCAL, "x", compute))
+        assert await asyncio.to_thread(begun.wait, 30)
+        desk.renew()
+        desk._threads.aside(idle.set)
+        await asyncio.to_thread(idle.wait, 30)  # whatever renewing had done aside is over
+        changed.set()
+        return await asked
+
+    assert asyncio.run(ask()) == b"[true,false]"
+    wait_for(lambda: closed == [old], 30)
+    newer = desk._consultant
+    desk.renew()
+    wait_for(lambda: closed == [old, newer], 30)
+    desk.close()

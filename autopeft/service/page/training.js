@@ -3,6 +3,7 @@ import { call, count, drawn, element, quoted, seconds } from "./service.js";
 
 const get = (id) => document.getElementById(id);
 const ENDED = ["done", "failed", "stopped"];
+const NO_FLAG = ["context", "messages", "split"]; // columns that only a configuration file names
 const OF_A_STUDY = { export: "export", conclude: "conclusion" }; // jobs that work on what another has made
 let stream = null;
 let shown = null;
@@ -196,9 +197,12 @@ export function commandOf(job, file) {
     if (asked.license) words.push("--license", asked.license);
   } else if (asked.demo) words.push("--demo", ...(asked.demo === "classification" ? [] : [asked.demo]));
   else words.push("--model", asked.model, "--data", file ?? "DATA", ...(asked.test_data ? ["--test-data", "TEST-DATA"] : []));
-  const flags = ["task", "space", "searcher", "prefer", "front", "experience", "train_rows", "epochs", "seq_len", "batch_size", "seed", "price", "provider"];
+  const flags = ["task", "space", "searcher", "prefer", "front", "train_rows", "epochs", "seq_len", "batch_size", "seed", "price", "provider"];
   for (const name of flags) if (asked[name] != null) words.push(`--${name.replace("_", "-")}`, String(asked[name]));
+  if (!OF_A_STUDY[job.kind]) words.push("--experience", asked.experience === "none" ? "none" : "shipped"); // as the service has it
   if (asked.refit) words.push("--refit");
+  const columns = Object.entries(asked.columns || {});
+  for (const [role, column] of columns) if (!NO_FLAG.includes(role)) words.push(`--${role}-column`, column);
   const budget = asked.budget || {};
   if (budget.gpu_mem) words.push("--gpu-mem", `${budget.gpu_mem / 1e9}GB`);
   if (budget.time) words.push("--time", `${budget.time}s`);
@@ -206,7 +210,9 @@ export function commandOf(job, file) {
   if (budget.params) words.push("--params", String(budget.params));
   if (budget.cost) words.push("--cost", `${budget.cost}usd`);
   if (budget.adapter_size) words.push("--adapter-size", `${budget.adapter_size}B`);
-  return words.map(quoted).join(" ");
+  const rest = columns.filter(([role]) => NO_FLAG.includes(role));
+  const note = rest.length ? ` # with columns: ${JSON.stringify(Object.fromEntries(rest))} in autopeft.yaml` : "";
+  return words.map(quoted).join(" ") + note;
 }
 
 function command(job) {
