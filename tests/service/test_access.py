@@ -248,4 +248,4 @@ def test_a_token_is_listed_however_long_it_is_good_for(guarded) -> None:
     console.print(_table((long, kept)))
     first, second = console.file.getvalue().splitlines()[-2:]
     assert f"{datetime.fromtimestamp(long.expires, UTC):%Y-%m-%d}" in first
-    assert "revoked by hand" in second
+    assert "no end" in second
