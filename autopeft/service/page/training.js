@@ -205,7 +205,7 @@ export function commandOf(job, file) {
   for (const [role, column] of columns) if (!NO_FLAG.includes(role)) words.push(`--${role}-column`, column);
   const budget = asked.budget || {};
   if (budget.gpu_mem) words.push("--gpu-mem", `${budget.gpu_mem / 1e9}GB`);
-  if (budget.time) words.push("--time", `${budget.time}s`);
+  if (budget.time) words.push("--time", `${Math.ceil(budget.time)}s`);
   if (budget.trials) words.push("--trials", String(budget.trials));
   if (budget.params) words.push("--params", String(budget.params));
   if (budget.cost) words.push("--cost", `${budget.cost}usd`);
