@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
@@ -132,7 +133,8 @@ def _run(arguments: list[str]) -> int:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"{error.filename or 'the system'}: {error.strerror}. Free some space or name another place."
+        way_out = "Name" if error.errno == errno.ENAMETOOLONG else "Free some space or name"
+        return f"{error.filename or 'the system'}: {error.strerror}. {way_out} another place."
     return str(error)
 
 

@@ -24,7 +24,10 @@ CODES: tuple[tuple[type[Exception], Exit], ...] = (
 )
 
 # Trouble of the machine rather than a bug, wherever it comes up.
-MACHINE_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
+MACHINE_TROUBLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG),
+    errno.ENAMETOOLONG,
+}
 
 
 def exit_code(error: BaseException) -> Exit | None:

@@ -28,6 +28,9 @@ from autopeft.workload.tasks import TASKS, Task, head_outputs
 from autopeft.workload.tokens import Tokenizer, load_tokenizer, render_turn
 
 _SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+_READ: dict[Format, tuple[str, ...]] = {"script": (TRAIN, TEST), "torchtune": (TRAIN,)}
+"""Which rows a tool reads, where these are not those to train and to validate on."""
+
 _TURNS_APART: tuple[Format, ...] = ("trl", "unsloth")
 """Tools that mask the prompt of rows that have it beside their completion, and of no others (TRL 1.16)."""
 
@@ -124,8 +127,11 @@ def _write(
     recipe = WRITERS[wanted](subject)
     notes = [*recipe.notes]
     if dataset is None or out is None:
-        rows = f"{TRAIN} and {VALIDATION} have to lie beside this"
-        notes.append(f"{rows}: --data FILE --out DIR writes both from your rows")
+        read = _READ.get(wanted, (TRAIN, VALIDATION))
+        rows, have = " and ".join(read), "have" if len(read) > 1 else "has"
+        notes.append(f"{rows} {have} to lie beside this: --data FILE --out DIR writes your rows so")
+    if wanted != "script" and subject.own_dropouts:
+        notes.append(_dropout_note(subject))
     if _misses_template(subject):
         notes.append(
             "rows are plain prompts and completions, as no chat template of the model is at hand: "
@@ -141,6 +147,13 @@ def _write(
             if dataset is not None:
                 write_rows(folder, dataset, subject, base, wanted)
     return recipe
+
+
+def _dropout_note(subject: Subject) -> str:
+    """Say that a tool leaves the base's own dropout as it is."""
+    own = ", ".join(f"{name}={rate:g}" for name, rate in subject.own_dropouts.items())
+    rates = " or ".join(sorted({f"{subject.dropouts[name]:g}" for name in subject.own_dropouts}))
+    return f"the base keeps its own dropout ({own}), where autopeft has {rates}: --format script sets it"
 
 
 def _misses_template(subject: Subject) -> bool:
@@ -164,7 +177,8 @@ def subject_of(
     learnt = dataset.task if dataset else task or default_task(base.family, base.config.get("model_type", ""))
     require_support(candidate, base, learnt)
     outputs = dataset.outputs if dataset else head_outputs(learnt, 2)
-    full = complete(candidate)
+    full, whole = complete(candidate), whole_config(base)
+    dropped = dropouts(whole, candidate.training.dropout)
     fields, chosen = _adapter(full, base, learnt, outputs)
     return Subject(
         model=base.path or base.name,
@@ -177,7 +191,8 @@ def subject_of(
         candidate=full,
         adapter=fields,
         chosen=chosen,
-        dropouts=dropouts(whole_config(base), candidate.training.dropout),
+        dropouts=dropped,
+        own_dropouts={name: own for name, rate in dropped.items() if (own := getattr(whole, name)) != rate},
         chat=_has_template(base),
         scale=dataset.scale if dataset is not None and TASKS[learnt].outputs == "number" else Scale(),
         rows=len(dataset.train) if dataset else 0,

@@ -131,7 +131,7 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
-    except OSError as error:
-        raise InputError(
-            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}; give another --port."
-        ) from None
+    except (OSError, TypeError, UnicodeError) as error:  # a name that is none is no OSError
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        place = f"{settings.host}:{settings.port}"
+        raise InputError(f"{place} cannot be listened on: {reason}; give another --host or --port.") from None

@@ -65,6 +65,7 @@ FILES: dict[str, bytes] = {
     "bad_method.yaml": b"domains:\n  method: [lora, lorra]\n",
 }
 
+LONG = "a" * 300
 # name: (arguments, words that the line must hold)
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown command": (("plann",), ("plann", "plan")),
@@ -211,6 +212,14 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a study's name that leaves the workspace": (
         ("search", *MODEL, "--data", "good.csv", "--study", "../../etc"),
         ("../../etc",),
+    ),
+    "a comparison with a name too long for a file": (("compare", LONG, "b"), ("File name too long",)),
+    "a bundle with a name too long for a file": (("verify", LONG), ("File name too long",)),
+    "a report of a file with a name too long": (("report", f"{LONG}.json"), ("File name too long",)),
+    "a bundle in the directory where it is called": (("verify", "."), ("autopeft.json", "has none")),
+    "a recipe in the place of the working directory": (
+        ("recipe", "--model", "gpt2", "--method", "lora", "--out", "."),
+        ("is the working directory",),
     ),
     "no runs to look at": (("ui",), ("run",)),
     "a port that is none": (("ui", "--port", "99999"), ("--port", "65535")),

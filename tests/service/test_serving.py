@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 import autopeft as ap
-from autopeft.errors import ServiceError
+from autopeft.errors import InputError, ServiceError
+from autopeft.service.serving import _listen
+from autopeft.service.settings import Settings
 from tests.service.conftest import QUESTION
 from tests.service.live import running
 
@@ -130,3 +132,9 @@ def self_signed(place: Path) -> tuple[Path, Path]:
     )
     (place / "key.pem").write_bytes(private)
     return place / "cert.pem", place / "key.pem"
+
+
+@pytest.mark.parametrize("host", ["éé..x", "a\0b", "no.such.host.invalid"])
+def test_a_host_that_is_none_is_said_to_be_none(host: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be listened on: .*; give another --host or --port"):
+        _listen(Settings.build(host=host, port=0))

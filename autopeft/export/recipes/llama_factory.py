@@ -22,6 +22,10 @@ from autopeft.export.recipes.subject import (
 )
 
 _ROLES = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+_STORED = (
+    "LLaMA-Factory loads weights as they are stored, and has no switch for fp32: the base of a checkpoint "
+    "in bf16 stays in bf16, and a packed one computes in 16 bits on a GPU; --format trl has it in fp32"
+)
 
 
 def write(subject: Subject) -> Recipe:
@@ -97,6 +101,7 @@ def write(subject: Subject) -> Recipe:
             DATASETS: json.dumps(known, indent=2) + "\n",
         },
         command="llamafactory-cli train llama-factory.yaml",
+        notes=() if training.precision == "bf16" else (_STORED,),
     )
 
 

@@ -27,6 +27,7 @@ class Subject(Message):
         adapter: peft's configuration, without what is None; empty where no adapter is added.
         chosen: its fields that differ from peft's defaults.
         dropouts: fields of the base's configuration that drop something, with their rates.
+        own_dropouts: those that the base has another rate of, with the base's.
         chat: whether rows are rendered by the tokenizer's chat template.
         scale: of the numbers to predict.
         rows: how many train; 0 where nobody knows.
@@ -43,6 +44,7 @@ class Subject(Message):
     adapter: dict[str, JsonValue] = {}
     chosen: tuple[str, ...] = ()
     dropouts: dict[str, float] = {}
+    own_dropouts: dict[str, float] = {}
     chat: bool = False
     scale: Scale = Scale()
     rows: int = 0

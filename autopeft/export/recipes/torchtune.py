@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from autopeft.errors import UnsupportedError
 from autopeft.export.names import TRAIN
 from autopeft.export.recipes.subject import (
@@ -94,6 +96,8 @@ def write(subject: Subject) -> Recipe:
     notes = ["model, tokenizer and checkpoint_dir must name the directory that `tune download` made"]
     if training.schedule != "cosine":
         notes.append(f"the schedule is a cosine, as torchtune has none that is {training.schedule}")
+    epochs, steps, said = _epochs(subject)
+    notes += said
     fields: dict[str, object] = {
         "output_dir": "trained",
         "model": _built(model, lora, bits),
@@ -127,8 +131,8 @@ def write(subject: Subject) -> Recipe:
             "num_warmup_steps": _warm_up(subject),
         },
         "loss": {"_component_": "torchtune.modules.loss.CEWithChunkedOutputLoss"},
-        "epochs": max(1, round(training.epochs)),
-        "max_steps_per_epoch": None,
+        "epochs": epochs,
+        "max_steps_per_epoch": steps,
         "gradient_accumulation_steps": training.grad_accum,
         "clip_grad_norm": training.max_grad_norm,
         "compile": False,
@@ -172,6 +176,25 @@ def _built(model: _Model, lora: Lora, bits: int | None) -> dict[str, object]:
         **({"use_dora": True} if lora.dora else {}),
         **({"quantize_base": True} if bits == 4 else {}),
     }
+
+
+def _epochs(subject: Subject) -> tuple[int, int | None, tuple[str, ...]]:
+    """Return how many epochs torchtune counts, the most steps of each, and what to say of it.
+
+    It counts whole ones, each of which leaves out the rows that fill no batch and no step.
+    """
+    training = subject.candidate.training
+    wanted, whole = training.epochs, math.ceil(training.epochs)
+    if wanted == whole:
+        return whole, None, ()
+    all_steps = 0 if training.packing else subject.rows // training.batch_size // training.grad_accum
+    if not all_steps:
+        near = max(1, round(wanted))
+        why = "packed rows are not counted here" if training.packing else "the rows are not known here"
+        said = f"it trains for {near}, not {wanted:g} epochs: torchtune counts whole ones, and {why}"
+        return near, None, (said,)
+    steps = max(1, round(wanted * all_steps / whole))
+    return whole, steps, (f"{wanted:g} epochs are {whole} of {steps} steps: torchtune counts whole ones",)
 
 
 def _warm_up(subject: Subject) -> int:
