@@ -207,10 +207,13 @@ def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) 
 def test_an_existing_directory_is_kept_unless_forced(encoder_with_weights, sentiment, tmp_path) -> None:
     run, measured = trained(encoder_with_weights, sentiment, "lora")
     (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "mine.txt").write_text("precious")
-    with pytest.raises(ExportError, match="exists already"):
-        write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)
-    assert (tmp_path / "bundle" / "mine.txt").read_text() == "precious"
+    mine = tmp_path / "bundle" / "mine.txt"
+    mine.write_text("precious")
+    for force, words in ((False, "exists already"), (True, "holds mine.txt")):
+        with pytest.raises(ExportError, match=words):
+            write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run, force=force)
+    assert mine.read_text() == "precious"
+    mine.rename(mine.with_name("autopeft.json"))
     write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run, force=True)
     assert (tmp_path / "bundle" / "adapter_config.json").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
