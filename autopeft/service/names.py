@@ -42,12 +42,12 @@ class Names:
             raise InputError(
                 f"a model's name must have no NUL and at most {_LONGEST_PART} bytes in each part."
             )
-        listed = pipeline.catalogued(name)
-        if listed is not None:
-            return listed
         place = Path(name)
         if any(place.is_absolute() and place.resolve().is_relative_to(each) for each in self._folders):
             return str(place.resolve())
+        listed = None if place.is_absolute() else pipeline.catalogued(name)
+        if listed is not None:
+            return listed
         if self._hub and _HUB_ID.fullmatch(name) and ".." not in name and not Path(name).exists():
             return name
         if "/" in name or "\\" in name or name.startswith("."):  # whether there is such a file or not

@@ -22,7 +22,9 @@ from autopeft.errors import StorageError
 from autopeft.service import punctual, replies
 from autopeft.service.desk import Desk
 from autopeft.service.limits import Buckets, Places, neighbourhood
+from autopeft.service.names import Names
 from autopeft.service.problems import RefusedError
+from autopeft.service.settings import Settings
 from autopeft.service.telemetry import JsonLines, Metrics
 from autopeft.service.tokens import Caller
 from autopeft.service.turns import Turns
@@ -368,3 +370,13 @@ def test_who_asks_whether_it_is_ready_is_not_told_where_the_database_is(guarded,
     reply = guarded.get("/readyz")
     assert reply.status_code == 503
     assert "db.internal" not in reply.text
+
+
+def test_a_directory_is_itself_though_the_catalogue_has_its_name(tmp_path) -> None:
+    place = tmp_path / "models" / "gpt2"
+    place.mkdir(parents=True)
+    names = Names(Settings(workspace=tmp_path / "ws", models=(tmp_path / "models",)))
+    assert names.model(str(place)) == str(place.resolve())
+    assert names.model("gpt2") == "gpt2"
+    with pytest.raises(RefusedError, match="in no catalogue"):
+        names.model(str(tmp_path / "elsewhere" / "gpt2"))
