@@ -55,7 +55,10 @@ def test_while_ray_lives_a_failure_is_its_own_and_nothing_is_stopped() -> None:
     assert not told.is_set()
 
 
-def test_an_interrupt_stops_the_work_and_comes_through() -> None:
+def test_an_interrupt_stops_the_work_and_comes_through(request: pytest.FixtureRequest) -> None:
+    # Whatever ran in this process before may have taken the signal for itself.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))  # type: ignore[arg-type]
     told = threading.Event()
 
     def work() -> None:
