@@ -277,9 +277,8 @@ def _search(
             needed=_needed(inputs),
         )
     finally:  # what is interrupted has taken its time, too
-        with suppress(
-            StorageError
-        ):  # a store that cannot be written is what ended it, or finish() will say so
+        # A store that cannot be written is what ended it, or finish() will say so.
+        with suppress(StorageError):
             search.count_time()
     study = search.finish()
     forget(folder.path, [trial.number for trial in study.trials if trial.state == "stopped"])
