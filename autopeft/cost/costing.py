@@ -66,6 +66,7 @@ def cost_run(
             forwards=find_optimizer(training.optimizer).forwards,
         )
 
+    evaluations = workload.evaluations(training.epochs)
     lengths, evaluated_share = [run.lengths[1]], 1.0
     if training.packing:
         alone = truncate(workload.lengths, training.max_length).mean
@@ -88,6 +89,7 @@ def cost_run(
             batch_size=training.batch_size,
             grad_accum=training.grad_accum,
             weight_bytes=weight_bytes(tape),
+            evaluations=evaluations,
             evaluated_share=evaluated_share,
         )
     guesses = tape.guesses

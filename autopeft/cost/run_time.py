@@ -52,11 +52,13 @@ def run_time(
     batch_size: int,
     grad_accum: int,
     weight_bytes: int,
+    evaluations: int,
     evaluated_share: float = 1.0,
 ) -> RunTime:
-    """Return the time of a whole run: loading, its steps, and one evaluation at the end of each epoch.
+    """Return the time of a whole run: loading, its steps and its evaluations.
 
     Args:
+        evaluations: how often the validation rows are evaluated.
         evaluated_share: tokens of an evaluated row as a share of those of a training row, which is a whole
             pack where rows are packed.
     """
@@ -72,7 +74,7 @@ def run_time(
         training_seconds=steps * time.step_seconds,
         data_seconds=steps * (grad_accum * _BATCH_SECONDS + rows_per_step * _ROW_SECONDS),
         evaluation_seconds=(
-            math.ceil(epochs) * workload.validation_rows * time.evaluation_row_seconds * evaluated_share
+            evaluations * workload.validation_rows * time.evaluation_row_seconds * evaluated_share
         ),
         steps=steps,
         padding_share=max(0.0, 1 - workload.lengths.mean * len(padded) / sum(padded)),

@@ -28,7 +28,7 @@ from autopeft.report.facts import DataFacts
 from autopeft.request import Request
 from autopeft.search.desk import forget
 from autopeft.search.experience import Experience
-from autopeft.search.halving import plan_rungs
+from autopeft.search.halving import Rungs, plan_rungs
 from autopeft.search.latest import mark_searched
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
@@ -106,9 +106,10 @@ def run_search(
         for observer in observers:
             observer.data_read(dataset)
         remembered = remember(request, inputs, dataset, folder)
+        rungs = _rungs(inputs, dataset)
         planner = Planner(
             base=inputs.base,
-            workload=inputs.workload,
+            workload=inputs.workload.model_copy(update={"evaluated_after": rungs.samples[:-1]}),
             profile=profile,
             budget=request.budget,
             cost_model=cost_model,
@@ -148,6 +149,7 @@ def run_search(
                 folder,
                 observers,
                 deadline,
+                rungs=rungs,
                 nodes=nodes,
                 remembered=remembered,
             )
@@ -207,6 +209,13 @@ def stored_request(folder: StudyFolder, request: Request) -> Request:
     return stored.model_copy(update={**anew, **given, "refit": refit})
 
 
+def _rungs(inputs: Inputs, dataset: Dataset) -> Rungs:
+    epochs = longest_epochs(inputs.space, inputs.baseline)
+    return plan_rungs(
+        round(len(dataset.train) * epochs), first_share=FIRST_RUNG, reduction=DOUBLING, epochs=epochs
+    )
+
+
 def _search(
     request: Request,
     inputs: Inputs,
@@ -216,6 +225,7 @@ def _search(
     observers: Sequence[Observer],
     deadline: float | None,
     *,
+    rungs: Rungs,
     nodes: int,
     remembered: tuple[Memory, Experience | None],
 ) -> Study:
@@ -224,10 +234,6 @@ def _search(
 
     left = None if deadline is None else deadline - time.monotonic()
     dataset, plan = require_dataset(inputs), store.plan()
-    epochs = longest_epochs(inputs.space, inputs.baseline)
-    rungs = plan_rungs(
-        round(len(dataset.train) * epochs), first_share=FIRST_RUNG, reduction=DOUBLING, epochs=epochs
-    )
     schedule = make_schedule(
         plan,
         rungs,

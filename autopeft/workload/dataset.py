@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Literal
@@ -115,6 +116,8 @@ class Workload(Message):
             writes nothing, or nobody said.
         rows: training rows; 0 where unknown (then only a step can be costed, no run).
         validation_rows: rows of one evaluation.
+        evaluated_after: training rows after which a run is evaluated, beside its end, as a search does; empty
+            where that is at the end of each epoch.
         labels: number of classes; 1 where a number is predicted.
     """
 
@@ -123,7 +126,14 @@ class Workload(Message):
     targets: Lengths | None = None
     rows: int = Field(default=0, ge=0)
     validation_rows: int = Field(default=0, ge=0)
+    evaluated_after: tuple[int, ...] = ()
     labels: int = Field(default=2, ge=1)
+
+    def evaluations(self, epochs: float) -> int:
+        """Return how often a run of so many epochs is evaluated."""
+        if not self.evaluated_after:
+            return math.ceil(epochs)
+        return 1 + sum(rows < self.rows * epochs for rows in self.evaluated_after)
 
 
 class Dataset(Message):

@@ -15,12 +15,12 @@ WORKLOAD = Workload(
 )
 
 
-def test_a_run_is_its_loading_steps_batches_and_an_evaluation_an_epoch(
-    tape: Tape, cpu: HardwareProfile
-) -> None:
+def test_a_run_is_its_loading_steps_batches_and_evaluations(tape: Tape, cpu: HardwareProfile) -> None:
     time = estimate_time(tape, cpu, 2)
 
-    run = run_time(time, WORKLOAD, cpu, epochs=3, batch_size=4, grad_accum=2, weight_bytes=2 * 10**9)
+    run = run_time(
+        time, WORKLOAD, cpu, epochs=3, batch_size=4, grad_accum=2, weight_bytes=2 * 10**9, evaluations=3
+    )
 
     assert run.steps == 38
     assert run.training_seconds == pytest.approx(38 * time.step_seconds)
@@ -37,7 +37,7 @@ def test_an_evaluation_is_of_single_rows_forward_once_whatever_a_training_step_d
     assert twice.evaluation_row_seconds == pytest.approx(time.evaluation_row_seconds / 2)
     assert twice.step_seconds == time.step_seconds
 
-    sizes = {"epochs": 1, "batch_size": 4, "grad_accum": 2, "weight_bytes": 0}
+    sizes = {"epochs": 1, "batch_size": 4, "grad_accum": 2, "weight_bytes": 0, "evaluations": 1}
     whole, packed = (run_time(time, WORKLOAD, cpu, evaluated_share=share, **sizes) for share in (1.0, 0.25))
     assert packed.evaluation_seconds == pytest.approx(whole.evaluation_seconds / 4)
     assert packed.training_seconds == whole.training_seconds
@@ -59,3 +59,12 @@ def test_steps_of_several_lengths_take_their_mean(tape: Tape, cpu: HardwareProfi
     )
 
     assert mean.step_seconds == 3.0
+
+
+def test_a_run_is_evaluated_each_epoch_or_where_a_search_looks_at_it_and_at_its_end() -> None:
+    assert WORKLOAD.evaluations(2.5) == 3
+
+    searched = WORKLOAD.model_copy(update={"evaluated_after": (25, 50, 100)})
+    assert searched.evaluations(2) == 4
+    assert searched.evaluations(1) == 3
+    assert searched.evaluations(0.2) == 1
