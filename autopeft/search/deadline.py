@@ -11,7 +11,8 @@ from autopeft.search.study import Trial
 from autopeft.train.result import Report
 
 GRACE_SECONDS = 30.0
-"""A piece is begun if it ends this long after the deadline at the latest; twice as late, it is cut off."""
+"""A refit may end so long after the time; a piece of a trial that took longer than was predicted is cut off
+twice as late."""
 
 
 class Deadline:
@@ -66,4 +67,4 @@ class Deadline:
             seconds = pace * predicted * until / whole
         else:
             return False
-        return self._clock() + seconds > self._at + GRACE_SECONDS
+        return self._clock() + seconds > self._at

@@ -13,7 +13,7 @@ from autopeft.workload.dataset import Dataset
 
 MOST_SIDE_BY_SIDE = 4
 DEFAULT_TRIALS = 16
-EXPORT_SECONDS = 10.0
+EXPORT_SECONDS = 15.0
 """Loading the base anew, writing the bundle and checking it, and the report."""
 
 
@@ -80,7 +80,8 @@ def conclusion_seconds(plan: Plan, dataset: Dataset, *, refit: bool = False) -> 
     """Return about how long the test scores and the export take: what a search leaves of its time.
 
     The winner and the default score the test rows, the probe reads all rows once, each as fast as the slowest
-    configuration that fits evaluates; a refit trains as long as the slowest, on the validation rows too.
+    configuration that fits evaluates; a refit trains as long as the slowest, on the validation rows too. Each
+    has the whole machine.
     """
     again = 0.0
     if refit:
@@ -88,7 +89,8 @@ def conclusion_seconds(plan: Plan, dataset: Dataset, *, refit: bool = False) -> 
         again = max(runs, default=0.0) * (1 + len(dataset.validation) / len(dataset.train))
     row = max((fit.estimate.time.evaluation_row_seconds for fit in plan.fits), default=0.0)
     tested = len(dataset.test)
-    return EXPORT_SECONDS + again + row * (3 * tested + len(dataset.train) + len(dataset.validation))
+    shared = again + row * (3 * tested + len(dataset.train) + len(dataset.validation))
+    return EXPORT_SECONDS + shared / sharers_of(plan.profile)
 
 
 def make_schedule(

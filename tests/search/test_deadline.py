@@ -72,8 +72,8 @@ def test_no_piece_is_begun_that_would_not_end_in_time(make_search: MakeSearch, s
         clock=lambda: now[0],
     )
     search.next_trial()
-    now[0] = 69.0
-    slow = report(10, 0.5).model_copy(update={"seconds": 69.0})
+    now[0] = 51.0
+    slow = report(10, 0.5).model_copy(update={"seconds": 51.0})
     assert search.report(0, slow) is Decision.PAUSE
     search.next_trial()
     assert search.finish().trials[0].reason == "set aside after 10 rows: the time was spent"

@@ -9,7 +9,16 @@ from autopeft.hardware.catalog import load_profile
 from autopeft.hardware.profile import OperatorSpeed
 from autopeft.plan.plan import Plan
 from autopeft.search.halving import Rungs
-from autopeft.search.schedule import Schedule, cost_share, make_schedule, share_of, sharers_of
+from autopeft.search.schedule import (
+    EXPORT_SECONDS,
+    Schedule,
+    conclusion_seconds,
+    cost_share,
+    make_schedule,
+    share_of,
+    sharers_of,
+)
+from autopeft.workload.dataset import ACCURACY, Dataset, Example
 
 
 def test_trials_side_by_side_share_every_speed_that_was_measured() -> None:
@@ -58,3 +67,22 @@ def test_no_search_is_expected_to_take_longer_than_its_time() -> None:
 
 def test_time_for_repetitions_leaves_fewer_candidates() -> None:
     assert 1 <= planned(seconds=900, repetitions=4).trials < planned(seconds=900).trials
+
+
+def test_what_follows_a_search_is_expected_to_have_the_whole_machine() -> None:
+    rows = tuple(Example(text=str(number), label=number % 2) for number in range(40))
+    dataset = Dataset(
+        task="classification", train=rows[:20], validation=rows[20:30], test=rows[30:], labels=("a", "b"),
+        columns={}, source="test", fingerprint="0", name="rows", metric=ACCURACY,
+    )  # fmt: skip
+    fit = admit_all(lora(2))
+    time = fit.estimate.time.model_copy(update={"evaluation_row_seconds": 1.0})
+    fit = fit.model_copy(
+        update={"estimate": fit.estimate.model_copy(update={"time": time, "run_seconds": 100.0})}
+    )
+    plan = toy_plan().model_copy(update={"fits": (fit,)})
+    shared = plan.model_copy(update={"profile": share_of(plan.profile, 2)})
+    # The winner, the default and the probe on 10 test rows; the probe reads the 30 others too.
+    assert conclusion_seconds(plan, dataset) == EXPORT_SECONDS + 60
+    assert conclusion_seconds(shared, dataset) == EXPORT_SECONDS + 30
+    assert conclusion_seconds(shared, dataset, refit=True) == EXPORT_SECONDS + 30 + 75

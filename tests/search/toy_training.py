@@ -14,7 +14,7 @@ from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Fits, Plan, Rejected, Verdict
 from autopeft.search.study import Study, Trial
-from autopeft.space.candidate import Candidate
+from autopeft.space.candidate import Candidate, Training
 from autopeft.space.domain import Choice, Domain, Range
 from autopeft.space.search_space import SearchSpace
 from autopeft.train.result import Report
@@ -153,6 +153,10 @@ class Listed:
 
 def lora(rank: int) -> Candidate:
     return Candidate(method="lora", rank=rank)
+
+
+def ia3(rate: float) -> Candidate:
+    return Candidate(method="ia3", training=Training(learning_rate=rate))
 
 
 def report(samples: int, score: float) -> Report:
