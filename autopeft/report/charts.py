@@ -6,7 +6,9 @@ Colours stand on white and on black alike; the page's style sheet sets those of 
 from __future__ import annotations
 
 import html
+import math
 import statistics
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -126,7 +128,10 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
     chosen = best.number if best else -1
     cost = COSTS[facts.study.front_of or "params"]
     figure = figure_of(cost.axis, f"validation {facts.data.metric.name}")
-    figure.update_xaxes(exponentformat="SI", **({"type": "log", "dtick": 1} if cost.log else {}))
+    figure.update_xaxes(exponentformat="SI")
+    if cost.log:
+        marks = _marks([point.cost for point in points])
+        figure.update_xaxes(type="log", tickvals=marks, ticktext=[cost.show(mark) for mark in marks])
     band = noise(facts)
     if band:
         figure.add_hrect(y0=band[0], y1=band[1], fillcolor=BLUE, opacity=0.1, line_width=0, layer="below")
@@ -153,6 +158,14 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
     finding = f"On the front: {len(front)} of {len(points):,}, from {ends[0]} to {ends[1]}"
     finding += "." if not band else ". Inside the shaded band, validation cannot tell trials from the winner."
     return Chart("trade-off", cost.title, finding, figure)
+
+
+def _marks(amounts: Sequence[float]) -> list[float]:
+    """Return powers of ten about the amounts; 2 and 5 times these too where they are few decades apart."""
+    positive = [amount for amount in amounts if amount > 0] or [1.0]
+    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
+    steps = (1, 2, 5) if high - low <= 2 else (1,)
+    return [step * 10.0**decade for decade in range(low, high + 1) for step in steps]
 
 
 def _dots(name: str, points: list[TradeOff], colour: str, symbol: str, size: int, cost: Cost) -> go.Scatter:

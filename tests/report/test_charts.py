@@ -9,6 +9,7 @@ from autopeft.report.charts import charts
 from autopeft.report.costs import COSTS
 from autopeft.report.decide import reasons
 from autopeft.report.facts import StudyFacts
+from autopeft.report.points import trade_offs
 
 
 def test_a_full_study_has_every_chart_with_a_finding(facts: StudyFacts) -> None:
@@ -76,3 +77,12 @@ def test_among_many_curves_those_of_one_point_are_dots(thousand: StudyFacts) -> 
     assert stopped.mode == "markers"
     assert stopped.showlegend
     assert len(stopped.x) == sum(trial.state == "stopped" for trial in trials)
+
+
+def test_an_axis_of_sizes_has_marks_among_the_sizes_that_are_drawn(facts: StudyFacts) -> None:
+    chart = next(chart for chart in charts(facts) if chart.name == "trade-off")
+    axis = chart.figure.layout.xaxis
+    sizes = [point.cost for point in trade_offs(facts.study)]
+    among = [mark for mark in axis.tickvals if min(sizes) <= mark <= max(sizes)]
+    assert among
+    assert len(axis.ticktext) == len(axis.tickvals)
