@@ -66,7 +66,10 @@ Out = Annotated[
         help="Directory to write, with the rows. Default: the text on stdout.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what autopeft wrote there.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace what autopeft wrote there; rows stay unless --data brings others."),
+]
 
 
 @takes_request(

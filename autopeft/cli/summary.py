@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite, isnan
+from math import isfinite, isinf, isnan
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -90,7 +90,7 @@ def _scores(scores: tuple[TestScore, ...], *, wide: bool) -> Table:
 
 def interval(low: float, middle: float, high: float, least: float, most: float) -> str:
     """Draw an interval on a scale from `least` to `most`, such as "   ---o---  "; it may go on beyond."""
-    if isnan(middle):
+    if any(isnan(value) for value in (low, middle, high)) or isinf(middle):
         return " " * SCALE
     width = (most - least) or 1.0
     first, at, last = (

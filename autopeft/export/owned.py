@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from autopeft.errors import ExportError
@@ -9,6 +10,8 @@ from autopeft.export.names import DATASETS, MANIFEST, MARK, TEST, TRAIN, VALIDAT
 
 _REPOSITORY = ".git"
 _LINE = 4096
+_FIRST = re.compile(rf", {MARK}\W*$".encode())
+ANOTHER_PLACE = "move it away or name another place"
 
 
 def require_owned(folder: Path) -> None:
@@ -21,7 +24,7 @@ def require_owned(folder: Path) -> None:
     """
     names = {each.name for each in folder.iterdir()}
     if _REPOSITORY in names:
-        raise ExportError(f"{folder} is a git repository, and is not replaced; name another place.")
+        raise ExportError(f"{folder} is a git repository, and is not replaced; {ANOTHER_PLACE}.")
     if not names or MANIFEST in names:
         return
     others = sorted(names - {TRAIN, VALIDATION, TEST, DATASETS})
@@ -29,7 +32,7 @@ def require_owned(folder: Path) -> None:
     if foreign is not None or not others:
         raise ExportError(
             f"{folder} holds {foreign or min(names)}, which autopeft did not write there, and is not "
-            "replaced; name another place."
+            f"replaced; {ANOTHER_PLACE}."
         )
 
 
@@ -38,4 +41,4 @@ def _is_of_recipe(file: Path) -> bool:
     if not file.is_file():
         return False
     with file.open("rb") as stream:
-        return MARK.encode() in stream.readline(_LINE)
+        return _FIRST.search(stream.readline(_LINE)) is not None

@@ -11,7 +11,7 @@ from autopeft.errors import InputError, StorageError
 from autopeft.export.abroad import abroad
 from autopeft.export.bundle import HUB_ID, Bundle
 from autopeft.export.names import MANIFEST
-from autopeft.export.opening import open_bundle
+from autopeft.export.opening import checksums, open_bundle
 
 
 def require_hub_id(name: str) -> None:
@@ -85,4 +85,7 @@ def public(place: Path, target: Path, hub_id: str, base_model: str | None = None
     shutil.copytree(place, target)
     for name, text in abroad(place, bundle, hub_id, base_model).items():
         (target / name).write_text(text, encoding="utf-8")
-    return Bundle.read(target / MANIFEST)
+    # What was added to the bundle since it was written is pushed, too.
+    whole = Bundle.read(target / MANIFEST).model_copy(update={"files": checksums(target)})
+    (target / MANIFEST).write_text(whole.model_dump_json(indent=1), encoding="utf-8")
+    return whole

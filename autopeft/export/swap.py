@@ -8,12 +8,13 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from autopeft.errors import ExportError, StorageError
-from autopeft.export.owned import require_owned
+from autopeft.export.owned import ANOTHER_PLACE, require_owned
 from autopeft.files import make_folder
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of <linux/fs.h>
@@ -28,7 +29,8 @@ def replacing(target: Path, *, force: bool = False) -> Iterator[Path]:
     At every moment `target` is the old directory or the new one, whole. What an export that was killed left
     beside it is removed.
 
-    Everyone may read what it holds, also files that libraries write for their user alone.
+    Who may read what it holds the user's umask says, also of files that libraries write for their user
+    alone; a directory that is replaced keeps its mode.
 
     Args:
         force: replace a directory that autopeft wrote, or that is empty.
@@ -54,7 +56,7 @@ def replacing(target: Path, *, force: bool = False) -> Iterator[Path]:
         if target.exists() and not force:
             raise ExportError(f"{target} came into being meanwhile; name another place or pass --force.")
         require_free(target, force=force)
-        _open_to_all(staging)
+        _open_as_usual(staging, target)
         _sync(staging)
         _put(staging, target)
     finally:
@@ -113,7 +115,7 @@ def _require_replaceable(target: Path) -> None:
         what = "is the working directory, or holds it"
     else:
         return
-    raise ExportError(f"{target} {what}, and is not replaced; name another place.")
+    raise ExportError(f"{target} {what}, and is not replaced; {ANOTHER_PLACE}.")
 
 
 def _put(staging: Path, target: Path) -> None:
@@ -144,10 +146,19 @@ def _sweep(target: Path) -> None:
             os.close(handle)
 
 
-def _open_to_all(folder: Path) -> None:
-    for place in (folder, *folder.rglob("*")):
+def _open_as_usual(folder: Path, before: Path) -> None:
+    """Give everything the mode that a new file or directory of the user gets."""
+    new = folder / ".mode"
+    new.touch()
+    of_files = stat.S_IMODE(new.stat().st_mode)
+    new.unlink()
+    new.mkdir()
+    of_folders = stat.S_IMODE(new.stat().st_mode)
+    new.rmdir()
+    for place in folder.rglob("*"):
         if not place.is_symlink():
-            place.chmod(0o755 if place.is_dir() else 0o644)
+            place.chmod(of_folders if place.is_dir() else of_files)
+    folder.chmod(stat.S_IMODE(before.stat().st_mode) if before.is_dir() else of_folders)
 
 
 def _sync(folder: Path) -> None:

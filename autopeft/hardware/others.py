@@ -26,14 +26,22 @@ class Others:
 def others_beside(threads: int) -> Iterator[Others]:
     """Weigh what others take while the block runs, which computes with so many threads.
 
-    They count as far as they do not find room on the other cores.
+    They count as far as they do not find room on the other cores; the second thread of a core that computes
+    already is no room.
     """
-    found, cores = Others(), psutil.cpu_count() or threads
+    found, room = Others(), _room(threads)
     began, own, all_work = time.perf_counter(), time.process_time(), _work()
     yield found
     passed = max(time.perf_counter() - began, 1e-9)
     theirs = (_work() - all_work - (time.process_time() - own)) / passed
-    found.share = min(1.0, max(0.0, theirs - max(0, cores - threads)) / threads)
+    found.share = min(1.0, max(0.0, theirs - room) / threads)
+
+
+def _room(threads: int) -> int:
+    """Return how many threads of the processor's are on cores that do not compute."""
+    logical = psutil.cpu_count() or threads
+    siblings = max(1, logical // (psutil.cpu_count(logical=False) or logical))
+    return max(0, logical - threads * siblings)
 
 
 def _work() -> float:

@@ -96,7 +96,7 @@ def _compared(
             f"No verdict: the losses are of {one.model} and {other.model}, whose tokens need not be the "
             "same, so that a lower one need not be better."
         )
-    elif low <= 0 <= high:
+    elif not (low > 0 or high < 0):
         verdict = f"No difference beyond noise: {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}."
     else:
         better = one if sign * difference > 0 else other

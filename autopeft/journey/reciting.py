@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -146,7 +147,16 @@ def _write(
                 write_atomically(folder / name, text)
             if dataset is not None:
                 write_rows(folder, dataset, subject, base, wanted)
+            else:
+                _keep_rows(out, folder)
     return recipe
+
+
+def _keep_rows(before: Path, folder: Path) -> None:
+    """Leave the rows beside a recipe that one without rows replaces: they may be the user's own."""
+    for name in _SPLITS.values():
+        if (before / name).is_file():
+            shutil.copy2(before / name, folder / name)
 
 
 def _dropout_note(subject: Subject) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.errors import DoesNotFitError, InputError, StorageError
+from autopeft.export.swap import require_free
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.conclusion import data_facts
@@ -83,6 +84,8 @@ def run_search(
     require_data(request)
     store, stages = open_store(folder, request.storage), Stages(folder.stages)
     nodes = _nodes(request)
+    if concludes:
+        require_free(folder.bundle, force=True)
     with store.claimed():
         if store.exists() and not request.resume:
             raise InputError(

@@ -30,8 +30,11 @@ def wilson(successes: int, rows: int) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return Student's t interval of a mean, for example of losses over rows; unbounded below two values."""
-    if len(values) < 2:
+    """Return Student's t interval of a mean, for example of losses over rows.
+
+    Unbounded below two values, and where one of them is no number.
+    """
+    if len(values) < 2 or not all(map(math.isfinite, values)):
         return -math.inf, math.inf
     from scipy.special import stdtrit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from autopeft.errors import AutopeftError
+from autopeft.errors import AutopeftError, StorageError
 from autopeft.search.desk import CutOff, Failure, checkpoint_folder
 from autopeft.search.executor import settle
 from autopeft.search.loop import Search
@@ -182,14 +183,11 @@ class _Bridge:
     def overrun(self, number: int) -> bool:
         """Say whether a trial's process is to be killed for the time budget, and take note of it.
 
-        The time that passes is counted meanwhile.
+        The time that passes is counted meanwhile; what cannot be written now is counted the next time.
         """
-        try:
-            if not self.halted:
+        if not self.halted:
+            with contextlib.suppress(StorageError):
                 self._search.count_time(every=COUNTED_EVERY_SECONDS)
-        except Exception as error:  # noqa: BLE001 (raised again once Tune, which would hide it, has ended)
-            self.fault = error
-            return False
         if not self._search.overrun:
             return False
         self._cut_off.add(number)

@@ -170,15 +170,16 @@ class Jobs:
         """Take the job whose turn it is: of the user with the fewest running, then of who waited longest.
 
         Jobs whose process is silent come first: they were begun before. One of `owner`'s own is not silent:
-        its end waits to be written. A study has one job at a time. A job that this version cannot read fails.
+        its end waits to be written. A study has one job at a time. What this version cannot read waits for a
+        service of the version that can.
         """
         with self._database.reading() as connection:
-            if not self._claimable(connection, self._database.now(connection)):
+            if not any(map(_is_ours, self._claimable(connection, self._database.now(connection)))):
                 return None
         with self._database.writing() as connection:
             self._alone(connection, "claims")
             now = self._database.now(connection)
-            for row in self._claimable(connection, now):
+            for row in filter(_is_ours, self._claimable(connection, now)):
                 if row["state"] == "running" and row["owner"] == owner:
                     continue
                 change = JOBS.update().where(
@@ -349,11 +350,14 @@ def _end_of(row: dict[str, Any]) -> tuple[State, str] | None:
         return "stopped", _STOPPED
     if row["attempts"] >= MOST_ATTEMPTS:
         return "failed", f"given up: {MOST_ATTEMPTS} service processes died while it ran"
-    try:
-        _job(row)
-    except RefusedError as error:
-        return "failed", str(error)
     return None
+
+
+def _is_ours(row: dict[str, Any]) -> bool:
+    """Say whether this version can do something about a job: end it, or read it."""
+    with contextlib.suppress(RefusedError):
+        return _end_of(row) is not None or bool(_job(row))
+    return False
 
 
 def _study_of(row: Any) -> str:

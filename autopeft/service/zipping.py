@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import time
 import zipfile
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from os import fstat
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from autopeft.errors import ConfigError
 from autopeft.export.abroad import abroad
@@ -26,7 +27,7 @@ _READABLE = (stat.S_IFREG | 0o644) << 16
 def zipped(folder: Path) -> Iterator[bytes]:
     """Zip the bundle of a study, with nothing in it that only the service's disk knows.
 
-    All files are open when this returns, so that a bundle that takes its place meanwhile is not mixed in.
+    All is read or open when this returns, so that a bundle that takes its place meanwhile is not mixed in.
     Weights do not shrink, so nothing is compressed.
 
     Raises:
@@ -39,7 +40,7 @@ def zipped(folder: Path) -> Iterator[bytes]:
             before = _identity(folder)
             try:
                 files = {
-                    file.relative_to(folder).as_posix(): stack.enter_context(file.open("rb"))
+                    file.relative_to(folder).as_posix(): _taken(file, stack)
                     for file in sorted(folder.rglob("*"))
                     if file.is_file() and not file.is_symlink()
                 }
@@ -62,19 +63,37 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+class _File(NamedTuple):
+    """A file of a bundle: when it was written, its size in bytes, and what it holds."""
+
+    written: float
+    size: int
+    stream: IO[bytes]
+
+
+def _taken(file: Path, stack: ExitStack) -> _File:
+    """Open a file; a small one is read, as a process may have few files open and a client be slow."""
+    with ExitStack() as own:
+        stream = own.enter_context(file.open("rb"))
+        found = fstat(stream.fileno())
+        if found.st_size <= _CHUNK:
+            return _File(found.st_mtime, found.st_size, io.BytesIO(stream.read()))
+        stack.enter_context(own.pop_all())
+        return _File(found.st_mtime, found.st_size, stream)
+
+
 def _stream(
-    files: Mapping[str, IO[bytes]], texts: Mapping[str, str], name: str, opened: ExitStack
+    files: Mapping[str, _File], texts: Mapping[str, str], name: str, opened: ExitStack
 ) -> Iterator[bytes]:
     sink = _Sink()
     with opened, zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
-        for file, stream in files.items():
-            found = fstat(stream.fileno())
-            entry = zipfile.ZipInfo(f"{name}/{file}", time.localtime(found.st_mtime)[:6])
+        for file, (written, size, stream) in files.items():
+            entry = zipfile.ZipInfo(f"{name}/{file}", time.localtime(written)[:6])
             entry.external_attr = _READABLE
             if file in texts:
                 archive.writestr(entry, texts[file])
                 continue
-            entry.file_size = found.st_size
+            entry.file_size = size
             with archive.open(entry, "w") as target:
                 while part := stream.read(_CHUNK):
                     target.write(part)

@@ -34,7 +34,7 @@ class Report(Message):
     @property
     def is_finite(self) -> bool:
         """Whether what the model answered are numbers: a score may be one where a log loss is not."""
-        return all(math.isfinite(each) for each in (self.score, *self.extra.values()))
+        return math.isfinite(self.score) and math.isfinite(self.extra.get("log_loss", 0.0))
 
 
 class TrialResult(Message):

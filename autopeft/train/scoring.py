@@ -105,7 +105,7 @@ class Numbers:
         found = {"mean_absolute_error": float(np.abs(predicted - right).mean())}
         if variance:
             found["r2"] = 1 - float(((predicted - right) ** 2).mean()) / variance
-        if variance and predicted.std():
+        if variance and np.ptp(predicted):
             found["pearson"] = float(np.corrcoef(predicted, right)[0, 1])
             found["spearman"] = float(np.corrcoef(rankdata(predicted), rankdata(right))[0, 1])
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,10 @@ class Tokenizer(Protocol):
     @property
     def eos_token(self) -> Any:
         """Text of the token that ends a completion; None where there is none."""
+
+    @property
+    def unk_token(self) -> Any:
+        """Text of the token of what is unknown; None where nothing is."""
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
         """Tokenize `text` into a mapping with `input_ids`."""
@@ -122,17 +126,36 @@ def _encode_text(tokenizer: Tokenizer, example: Example, max_length: int) -> tup
 
 
 def _encode_words(tokenizer: Tokenizer, example: Example, max_length: int) -> tuple[list[int], list[int]]:
-    """Encode words between spaces; the label of a word stands at its first token, `IGNORED` elsewhere."""
-    found = tokenizer(example.text, truncation=True, max_length=max_length, return_offsets_mapping=True)
-    starts = list(itertools.accumulate((len(word) + 1 for word in example.words[:-1]), initial=0))
-    labels, seen = [], -1
+    """Encode words between spaces; the label of a word stands at its first token, `IGNORED` elsewhere.
+
+    A word of which the tokenizer makes nothing, such as a zero-width space, is read as an unknown one: every
+    word has its label.
+    """
+    ids, places = _tokens_of_words(tokenizer, example.words, max_length)
+    begun = [place for place in places if place is not None]
+    lost = set(range(max(begun, default=-1))).difference(begun)
+    if lost and tokenizer.unk_token:
+        words = [tokenizer.unk_token if at in lost else word for at, word in enumerate(example.words)]
+        ids, places = _tokens_of_words(tokenizer, words, max_length)
+    return ids, [IGNORED if place is None else example.tags[place] for place in places]
+
+
+def _tokens_of_words(
+    tokenizer: Tokenizer, words: Sequence[str], max_length: int
+) -> tuple[list[int], list[int | None]]:
+    """Return the tokens of words between spaces, and of each which word it begins, or None."""
+    text = " ".join(words)
+    found = tokenizer(text, truncation=True, max_length=max_length, return_offsets_mapping=True)
+    starts = list(itertools.accumulate((len(word) + 1 for word in words[:-1]), initial=0))
+    places: list[int | None] = []
+    seen = -1
     for first, last in found["offset_mapping"]:
-        piece = example.text[first:last]
+        piece = text[first:last]
         word = bisect.bisect_right(starts, first + len(piece) - len(piece.lstrip())) - 1
         is_new = bool(piece.strip()) and word > seen
-        labels.append(example.tags[word] if is_new else IGNORED)
+        places.append(word if is_new else None)
         seen = word if is_new else seen
-    return list(found["input_ids"]), labels
+    return list(found["input_ids"]), places
 
 
 def _encode_turn(tokenizer: Tokenizer, example: Example, max_length: int) -> tuple[list[int], list[int]]:
@@ -251,6 +274,11 @@ class PlainTokenizer:
     def eos_token(self) -> str | None:
         """Text of the end-of-sequence token."""
         return self._special.get("eos_token")
+
+    @property
+    def unk_token(self) -> str | None:
+        """Text of the token of what is unknown."""
+        return self._special.get("unk_token")
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
         """Tokenize as transformers would; knows `add_special_tokens`, `truncation` and `max_length`."""

@@ -279,6 +279,8 @@ def test_the_summary_says_what_how_good_how_sure_where_and_what_next(facts: Stud
 def test_an_interval_is_drawn_to_scale() -> None:
     assert summary.interval(0.0, 0.5, 1.0, 0.0, 1.0) == "─" * 10 + "●" + "─" * 10
     assert summary.interval(0.5, 0.5, 0.5, 0.5, 0.5).strip() == "●"
+    assert not summary.interval(math.nan, math.inf, math.nan, 0.0, 1.0).strip()
+    assert not summary.interval(-math.inf, math.inf, math.inf, 0.0, 1.0).strip()
 
 
 def test_a_study_names_its_best_trial(facts: StudyFacts) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import stat
 import subprocess
@@ -19,7 +21,9 @@ from autopeft.export.names import TRAIN
 from autopeft.export.recipes.subject import FORMATS, Format, Subject
 from autopeft.export.recipes.writing import WRITERS
 from autopeft.export.swap import recover, replacing, require_free
+from autopeft.journey.reciting import recipe_of_candidate
 from autopeft.methods.registry import complete
+from autopeft.request import Request
 from autopeft.space.candidate import Candidate
 
 FILES = ["0.txt", "1.txt", "2.txt", "autopeft.json"]
@@ -155,6 +159,39 @@ def test_force_replaces_a_recipe_of_each_format(wanted: Format, tmp_path: Path) 
     (tmp_path / "recipe" / "trained").mkdir()
     with pytest.raises(ExportError, match="holds trained, which autopeft did not write there"):
         require_free(tmp_path / "recipe", force=True)
+
+
+def test_rows_beside_a_recipe_stay_when_it_is_replaced_by_one_without(tmp_path: Path) -> None:
+    request, place = Request(model="Llama-3.2-1B", task="sft"), tmp_path / "recipe"
+    for rank in (8, 4):
+        lora = Candidate(method="lora", rank=rank)
+        recipe_of_candidate(request, lora, "trl", place, force=True)
+        if rank == 8:
+            (place / TRAIN).write_text("mine")
+    assert (place / TRAIN).read_text() == "mine"
+    assert "lora_r: 4" in (place / "sft.yaml").read_text()
+
+
+def test_a_directory_with_notes_about_autopeft_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / TRAIN).write_text("mine")
+    (tmp_path / "notes.md").write_text("# what lies here was written by autopeft, see below\n")
+    with pytest.raises(ExportError, match=re.escape("holds notes.md, which autopeft did not write")):
+        require_free(tmp_path, force=True)
+
+
+def test_what_is_written_is_as_open_as_the_user_s_files_and_a_directory_stays_as_it_was(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0o077)
+    try:
+        for mode in (0o700, 0o750):
+            with replacing(tmp_path / "bundle", force=True) as staging:
+                (staging / "autopeft.json").write_text("{}")
+            assert stat.S_IMODE((tmp_path / "bundle").stat().st_mode) == mode
+            assert stat.S_IMODE((tmp_path / "bundle" / "autopeft.json").stat().st_mode) == 0o600
+            (tmp_path / "bundle").chmod(0o750)
+    finally:
+        os.umask(before)
 
 
 def _work(place: Path) -> None:

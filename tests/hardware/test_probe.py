@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 
 from autopeft.cost.step_time import band
 from autopeft.errors import InputError, UnsupportedError
-from autopeft.hardware import footprint, operators, speed
+from autopeft.hardware import footprint, operators, others, speed
 from autopeft.hardware import probe as probe_module
 from autopeft.hardware.catalog import load_profile, save_profile, with_published
 from autopeft.hardware.others import others_beside
@@ -265,3 +266,21 @@ def test_a_measured_gpu_is_within_what_gpus_can_be() -> None:
     assert GIB < profile.usable_bytes <= profile.total_bytes
     assert profile.matmul_flops["float16"] > profile.matmul_flops["float32"] > 1e11
     assert 1e10 < profile.bandwidth_bytes_per_second < 1e14
+
+
+@pytest.mark.parametrize(("logical", "physical", "share"), [(16, 8, 0.5), (16, 16, 0.0), (8, 8, 0.5)])
+def test_the_second_thread_of_a_core_that_computes_is_no_room_for_others(
+    logical: int, physical: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight threads compute, and others take four more."""
+    times = itertools.count(step=4)
+    monkeypatch.setattr(
+        others.psutil, "cpu_count", lambda *, logical=True, count=logical: count if logical else physical
+    )
+    monkeypatch.setattr(others, "_work", lambda: float(next(times)))
+    monkeypatch.setattr(others.time, "process_time", lambda: 0.0)
+    clock = itertools.count()
+    monkeypatch.setattr(others.time, "perf_counter", lambda: float(next(clock)))
+    with others_beside(8) as found:
+        pass
+    assert found.share == share

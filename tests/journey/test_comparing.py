@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -100,6 +101,13 @@ def test_losses_are_compared_row_by_row_and_less_is_better(tmp_path) -> None:
     found = compare(one, other, ".autopeft")
     assert 0 < found.low < found.difference < found.high < 0.2
     assert found.verdict.startswith(f"{other} is better")
+
+
+@pytest.mark.parametrize("odd", [math.inf, math.nan])
+def test_nobody_is_better_by_what_is_no_number(odd: float, tmp_path) -> None:
+    one = bundle(tmp_path / "one", [[1.0, 1.0]] * 20, metric=HELD_OUT_LOSS)
+    other = bundle(tmp_path / "other", [[odd, 1.0]] + [[1.0, 1.0]] * 19, metric=HELD_OUT_LOSS)
+    assert compare(one, other, ".autopeft").verdict.startswith("No difference beyond noise")
 
 
 def test_losses_of_different_models_have_no_verdict(tmp_path) -> None:

@@ -89,3 +89,8 @@ def test_a_bootstrap_interval_of_a_mean_is_nearly_student_s() -> None:
     expected = mean_interval(values.tolist())
     assert (low, high) == pytest.approx(expected, abs=0.03)
     assert bootstrap_interval(len(values), lambda rows: float(values[rows].mean())) == (low, high)
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+def test_an_interval_with_a_value_that_is_no_number_is_unbounded(odd: float) -> None:
+    assert mean_interval([1.0, 2.0, odd]) == (-math.inf, math.inf)

@@ -127,3 +127,13 @@ def test_a_bundle_that_is_never_still_is_refused_and_one_that_is_none_is_said_to
     monkeypatch.setattr("autopeft.service.zipping._identity", lambda _: (0, next(moments)))
     with pytest.raises(RefusedError, match="try again"):
         zipped(place)
+
+
+def test_a_download_keeps_only_large_files_open(tmp_path: Path) -> None:
+    place = tmp_path / "study" / "bundle"
+    fill(place, "org/base")
+    (place / "adapter_model.safetensors").write_bytes(bytes(3 << 20))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    parts = [zipped(place) for _ in range(5)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 5
+    assert (unzipped(parts[0], tmp_path / "there") / "adapter_model.safetensors").stat().st_size == 3 << 20

@@ -43,6 +43,14 @@ def test_a_model_that_always_says_the_same_has_no_correlation(tiny_bert, ratings
     assert set(scoring.further(facts)) == {"mean_absolute_error", "r2"}
 
 
+@pytest.mark.parametrize("rows", [100, 250, 1000])
+def test_the_same_answer_everywhere_is_a_number_however_it_is_rounded(tiny_bert, ratings, rows: int) -> None:
+    scoring = make_scoring(tiny_bert, ratings, Training())
+    answers, labels = torch.full((rows, 1), 0.1234567), torch.linspace(-1, 1, rows)
+    facts = scoring.facts(answering(answers), {"labels": labels}).numpy()
+    assert set(scoring.further(facts)) == {"mean_absolute_error", "r2"}
+
+
 def test_always_saying_the_median_scores_one(ratings) -> None:
     numbers = [row.number for row in ratings.train]
     errors = np.abs(np.array(numbers) - np.median(numbers))

@@ -218,6 +218,18 @@ def test_words_that_are_cut_off_have_no_tag(encoder_with_weights: BaseModel) -> 
     assert encode(tokenizer, long, "token-classification", 4)[1] == [IGNORED, 1, 2, IGNORED]
 
 
+@pytest.mark.parametrize("nothing", ["\u200b", "\ufe0f", "\u00ad"])
+def test_a_word_of_which_nothing_is_left_has_its_tag_as_an_unknown_one(
+    nothing: str, encoder_with_weights: BaseModel
+) -> None:
+    words = ("good", nothing, "film")
+    row = Example(text=" ".join(words), words=words, tags=(1, 2, 3))
+    tokenizer = load_tokenizer(encoder_with_weights)
+    ids, labels = encode(tokenizer, row, "token-classification", 16)
+    assert [label for label in labels if label != IGNORED] == [1, 2, 3]
+    assert tokenizer.convert_ids_to_tokens(ids)[1:-1] == ["good", "[UNK]", "film"]
+
+
 def test_an_encoder_decoder_reads_and_writes_apart(seq2seq_with_weights: BaseModel) -> None:
     tokenizer = load_tokenizer(seq2seq_with_weights)
     ids, labels = encode(tokenizer, TURN, "sft", 16, "encoder-decoder")
