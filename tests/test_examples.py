@@ -34,6 +34,7 @@ def test_planning_in_python_prints_a_peak_with_its_band_and_one_readable_error(t
     assert "unknown method 'lorra': did you mean lora" in output
 
 
+@pytest.mark.slow
 def test_searching_a_csv_ends_with_an_exported_adapter(
     tmp_path: Path, encoder_with_weights, sentiment
 ) -> None:

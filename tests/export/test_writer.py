@@ -80,7 +80,7 @@ def test_an_adapter_loads_with_transformers_and_peft_alone(encoder_with_weights,
     assert got == [pytest.approx(row, abs=1e-5) for row in reference["logits"]]
 
 
-@pytest.mark.parametrize("method", ["fish", "full"])
+@pytest.mark.parametrize("method", ["full", pytest.param("fish", marks=pytest.mark.slow)])
 def test_adapters_of_our_own_and_whole_models_load_too(
     method, encoder_with_weights, sentiment, tmp_path
 ) -> None:
@@ -89,7 +89,7 @@ def test_adapters_of_our_own_and_whole_models_load_too(
     assert bundle.reference_difference == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("scheme", ["nf4", "int8"])
+@pytest.mark.parametrize("scheme", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
 def test_an_adapter_of_a_packed_base_loads_on_a_base_packed_alike(
     scheme, encoder_with_weights, sentiment, tmp_path
 ) -> None:
@@ -139,6 +139,7 @@ def test_an_exported_regression_gives_the_users_numbers(encoder_with_weights, ra
     assert loaded_outputs(tmp_path / "bundle") == expected
 
 
+@pytest.mark.slow
 def test_exports_of_tags_of_masked_and_of_written_text_load_as_their_cards_say(
     encoder_with_weights, guesser_with_weights, seq2seq_with_weights, entities, texts, turns, tmp_path
 ) -> None:

@@ -161,6 +161,7 @@ def test_any_trial_is_exported_verified_and_compared(facts, place) -> None:
     assert "take --format script" in recipe.stderr
 
 
+@pytest.mark.slow
 def test_a_refit_trains_on_the_validation_rows_too_and_is_kept(facts, place) -> None:
     rows = facts["data"]["rows"]
     asked = ("export", "--study", "killed", "--refit", "--out", "refit", "--force", "--json")
