@@ -167,8 +167,7 @@ def test_two_services_share_one_queue(workspace, rows, models) -> None:
         flags = ("--models", models, "--database", url)
         with running(workspace, *flags) as one, running(workspace, *flags) as other:
             made = submit(one, models, rows, 2)
-            wait_for(lambda: states(other) == ["running"] * 2, 120)
-            assert len(children(workspace)) == 2
+            wait_for(lambda: states(other) == ["running"] * 2 and len(children(workspace)) == 2, 120)
             wait_for(lambda: set(states(other)) == {"done"}, LASTS)
             assert sorted(jobs(one)) == sorted(made)
             assert [job["attempts"] for job in jobs(one).values()] == [1, 1]
