@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -36,11 +37,27 @@ def core_limit(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
     """Return how many cores this process may keep busy: affinity cut by control group quotas."""
     # Only Linux knows an affinity.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for folder in _groups(cgroups, membership, "cpu"):
-        quota = _quota(folder)
-        if quota is not None:
-            cores = min(cores, max(math.ceil(quota), 1))
-    return cores
+    limit = core_quota(cgroups, membership)
+    return cores if limit is None else min(cores, max(math.ceil(limit.cores), 1))
+
+
+class CoreQuota(NamedTuple):
+    """The tightest quota of cores above this process, and the control group that it is shared in."""
+
+    cores: float
+    folder: Path
+
+    @property
+    def used_seconds(self) -> float | None:
+        """What all processes of the group have computed so far; None where it does not say (version 1)."""
+        used = _statistics(self.folder / "cpu.stat").get("usage_usec")
+        return None if used is None else used / 1e6
+
+
+def core_quota(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> CoreQuota | None:
+    """Return the tightest quota of cores that control groups set; None where none does."""
+    found = ((_quota(folder), folder) for folder in _groups(cgroups, membership, "cpu"))
+    return min((CoreQuota(cores, folder) for cores, folder in found if cores is not None), default=None)
 
 
 def _groups(cgroups: Path, membership: Path, controller: str) -> Iterator[Path]:
@@ -69,12 +86,17 @@ def _quota(folder: Path) -> float | None:
 
 
 def _cached(folder: Path) -> int:
-    try:
-        rows = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        stat = {row[0]: int(row[1]) for row in rows if len(row) == 2}
-    except (OSError, ValueError):
-        return 0
+    stat = _statistics(folder / "memory.stat")
     return stat.get("total_inactive_file", stat.get("inactive_file", 0))
+
+
+def _statistics(file: Path) -> dict[str, int]:
+    """Read lines of a name and a number; nothing where there are none."""
+    try:
+        rows = (line.split() for line in file.read_text().splitlines())
+        return {row[0]: int(row[1]) for row in rows if len(row) == 2}
+    except (OSError, ValueError):
+        return {}
 
 
 def _number(file: Path) -> int | None:

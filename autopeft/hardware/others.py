@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import psutil
 
+from autopeft.hardware.limits import CoreQuota, core_quota
+
 # What a core does that serves nobody, or is counted twice: guests are among the users.
 _NOT_WORK = ("idle", "iowait", "guest", "guest_nice")
 
@@ -23,27 +25,33 @@ class Others:
 
 
 @contextmanager
-def others_beside(threads: int) -> Iterator[Others]:
+def others_beside(threads: int, quota: CoreQuota | None = None) -> Iterator[Others]:
     """Weigh what others take while the block runs, which computes with so many threads.
 
     They count as far as they do not find room on the other cores; the second thread of a core that computes
-    already is no room.
+    already is no room. Under a quota the others are those that share it.
+
+    Args:
+        quota: of the cores; that of this process where it is left out.
     """
-    found, room = Others(), _room(threads)
-    began, own, all_work = time.perf_counter(), time.process_time(), _work()
+    found, quota = Others(), quota or core_quota()
+    work, room = _of_machine, _room(threads)
+    if quota is not None and quota.used_seconds is not None and quota.cores < (psutil.cpu_count() or threads):
+        work, room = lambda: quota.used_seconds or 0.0, max(0.0, quota.cores - threads)
+    began, own, all_work = time.perf_counter(), time.process_time(), work()
     yield found
     passed = max(time.perf_counter() - began, 1e-9)
-    theirs = (_work() - all_work - (time.process_time() - own)) / passed
+    theirs = (work() - all_work - (time.process_time() - own)) / passed
     found.share = min(1.0, max(0.0, theirs - room) / threads)
 
 
-def _room(threads: int) -> int:
+def _room(threads: int) -> float:
     """Return how many threads of the processor's are on cores that do not compute."""
     logical = psutil.cpu_count() or threads
     siblings = max(1, logical // (psutil.cpu_count(logical=False) or logical))
-    return max(0, logical - threads * siblings)
+    return max(0.0, logical - threads * siblings)
 
 
-def _work() -> float:
+def _of_machine() -> float:
     """Return the seconds that all cores of this machine have worked, stolen ones among them."""
     return float(sum(value for name, value in psutil.cpu_times()._asdict().items() if name not in _NOT_WORK))

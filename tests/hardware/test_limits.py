@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autopeft.hardware.limits import core_limit, memory_limits
+from autopeft.hardware.limits import core_limit, core_quota, memory_limits
 from autopeft.units import GIB
 
 
@@ -79,3 +79,13 @@ def test_an_endless_quota_does_not_limit_the_cores(groups: Path) -> None:
     put(groups, cpu__max="max 100000")
 
     assert core_limit(groups, me) == unlimited
+
+
+def test_the_tightest_quota_says_what_its_group_has_computed(groups: Path) -> None:
+    put(groups / "a", cpu__max="150000 100000", cpu__stat="usage_usec 2500000\nuser_usec 1")
+    put(groups / "a" / "b", cpu__max="max 100000", cpu__stat="usage_usec 1")
+    found = core_quota(groups, membership(groups, "0::/a/b\n"))
+
+    assert found is not None
+    assert (found.cores, found.folder, found.used_seconds) == (1.5, groups / "a", 2.5)
+    assert core_quota(groups, groups / "missing") is None

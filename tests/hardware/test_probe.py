@@ -17,6 +17,7 @@ from autopeft.errors import InputError, UnsupportedError
 from autopeft.hardware import footprint, operators, others, speed
 from autopeft.hardware import probe as probe_module
 from autopeft.hardware.catalog import load_profile, save_profile, with_published
+from autopeft.hardware.limits import CoreQuota
 from autopeft.hardware.others import others_beside
 from autopeft.hardware.probe import probe
 from autopeft.hardware.profile import DISTURBED, HardwareProfile
@@ -277,10 +278,24 @@ def test_the_second_thread_of_a_core_that_computes_is_no_room_for_others(
     monkeypatch.setattr(
         others.psutil, "cpu_count", lambda *, logical=True, count=logical: count if logical else physical
     )
-    monkeypatch.setattr(others, "_work", lambda: float(next(times)))
+    monkeypatch.setattr(others, "_of_machine", lambda: float(next(times)))
     monkeypatch.setattr(others.time, "process_time", lambda: 0.0)
     clock = itertools.count()
     monkeypatch.setattr(others.time, "perf_counter", lambda: float(next(clock)))
     with others_beside(8) as found:
         pass
     assert found.share == share
+
+
+def test_under_a_quota_others_are_those_that_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads compute for a second; their group has worked half a second more than they did."""
+    monkeypatch.setattr(others.psutil, "cpu_count", lambda **_: 64)
+    clock, own = itertools.count(), itertools.count(step=2)
+    monkeypatch.setattr(others.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(others.time, "process_time", lambda: float(next(own)))
+    (tmp_path / "cpu.stat").write_text("usage_usec 10000000\nnr_throttled 3\n")
+    with others_beside(2, CoreQuota(2.0, tmp_path)) as found:
+        (tmp_path / "cpu.stat").write_text("usage_usec 12500000\nnr_throttled 9\n")
+    assert found.share == 0.25
