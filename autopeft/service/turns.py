@@ -59,6 +59,8 @@ class Turns:
         self._free += 1
         self._at_work[caller] -= 1
         self._at_work += Counter()  # forget who has none
+        if caller in self._waiting:
+            self._waiting.move_to_end(caller)
         if not made.done():
             if job.cancelled():
                 made.cancel()

@@ -179,7 +179,7 @@ def test_who_asks_for_much_does_not_have_every_thread() -> None:
 
 
 def test_who_asks_for_much_waits_behind_who_asks_for_little() -> None:
-    """Of one thread: after a user's turn the others come before the rest of what that user asked."""
+    """Of one thread: after a user's turn the others come, though that user asked again before them."""
 
     async def run() -> list[str]:
         turns, done, gate = Turns(1, 1, "test"), [], threading.Event()
@@ -195,7 +195,7 @@ def test_who_asks_for_much_waits_behind_who_asks_for_little() -> None:
         turns.close()
         return done
 
-    assert asyncio.run(run()) == ["ann 0", "ann 1", "eve", "ann 2"]
+    assert asyncio.run(run()) == ["ann 0", "eve", "ann 1", "ann 2"]
 
 
 def test_who_waits_for_a_turn_when_the_service_ends_is_told() -> None:
