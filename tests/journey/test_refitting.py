@@ -145,6 +145,7 @@ def test_a_refit_that_diverges_leaves_the_winner_as_it_is_and_the_report_says_wh
     assert said.endswith(" with learning rate 0.01; a smaller one may hold.")
 
 
+@pytest.mark.slow
 def test_an_export_with_a_refit_that_diverges_is_refused_and_the_bundle_before_it_stays(
     study_of: MakeStudy, capfd
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_length_is_that_of_the_training(rows: int, epochs: float, longest: flo
         assert rungs.length(candidate) == math.ceil(round(rows * epochs, 6))
 
 
+@pytest.mark.slow
 def test_of_what_time_left_half_way_the_best_go_on_and_no_more(
     make_search: MakeSearch, store: StudyStore
 ) -> None:

@@ -50,7 +50,7 @@ def test_a_device_that_is_added_can_be_planned_for_and_changes_the_tag(service) 
     profile = service.get("/api/v1/gpus/l4").json() | {"name": "ours", "usable_bytes": 10**9}
     assert service.put("/api/v1/gpus/ours", json=profile).status_code == 200
     assert service.get("/api/v1/gpus").headers["etag"] != before
-    question = {"model": "gpt2", "gpu": "ours", "batch_size": 64, "seq_len": 1024}
+    question = {"model": "Llama-3.2-1B", "gpu": "ours", "seq_len": 512, "gradient_checkpointing": True}
     assert service.post("/api/v1/estimate", json=question).json()["fits"] is False
 
 

@@ -72,7 +72,7 @@ def assert_equal(one: Tape, other: Tape) -> None:
     [
         ("lora", {"rank": 5}),
         ("lora", {"training": {"gradient_checkpointing": True, "precision": "bf16"}}),
-        ("full", {}),
+        pytest.param("full", {}, marks=pytest.mark.slow),
         pytest.param("ia3", {}, marks=pytest.mark.slow),
         pytest.param("prefix_tuning", {}, marks=pytest.mark.slow),
         pytest.param("lora", {"training": {"grad_accum": 4}}, marks=pytest.mark.slow),
@@ -94,6 +94,7 @@ def test_few_layers_and_other_shapes_expand_to_what_all_layers_do(
     assert_equal(tape_of(pattern, request), at_full_depth(request))
 
 
+@pytest.mark.slow
 def test_an_encoder_expands_too(tiny_bert: BaseModel):
     request = request_of(deep(tiny_bert), target="cpu")
     assert_equal(tape_of(trace(request), request), at_full_depth(request))
