@@ -291,11 +291,12 @@ def pairs() -> Dataset:
 
 
 LONGEST = (
-    "journey/test_journey.py", "export/test_writer.py", "cost/tracing/test_trace.py", "export/test_every_method.py",
-    "cost/tracing/test_batches.py", "service/test_results.py", "journey/test_refitting.py",
-    "search/test_ray_runner.py", "cost/test_model.py", "journey/test_verifying.py", "cli/test_malformed_inputs.py",
-)  # fmt: skip
-"""Files that take a minute and more, the longest first: begun last, one would keep a core busy alone at the end."""
+    *("journey/test_journey.py", "export/test_writer.py", "cost/tracing/test_trace.py"),
+    *("export/test_every_method.py", "cost/tracing/test_batches.py", "service/test_results.py"),
+    *("journey/test_refitting.py", "search/test_ray_runner.py", "cost/test_model.py"),
+    *("journey/test_verifying.py", "cli/test_malformed_inputs.py"),
+)
+"""Files that take a minute and more: begun last, one would keep a core busy alone at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
