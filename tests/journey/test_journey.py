@@ -40,7 +40,7 @@ def before(place: Path, encoder_with_weights) -> dict[int, str]:
     """The trials that were finished when the search was killed, by number, with their results."""
     command = [
         *BIN, "run", "--model", str(encoder_with_weights.path), "--data", "rows.csv", "--study", "killed",
-        "--gpu-mem", "8GB", "--trials", "5", "--epochs", "8", "--seq-len", "24",
+        "--gpu-mem", "8GB", "--trials", "4", "--epochs", "5", "--seq-len", "24",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=place, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

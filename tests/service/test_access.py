@@ -71,7 +71,7 @@ def test_a_revoked_and_an_expired_token_are_good_for_nothing(guarded, bearer) ->
 
 
 def test_only_a_digest_of_a_token_is_kept(guarded, bearer, tmp_path) -> None:
-    secret = bearer("ann")["authorization"].rpartition("_")[2]
+    secret = bearer("ann")["authorization"].split("_", 2)[2]  # which may hold underscores itself
     with sqlite3.connect(tmp_path / "ws" / "service.db") as connection:
         kept = "\n".join(connection.iterdump())
     assert "ann" in kept
