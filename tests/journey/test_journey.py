@@ -92,7 +92,7 @@ def test_no_finished_trial_is_lost_or_repeated(before, facts, place) -> None:
     labels = [(json.dumps(trial["candidate"], sort_keys=True), trial["repetition"]) for trial in trials]
     assert len(set(labels)) == len(labels)
     first = [trial for trial in trials if trial["role"] == "candidate" and not trial["repetition"]]
-    assert sum(trial["state"] != "rejected" for trial in first) == 5
+    assert sum(trial["state"] != "rejected" for trial in first) == 4
 
 
 def test_the_winner_is_compared_with_both_baselines(facts) -> None:
