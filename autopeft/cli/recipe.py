@@ -68,7 +68,7 @@ Out = Annotated[
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Replace what autopeft wrote there; rows stay where the new recipe brings none."),
+    typer.Option("--force", help="Replace what autopeft wrote there; rows stay where this brings none."),
 ]
 
 
