@@ -62,6 +62,7 @@ def test_ray_runs_what_the_search_decides(
     reports = [report for trial in trials[3:] if trial.result for report in trial.result.reports]
     processes = {report.extra["process"] for report in reports}
     assert os.getpid() not in processes
+    assert {report.extra["niceness"] for report in reports} == {os.nice(0)}
     assert len(processes) <= 3 + RESTARTS  # kept from trial to trial; some were killed
     assert ("started", 0) not in recorder.events
     assert os.environ.get("PYTHONPATH") == paths_before

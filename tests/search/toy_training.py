@@ -68,7 +68,7 @@ class ToyRun:
         if self.candidate.method == "explodes":
             raise MemoryError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         score = OPTIMUM[self.candidate.method] - self.distance + self.noise.gauss(0, 0.001)
-        extra = {"process": float(os.getpid())}
+        extra = {"process": float(os.getpid()), "niceness": float(os.nice(0))}
         return Report(
             samples=self.seen,
             step=self.seen,
