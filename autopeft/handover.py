@@ -168,7 +168,7 @@ def tracking_uri(request: Request) -> str:
 
 def tracking_uri_of(request: Request) -> str:
     """Return where MLflow keeps the runs of a study that was begun."""
-    from autopeft.journey.searching import stored_request
+    from autopeft.journey.asking import stored_request
     from autopeft.journey.workspace import existing_study
 
     if request.mlflow is None:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 @resumes_by_word
 @takes_request(without=("gpus", "sharding", "offload", "examples", "grid_factor"))
 def run(request: Request, refit: Refit = False, as_json: Json = False) -> int:
-    """Go the whole way: profile, plan, search, export, report."""
+    """Go the whole way: profile, plan, search, export, report.
+
+    Exit status: 0 an adapter was exported, 1 nothing fits, or no trial came to its end within the budget.
+    """
     from autopeft import pipeline
     from autopeft.cli import screen, summary
     from autopeft.tracking.console import ConsoleObserver
@@ -27,4 +30,4 @@ def run(request: Request, refit: Refit = False, as_json: Json = False) -> int:
         facts = pipeline.run(request, [ConsoleObserver(console)], progress)
     wide = console.width >= screen.WIDEST
     screen.show(facts, lambda answer: summary.summary(answer, wide=wide), as_json=as_json)
-    return Exit.DONE
+    return Exit.DONE if "adapter" in facts.places else Exit.DOES_NOT_FIT

@@ -78,14 +78,15 @@ def counting(stages: Console | None = None) -> Iterator[Callable[[str, int, int]
     console = stderr()
     if not console.is_terminal:
         start = said = time.monotonic()
-        doing = ""
+        doing: str | None = None
 
         def log(what: str, done: int, total: int) -> None:
-            nonlocal said, doing
+            nonlocal start, said, doing
             now = time.monotonic()
-            if stages is not None and what != doing and not stages.is_terminal:
-                stages.print(what, soft_wrap=True)
-            doing = what
+            if what != doing:
+                if stages is not None and not stages.is_terminal:
+                    stages.print(what, soft_wrap=True)
+                start, doing = now, what
             if done < total > 1 and now - said >= LOG_SECONDS:
                 said = now
                 sys.stderr.write(f"autopeft: {what} {done}/{total}, {now - start:.0f} s\n")

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 @resumes_by_word
 @takes_request(without=("gpus", "sharding", "offload", "examples", "grid_factor"))
 def search(request: Request, as_json: Json = False) -> int:
-    """Plan, then train candidates and find the best."""
+    """Plan, then train candidates and find the best.
+
+    Exit status: 0 there is a best trial, 1 nothing fits, or no trial came to its end within the budget.
+    """
     from autopeft import pipeline
     from autopeft.cli import screen, tables
     from autopeft.tracking.console import ConsoleObserver
@@ -24,4 +27,4 @@ def search(request: Request, as_json: Json = False) -> int:
     with screen.clean_stdout(when=as_json), screen.counting(console) as progress:
         study = pipeline.search(request, [ConsoleObserver(console)], progress)
     screen.show(study, tables.study, as_json=as_json)
-    return Exit.DONE
+    return Exit.DONE if study.best is not None else Exit.DOES_NOT_FIT

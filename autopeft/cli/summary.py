@@ -44,7 +44,8 @@ def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
     yield heading("Where everything is")
     yield _pairs(facts.places)
     yield Text()
-    yield heading(f"Wall time: {format_seconds(sum(facts.seconds.values()))}")
+    whose = "Wall time of all sessions" if facts.session and facts.session.resumed else "Wall time"
+    yield heading(f"{whose}: {format_seconds(sum(facts.seconds.values()))}")
     yield Text("  " + ", ".join(f"{stage} {format_seconds(spent)}" for stage, spent in facts.seconds.items()))
     if facts.next_steps:
         yield Text()

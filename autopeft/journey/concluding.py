@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from autopeft.errors import AutopeftError, InputError
 from autopeft.export.bundle import Bundle, Evaluated
+from autopeft.journey.asking import stored_request
 from autopeft.journey.conclusion import conclude
 from autopeft.journey.contest import Scores, evaluated, hold_contest
 from autopeft.journey.inputs import Inputs, load_inputs, require_dataset
 from autopeft.journey.keeping import claimed, require_weights, trained_to_the_end
-from autopeft.journey.searching import stored_request
 from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, existing_study, open_store
 from autopeft.plan.plan import Plan

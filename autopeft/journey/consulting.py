@@ -112,7 +112,7 @@ class Consultant:
         from autopeft.methods.registry import find_method, require_support
 
         find_method(candidate.method)
-        planner, inputs = self._planner(request, self._model)
+        planner, inputs = self._planner(request, self._model, _ignore)
         require_support(candidate, inputs.base, inputs.workload.task)
         return planner.judge(candidate)
 
@@ -120,8 +120,9 @@ class Consultant:
         """Hold every configuration of the space against the budget."""
         from autopeft.journey.planning import plan_space
 
-        planner, inputs = self._planner(request, self._brief)
-        return plan_space(planner, inputs, PLANNED, progress or _ignore, misses=MISSES)
+        told = progress or _ignore
+        planner, inputs = self._planner(request, self._brief, told)
+        return plan_space(planner, inputs, PLANNED, told, misses=MISSES)
 
     def overview(
         self, request: Request, progress: Progress | None = None, *, all_models: bool = False
@@ -130,25 +131,27 @@ class Consultant:
         from autopeft.journey.overviewing import judge_catalogue
         from autopeft.journey.spending import require_one_device, require_rows
 
+        told = progress or _ignore
         require_one_device(request)
         require_rows(request)
-        return judge_catalogue(
-            request, self._target(request), self._brief, progress or _ignore, all_models=all_models
-        )
+        return judge_catalogue(request, self._target(request, told), self._brief, told, all_models=all_models)
 
     def _answering(self, *, batches: bool, progress: Progress | None = None) -> Answering:
         return Answering(
             poser=self._poser, cost_model=self._model, batches=batches, progress=progress or _ignore
         )
 
-    def _planner(self, request: Request, cost_model: TracedCostModel) -> tuple[Planner, Grounds]:
+    def _planner(
+        self, request: Request, cost_model: TracedCostModel, told: Progress
+    ) -> tuple[Planner, Grounds]:
         """Load what a request names; its configurations will be held against its device and budget."""
         from autopeft.journey.spending import SpreadCostModel, device_price, require_rows, spread_of
         from autopeft.plan.planner import Planner
 
         require_rows(request)
         spread = spread_of(request)
-        target = self._target(request)
+        target = self._target(request, told)
+        told("loading model and data", 0, 1)
         inputs = self._load(request, target)
         planner = Planner(
             base=inputs.base,
@@ -161,10 +164,13 @@ class Consultant:
         )
         return planner, inputs
 
-    def _target(self, request: Request) -> HardwareProfile:
+    def _target(self, request: Request, told: Progress) -> HardwareProfile:
         """Return the device to plan for: the one named, this machine's, or any GPU of the memory given."""
         trains_here = request.data is not None or request.demo is not None
         elsewhere = request.gpu is not None or (
             request.budget.gpu_mem is not None and not trains_here and shutil.which("nvidia-smi") is None
         )
-        return target_profile(request, None if elsewhere else self._measured(request))
+        if elsewhere:
+            return target_profile(request, None)
+        told("measuring this machine", 0, 1)
+        return target_profile(request, self._measured(request))

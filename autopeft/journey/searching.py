@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from autopeft.errors import DoesNotFitError, InputError, StorageError
 from autopeft.export.swap import require_free
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
+from autopeft.journey.asking import open_study
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.first_tries import first_tries
 from autopeft.journey.inputs import Inputs, load_data, load_inputs, require_data, require_dataset
@@ -21,7 +21,7 @@ from autopeft.journey.planning import Progress, plan_side_by_side, shared
 from autopeft.journey.remembering import Memory, remember
 from autopeft.journey.spending import cost_as_time, device_price
 from autopeft.journey.stages import Stages
-from autopeft.journey.workspace import StudyFolder, existing_study, is_begun, open_store, study_folder
+from autopeft.journey.workspace import StudyFolder, nothing_left, open_store
 from autopeft.plan.cost_model import CostModel
 from autopeft.plan.plan import Plan
 from autopeft.plan.planner import Planner
@@ -39,6 +39,7 @@ from autopeft.search.schedule import (
     make_schedule,
     sharers_of,
     side_by_side,
+    too_short,
 )
 from autopeft.search.searchers import make_strategy, repetitions_of
 from autopeft.search.store import StudyStore
@@ -46,9 +47,7 @@ from autopeft.search.study import Study
 from autopeft.space.search_space import longest_epochs
 from autopeft.workload.dataset import Dataset
 
-_PLACES = ("model", "data", "test_data")
-_ELSEWHERE = ("address", "storage", "mlflow")
-_OF_A_RESUMPTION = frozenset(("resume", "study", "workspace", "budget", "refit", *_ELSEWHERE))
+_log = logging.getLogger(__name__)
 
 PLANNED_FIRST = 12
 DOUBLING = 2
@@ -86,130 +85,116 @@ def run_search(
     nodes = _nodes(request)
     if concludes:
         require_free(folder.bundle, force=True)
-    with store.claimed():
+    with store.claimed(), nothing_left(folder):
         if store.exists() and not request.resume:
             raise InputError(
                 f"{store.place} holds a study {folder.path.name!r} already: --resume goes on with it, "
                 "or give another --study."
             )
         mark_searched(folder.path)
-        # First what may be wrong with the input, which takes less time than measuring.
-        progress("loading model and data", 0, 1)
-        with stages.timed("data"):
-            loaded = load_data(request)
-        progress("measuring this machine", 0, 1)
-        with stages.timed("profile"):
-            profile = measure(request)
-        asked, request = request, cost_as_time(request, profile)
-        with stages.timed("data"):
-            inputs = load_inputs(request, profile, loaded)
-            dataset = require_dataset(inputs)
-            if store.exists():
-                _require_same_data(dataset, folder)
-        for observer in observers:
-            observer.data_read(dataset)
-        remembered = remember(request, inputs, dataset, folder)
-        rungs = _rungs(inputs, dataset)
-        planner = Planner(
-            base=inputs.base,
-            workload=inputs.workload.model_copy(update={"evaluated_after": rungs.samples[:-1]}),
-            profile=profile,
-            budget=request.budget,
-            cost_model=cost_model,
-            price=device_price(request, profile),
-        )
+        prepared = _prepare(request, measure, folder, stages, observers, progress)
+        planner = prepared.planner(cost_model)
         if store.exists():
+            _require_same_data(prepared.dataset, folder)
             planner = shared(planner, side_by_side(store.plan(), planner.memory_limit))
         else:
             with stages.timed("plan"):
-                planner, plan = plan_side_by_side(planner, inputs, PLANNED_FIRST, progress)
+                planner, plan = plan_side_by_side(planner, prepared.inputs, PLANNED_FIRST, progress)
             require_fits(plan)
-            data_facts(dataset).keep(folder.data)
+            data_facts(prepared.dataset).keep(folder.data)
             if request.storage is not None:
                 write_atomically(folder.storage, f"{store.place_without_password}\n")
             store.create(
                 name=folder.path.name,
-                metric=dataset.metric,
+                metric=prepared.dataset.metric,
                 seed=request.seed,
-                request=asked.model_dump_json(exclude={"storage"}),  # it may hold a password
+                request=request.model_dump_json(exclude={"storage"}),  # it may hold a password
                 plan=plan,
             )
         progress("starting the search", 1, 1)
         with stages.timed("search"):
-            total, deadline = whole_time(request, store), None
-            if total is not None:
-                rest = began + total - store.load().seconds - time.monotonic()
-                after = conclusion_seconds(store.plan(), dataset, refit=request.refit) if concludes else 0.0
-                # However little time there is, most of it is for the search.
-                most = rest / (2 if request.refit else 4)
-                deadline = time.monotonic() + max(1.0, rest - min(most, after))
-            store.allow(request.budget.model_copy(update={"time": total}))
-            return _search(
-                request,
-                inputs,
-                planner,
-                store,
-                folder,
-                observers,
-                deadline,
-                rungs=rungs,
-                nodes=nodes,
-                remembered=remembered,
-            )
+            deadline = _allow_time(prepared, store, began, concludes=concludes)
+            return _search(prepared, planner, store, folder, observers, deadline, nodes=nodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What a search starts from.
+
+    Attributes:
+        request: with a limit on cost as one on time.   profile: of this machine.
+        remembered: what is known from other studies.
+    """
+
+    request: Request
+    profile: HardwareProfile
+    inputs: Inputs
+    dataset: Dataset
+    rungs: Rungs
+    remembered: tuple[Memory, Experience | None]
+
+    def planner(self, cost_model: CostModel) -> Planner:
+        """Return who judges configurations for the whole machine, evaluations at the rungs among it."""
+        evaluated = {"evaluated_after": self.rungs.samples[:-1]}
+        return Planner(
+            base=self.inputs.base,
+            workload=self.inputs.workload.model_copy(update=evaluated),
+            profile=self.profile,
+            budget=self.request.budget,
+            cost_model=cost_model,
+            price=device_price(self.request, self.profile),
+        )
+
+
+def _prepare(
+    request: Request,
+    measure: Callable[[Request], HardwareProfile],
+    folder: StudyFolder,
+    stages: Stages,
+    observers: Sequence[Observer],
+    progress: Progress,
+) -> _Prepared:
+    # First what may be wrong with the input, which takes less time than measuring.
+    progress("loading model and data", 0, 1)
+    with stages.timed("data"):
+        loaded = load_data(request)
+    progress("measuring this machine", 0, 1)
+    with stages.timed("profile"):
+        profile = measure(request)
+    request = cost_as_time(request, profile)
+    with stages.timed("data"):
+        inputs = load_inputs(request, profile, loaded)
+        dataset = require_dataset(inputs)
+    for observer in observers:
+        observer.data_read(dataset)
+    return _Prepared(
+        request=request,
+        profile=profile,
+        inputs=inputs,
+        dataset=dataset,
+        rungs=_rungs(inputs, dataset),
+        remembered=remember(request, inputs, dataset, folder),
+    )
+
+
+def _allow_time(prepared: _Prepared, store: StudyStore, began: float, *, concludes: bool) -> float | None:
+    """Note what the study may take, and return when its search has to end; None where nothing limits it."""
+    request = prepared.request
+    total = whole_time(request, store)
+    store.allow(request.budget.model_copy(update={"time": total}))
+    if total is None:
+        return None
+    rest = began + total - store.load().seconds - time.monotonic()
+    after = conclusion_seconds(store.plan(), prepared.dataset, refit=request.refit) if concludes else 0.0
+    # However little time there is, most of it is for the search.
+    most = rest / (2 if request.refit else 4)
+    return time.monotonic() + max(1.0, rest - min(most, after))
 
 
 def whole_time(request: Request, store: StudyStore) -> float | None:
     """Return the seconds that all sessions of a study may take; None where there is no limit."""
     given = request.budget.time
     return store.plan().budget.time if given is None else store.load().seconds + given
-
-
-def open_study(request: Request) -> tuple[StudyFolder, Request]:
-    """Return the folder of a new study, or of the one to go on with and what it was asked.
-
-    Of the new request a resumed study takes the budget; the rest must stay as it was. A time or cost that is
-    given is for this session, and added to what was spent; one that is not is what the study began with.
-
-    Raises:
-        InputError: the name is taken.
-    """
-    if not request.resume:
-        folder = study_folder(request.workspace, request.study or _new_name(request))
-        if is_begun(folder, request.storage):
-            raise InputError(
-                f"the study {folder.path.name!r} exists already: --resume goes on with it, "
-                "or give another --study."
-            )
-        places = {name: _absolute(getattr(request, name)) for name in _PLACES}
-        return folder, request.model_copy(update={"study": folder.path.name, **places})
-    folder = existing_study(request.workspace, request.study)
-    stored = stored_request(folder, request)
-    for name in sorted(request.model_fields_set - _OF_A_RESUMPTION):
-        given, before = getattr(request, name), getattr(stored, name)
-        given = _absolute(given) if name in _PLACES else given
-        if given != before and given is not None:
-            raise InputError(
-                f"a resumed study keeps what it began with: {name} is {before!r}, but got {given!r}; "
-                "leave it out, or begin another study."
-            )
-    limits: dict[str, Any] = {name: value for name, value in request.budget if value is not None}
-    if limits.keys() & {"time", "cost"}:
-        limits = {"trials": None, **limits}
-    budget = stored.budget.model_copy(update={"time": None, "cost": None, **limits})
-    return folder, stored.model_copy(update={"budget": budget, "resume": True})
-
-
-def stored_request(folder: StudyFolder, request: Request) -> Request:
-    """Read what a study was asked when it began; where it runs may be given anew."""
-    store = open_store(folder, request.storage)
-    try:
-        stored = Request.model_validate_json(store.request())
-    finally:
-        store.close()
-    given = {name: value for name in _ELSEWHERE if (value := getattr(request, name)) is not None}
-    anew = {"study": folder.path.name, "workspace": request.workspace, "address": None}
-    refit = stored.refit or request.refit
-    return stored.model_copy(update={**anew, **given, "refit": refit})
 
 
 def _rungs(inputs: Inputs, dataset: Dataset) -> Rungs:
@@ -220,23 +205,21 @@ def _rungs(inputs: Inputs, dataset: Dataset) -> Rungs:
 
 
 def _search(
-    request: Request,
-    inputs: Inputs,
+    prepared: _Prepared,
     planner: Planner,
     store: StudyStore,
     folder: StudyFolder,
     observers: Sequence[Observer],
     deadline: float | None,
     *,
-    rungs: Rungs,
     nodes: int,
-    remembered: tuple[Memory, Experience | None],
 ) -> Study:
     from autopeft.search.ray_runner import run_on_ray
     from autopeft.train.trainer import TrainerFactory
 
     left = None if deadline is None else deadline - time.monotonic()
-    dataset, plan = require_dataset(inputs), store.plan()
+    request, inputs, rungs = prepared.request, prepared.inputs, prepared.rungs
+    dataset, plan = prepared.dataset, store.plan()
     schedule = make_schedule(
         plan,
         rungs,
@@ -246,10 +229,12 @@ def _search(
         repetitions=repetitions_of(request.searcher),
         nodes=nodes,
     )
+    if left is not None and (doubt := too_short(plan, left)):
+        _log.warning("%s", doubt)
     # One training has to fit the time of all sessions, which a limit on cost is part of.
     limits = {"time": plan.budget.time, "cost": None}
     admits = replace(planner, budget=planner.budget.model_copy(update=limits))
-    memory, known = remembered
+    memory, known = prepared.remembered
     search = Search(
         store,
         make_strategy(
@@ -340,14 +325,3 @@ def require_fits(plan: Plan) -> None:
         f"none of {len(plan.rejected)} configurations fits; the nearest, {nearest.candidate.label}: "
         f"{nearest.reason}{f'; {nearest.way_out}' if nearest.way_out else ''}.{doubts}"
     )
-
-
-def _absolute(place: str | None) -> str | None:
-    """Name a file so that the study can be resumed from another directory; other names stay."""
-    return str(Path(place).resolve()) if place is not None and Path(place).exists() else place
-
-
-def _new_name(request: Request) -> str:
-    subject = f"demo-{request.demo}" if request.demo else Path(request.data or request.model or "study").stem
-    safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in subject)
-    return f"{safe[:40].strip('-') or 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable
 
 from autopeft.journey.keeping import load
+from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import existing_study, open_store
 from autopeft.report.facts import Session
 from autopeft.request import Request
 from autopeft.search.study import Study
+
+BETWEEN = "start and between"
+"""The stage of what is in no other: what is loaded and imported, opened and closed."""
 
 
 class SessionClock:
@@ -26,7 +30,10 @@ class SessionClock:
         """
         self._now, self._began = now, now()
         self._request = request
-        self._searched_before = load(request).seconds if request.resume else 0.0
+        self._searched_before = self._staged_before = 0.0
+        if request.resume:
+            self._searched_before = load(request).seconds
+            self._staged_before = Stages(existing_study(request.workspace, request.study).stages).total
 
     def beside_search(self, study: Study) -> float:
         """Return how many seconds the session has taken so far for other things than its search."""
@@ -34,6 +41,8 @@ class SessionClock:
 
     def keep(self, study: Study, *, concluded: bool) -> None:
         """Write into the study's folder what the session took so far, and what it was allowed.
+
+        What of it is in no stage becomes one.
 
         Args:
             concluded: whether test scores and export are part of it.
@@ -44,8 +53,10 @@ class SessionClock:
             limit = store.plan().budget.time
         finally:
             store.close()
+        took, stages = self._now() - self._began, Stages(folder.stages)
+        stages.add(BETWEEN, max(0.0, took - (stages.total - self._staged_before)))
         Session(
-            seconds=self._now() - self._began,
+            seconds=took,
             allowed_seconds=None if limit is None else max(0.0, limit - self._searched_before),
             search_seconds=max(0.0, study.seconds - self._searched_before),
             study_seconds=study.seconds,

@@ -26,5 +26,14 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - began
-            write_atomically(self.file, json.dumps(self.seconds))
+            self.add(stage, time.monotonic() - began)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add a time to a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        write_atomically(self.file, json.dumps(self.seconds))
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from autopeft.errors import InputError, UnknownNameError
-from autopeft.search.latest import searched_at
-from autopeft.search.store import StudyStore
+from autopeft.search.latest import MARK, searched_at
+from autopeft.search.store import LOCK, StudyStore
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -140,6 +142,21 @@ def study_folder(workspace: str, name: str) -> StudyFolder:
             f"a study's name must be letters, digits, dots, dashes and underscores, but got {name!r}."
         )
     return StudyFolder(Path(workspace) / "studies" / name)
+
+
+@contextmanager
+def nothing_left(folder: StudyFolder) -> Iterator[None]:
+    """Take the folder away again where what is done inside fails before the study is begun."""
+    try:
+        yield
+    except BaseException:
+        if not folder.has_store:
+            ours = (folder.stages, folder.memory, folder.data, folder.path / MARK, folder.path / LOCK)
+            for file in ours:
+                file.unlink(missing_ok=True)
+            with suppress(OSError):  # whatever else lies there stays
+                folder.path.rmdir()
+        raise
 
 
 def existing_study(workspace: str, name: str | None) -> StudyFolder:

@@ -11,6 +11,9 @@ from autopeft.plan.plan import Plan
 from autopeft.search.study import Study
 from autopeft.workload.dataset import Metric, Task
 
+ROUNDING = 1.0
+"""Seconds by which two sums of the same spans may differ."""
+
 
 class DataFacts(Message):
     """The dataset, without its rows.
@@ -133,6 +136,11 @@ class Session(Message):
     search_seconds: float
     study_seconds: float | None = None
     concluded: bool
+
+    @property
+    def resumed(self) -> bool:
+        """Whether there were sessions before."""
+        return self.study_seconds is not None and self.study_seconds > self.search_seconds + ROUNDING
 
 
 class StudyFacts(Message):

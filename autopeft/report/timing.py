@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from autopeft.report.facts import Session
+from autopeft.report.facts import ROUNDING, Session
 from autopeft.units import format_seconds
-
-_ROUNDING = 1.0
-"""Seconds by which two sums of the same spans may differ."""
 
 
 class Timing(NamedTuple):
@@ -45,13 +42,12 @@ def timing(limit: float | None, search_seconds: float, session: Session | None) 
         return None if limit is None else Timing("search", search_seconds, limit, note)
     until_then = search_seconds if session.study_seconds is None else session.study_seconds
     note = f"{format_seconds(session.search_seconds)} of it searching"
-    resumed = until_then > session.search_seconds + _ROUNDING
-    if resumed:
+    if session.resumed:
         note += f", {format_seconds(until_then)} with the sessions before"
     elif not session.concluded:
         note += "; test scores and export came later"
-    what = "last session" if resumed else "whole run" if session.concluded else "search with its plan"
-    if search_seconds > until_then + _ROUNDING:
+    what = "last session" if session.resumed else "whole run" if session.concluded else "search with its plan"
+    if search_seconds > until_then + ROUNDING:
         what = "last session that ended"
         later = format_seconds(search_seconds - until_then)
         note += f"; {later} of searching since then were cut off, or still go on"

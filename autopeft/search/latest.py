@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autopeft.files import write_atomically
 
-_MARK = "searched"
+MARK = "searched"
 _BEFORE = ("study.db", "storage.url")
 """Of studies without the mark. SQLite writes to a database also when the last of its readers closes it."""
 
@@ -17,12 +17,12 @@ def mark_searched(folder: Path) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    write_atomically(folder / _MARK, "")
+    write_atomically(folder / MARK, "")
 
 
 def searched_at(folder: Path) -> float:
     """Return when a search of a study began or went on last, in seconds of the clock; 0 where it is gone."""
-    for name in (_MARK, *_BEFORE):
+    for name in (MARK, *_BEFORE):
         try:
             return (folder / name).stat().st_mtime
         except OSError:

@@ -9,6 +9,7 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import Message
 from autopeft.plan.plan import Plan
 from autopeft.search.halving import Rungs
+from autopeft.units import format_seconds
 from autopeft.workload.dataset import Dataset
 
 MOST_SIDE_BY_SIDE = 4
@@ -60,6 +61,22 @@ def share_of(profile: HardwareProfile, trials: int) -> HardwareProfile:
             "bandwidth_bytes_per_second": profile.bandwidth_bytes_per_second / trials,
             "operators": {name: speed.shared(trials) for name, speed in profile.operators.items()},
         }
+    )
+
+
+def too_short(plan: Plan, seconds: float) -> str:
+    """Say that no training may end within the time for the search; empty where one is sure to."""
+    ends = [
+        (run, run * fit.estimate.time.high_seconds / fit.estimate.time.step_seconds)
+        for fit in plan.fits
+        if (run := fit.estimate.run_seconds) is not None
+    ]
+    if not ends or min(high for _, high in ends) <= seconds:
+        return ""
+    run, high = min(ends, key=lambda end: end[1])
+    return (
+        f"the search has {format_seconds(seconds)}, and the quickest configuration trains for about "
+        f"{format_seconds(run)}, perhaps for {format_seconds(high)}: it may end with nothing to export"
     )
 
 

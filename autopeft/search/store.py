@@ -33,6 +33,7 @@ from autopeft.search.study import Study, Trial, TrialState
 from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import Metric
 
+LOCK = "running.lock"
 LOCK_WAIT_SECONDS = 20.0
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 _SomeMessage = TypeVar("_SomeMessage", bound=Message)
@@ -205,7 +206,7 @@ class StudyStore:
         """
         make_folder(self.folder)
         with ExitStack() as held:
-            held.enter_context(claim_file(self.folder / "running.lock", f"the study in {self.folder}"))
+            held.enter_context(claim_file(self.folder / LOCK, f"the study in {self.folder}"))
             said = f"the study {self._name!r} in {self.place}"
             if self._file and self._name is not None:
                 beside = self._file.with_name(f"{self._file.name}.{self._name}.lock")

@@ -24,7 +24,8 @@ IGNORED = -100
 _FILES = ("tokenizer.json", "tokenizer_config.json")
 _WAYS_OUT = (
     "It is needed to count the tokens of rows: as the model name a directory with config.json and "
-    "tokenizer.json, or plan without the rows: --seq-len N --examples N instead of --data."
+    "tokenizer.json (of a service: one below its --models DIR), or plan without the rows: --seq-len N "
+    "--examples N instead of --data."
 )
 
 

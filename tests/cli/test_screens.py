@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console, RenderableType
 
+from autopeft import pipeline
 from autopeft.cli import screen, summary, tables, verdicts
 from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, TimeEstimate
 from autopeft.cost.spread import Spread
@@ -16,7 +18,7 @@ from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
 from autopeft.plan.overview import ModelRow, Option
 from autopeft.plan.plan import Fits, Plan, Prior, Rejected
-from autopeft.report.facts import Compared, DataFacts, StudyFacts, TestScore
+from autopeft.report.facts import Compared, DataFacts, Session, StudyFacts, TestScore
 from autopeft.report.intervals import mean_interval
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate, Training
@@ -310,6 +312,45 @@ def test_a_log_says_each_stage_once_as_it_begins() -> None:
         "costing configurations",
         "starting the search",
     ]
+
+
+def test_a_log_says_how_long_a_stage_takes_not_what_was_before_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter((0.0, 0.0, 60.0, 75.0))
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(seconds))
+    with screen.counting() as progress:
+        progress("loading model and data", 0, 1)
+        progress("costing configurations", 0, 3)
+        progress("costing configurations", 1, 3)
+    assert "autopeft: costing configurations 1/3, 15 s" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("command", ["run", "search"])
+@pytest.mark.parametrize(("ended", "code"), [(True, 0), (False, 1)])
+def test_a_search_of_which_no_trial_came_to_its_end_gates_what_follows(
+    facts: StudyFacts,
+    autopeft: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    ended: bool,
+    code: int,
+) -> None:
+    if not ended:
+        study = facts.study.model_copy(update={"trials": ()})
+        facts = facts.model_copy(update={"study": study, "places": {}})
+    monkeypatch.setattr(pipeline, command, lambda *_: facts if command == "run" else facts.study)
+    assert autopeft(command, "--demo", "--gpu-mem", "4GB").code == code
+
+
+def test_the_wall_time_says_whether_it_is_of_several_sessions(facts: StudyFacts) -> None:
+    once = Session(seconds=244, allowed_seconds=None, search_seconds=241, study_seconds=241, concluded=True)
+    again = once.model_copy(update={"study_seconds": 400.0})
+    first, second = (
+        shown(summary.summary(facts.model_copy(update={"session": session}))) for session in (once, again)
+    )
+    assert "Wall time: 4 min 04 s" in first
+    assert "Wall time of all sessions: 4 min 04 s" in second
 
 
 @pytest.mark.parametrize(

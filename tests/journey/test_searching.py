@@ -11,9 +11,10 @@ from linear_cost import LinearCost
 from autopeft.errors import DataError, DoesNotFitError, InputError, StorageError
 from autopeft.hardware.catalog import load_profile
 from autopeft.hardware.profile import HardwareProfile
+from autopeft.journey.asking import open_study
 from autopeft.journey.inputs import load_inputs, require_dataset
 from autopeft.journey.remembering import remember
-from autopeft.journey.searching import open_study, require_fits, run_search, whole_time
+from autopeft.journey.searching import require_fits, run_search, whole_time
 from autopeft.journey.workspace import open_store, study_folder
 from autopeft.methods.registry import DEFAULT
 from autopeft.plan.budget import Budget
@@ -169,6 +170,22 @@ def test_what_is_wrong_with_the_data_is_said_before_the_machine_is_measured(
     )
     with pytest.raises(DataError):
         run_search(request, measure, LinearCost(), (), lambda *_: None)
+    assert not list((tmp_path / "ws" / "studies").iterdir()), "what was refused leaves no study"
+
+
+def test_what_lies_in_the_folder_of_a_refused_study_stays(asked: Request, tmp_path: Path) -> None:
+    mine = study_folder(str(tmp_path), "s").path / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(DoesNotFitError):
+        run_search(
+            asked.model_copy(update={"budget": Budget(gpu_mem=1)}),
+            lambda _: load_profile("l4"),
+            LinearCost(),
+            (),
+            lambda *_: None,
+        )
+    assert [each.name for each in mine.parent.iterdir()] == ["notes.txt"]
 
 
 def test_a_study_that_was_killed_when_it_began_still_knows_what_it_began_with(

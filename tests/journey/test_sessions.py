@@ -8,7 +8,8 @@ import pytest
 
 from autopeft.errors import UnknownNameError
 from autopeft.hardware.catalog import load_profile
-from autopeft.journey.sessions import SessionClock
+from autopeft.journey.sessions import BETWEEN, SessionClock
+from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, study_folder
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
@@ -60,6 +61,25 @@ def test_a_resumed_session_is_allowed_what_was_given_anew(folder: StudyFolder, t
     assert Session.read(folder.session) == Session(
         seconds=595, allowed_seconds=600, search_seconds=590, study_seconds=790, concluded=False
     )
+
+
+@pytest.mark.parametrize(("before", "between"), [(None, 280 - 230), (30.0, 280 - 230)])
+def test_what_of_a_session_is_in_no_stage_is_a_stage(
+    folder: StudyFolder, tmp_path: Path, before: float | None, between: float
+) -> None:
+    stages = Stages(folder.stages)
+    if before is not None:
+        stages.add("search", before)
+    seconds = iter((1000.0, 1280.0))
+    request = Request(workspace=str(tmp_path), study="s", resume=before is not None)
+    clock = SessionClock(request, now=lambda: next(seconds))
+    stages.add("data", 30)
+    stages.add("search", 200)
+    store = StudyStore(folder.store)
+    clock.keep(store.load(), concluded=True)
+    store.close()
+    assert Stages(folder.stages).seconds[BETWEEN] == between
+    assert Stages(folder.stages).total == 280 + (before or 0.0)
 
 
 def test_a_study_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:

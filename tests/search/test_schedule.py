@@ -17,6 +17,7 @@ from autopeft.search.schedule import (
     make_schedule,
     share_of,
     sharers_of,
+    too_short,
 )
 from autopeft.workload.dataset import ACCURACY, Dataset, Example
 
@@ -63,6 +64,21 @@ def test_a_study_that_did_not_say_how_many_shared_the_machine_had_one_a_core() -
 
 def test_no_search_is_expected_to_take_longer_than_its_time() -> None:
     assert planned(trials=100, seconds=300).expected_seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(160.0, ""), (120.0, "about 1 min 40 s, perhaps for 2 min 30 s: it may end with")]
+)
+def test_a_search_in_whose_time_no_training_may_end_says_so(seconds: float, words: str) -> None:
+    fit = admit_all(lora(2))
+    time = fit.estimate.time.model_copy(update={"step_seconds": 1.0, "high_seconds": 1.5})
+    known = fit.model_copy(
+        update={"estimate": fit.estimate.model_copy(update={"run_seconds": 100.0, "time": time})}
+    )
+    plan = toy_plan().model_copy(update={"fits": (known,)})
+    assert words in too_short(plan, seconds)
+    assert bool(words) == bool(too_short(plan, seconds))
+    assert not too_short(plan.model_copy(update={"fits": ()}), seconds), "nothing is known"
 
 
 def test_time_for_repetitions_leaves_fewer_candidates() -> None:
