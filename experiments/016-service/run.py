@@ -1,11 +1,13 @@
 """Load: many clients at once on a service of this machine, that ask for estimates and plans.
 
 python experiments/016-service/run.py --clients 200 --seconds 600
+python experiments/016-service/run.py --clients 200 --seconds 600 --training --out training.json
 
 Each client asks one question after the other over one connection, with a pause between: nine of ten an
 estimate out of `--questions` different ones, the tenth one of three overviews; all of them were asked once
 before the clock starts. What is written down: the times that clients see, errors by kind, and the resident
-memory of the service as it goes.
+memory of the service as it goes. With `--training` the service trains meanwhile: a search on the demo data
+is submitted first, and the clock starts when its first evaluation is there.
 """
 
 from __future__ import annotations
@@ -61,15 +63,48 @@ def plans() -> list[dict[str, Any]]:
 async def ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: dict[str, Any]
 ) -> int:
-    """Send one request over a connection that is kept, and read its answer; return the status."""
+    """Send one question over a connection that is kept, and read its answer; return the status."""
+    return (await post(reader, writer, path, body))[0]
+
+
+async def post(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: dict[str, Any]
+) -> tuple[int, bytes]:
+    """Send one request over a connection that is kept; return the status and what was answered."""
     content = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
     await writer.drain()
     answered = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     size = re.search(r"content-length: (\d+)", answered, re.IGNORECASE)
-    await reader.readexactly(int(size[1]) if size else 0)
-    return int(answered.split()[1])
+    return int(answered.split()[1]), await reader.readexactly(int(size[1]) if size else 0)
+
+
+class Training:
+    """A search that the service runs beside its answers; counts its evaluations."""
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+        self._begun = asyncio.Event()
+
+    async def begin(self, port: int, seconds: float) -> None:
+        """Submit a search that lasts longer than so many seconds, and wait for its first evaluation."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+        wish = {"kind": "search", "demo": "classification", "budget": {"time": f"{seconds + 180:.0f}s"}}
+        status, said = await post(reader, writer, "/api/v1/jobs", wish)
+        if status != 201:
+            raise SystemExit(f"the search was not taken: {said.decode()}")
+        events = f"/api/v1/jobs/{json.loads(said)['id']}/events"
+        writer.write(f"GET {events} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        await writer.drain()
+        self._task = asyncio.create_task(self._follow(reader))
+        await self._begun.wait()
+
+    async def _follow(self, events: asyncio.StreamReader) -> None:
+        async for line in events:
+            if line.startswith(b"data: ") and json.loads(line[6:])["event"] == "trial-reported":
+                self.evaluations += 1
+                self._begun.set()
 
 
 async def client(
@@ -119,6 +154,10 @@ async def load(port: int, options: argparse.Namespace, service: psutil.Process) 
     seen: dict[str, list[float]] = defaultdict(list)
     errors: Counter[str] = Counter()
     memory: list[tuple[float, int]] = []
+    training = Training()
+    if options.training:
+        await training.begin(port, options.seconds)
+    before = training.evaluations
     began = time.monotonic()
     until = began + options.seconds
 
@@ -146,6 +185,7 @@ async def load(port: int, options: argparse.Namespace, service: psutil.Process) 
             "most": max(rss for _, rss in memory) >> 20,
         },
         "service_cpu_share": round((used.user + used.system - cpu.user - cpu.system) / options.seconds, 2),
+        "evaluations_meanwhile": training.evaluations - before if options.training else None,
         "load_average": [round(each, 1) for each in os.getloadavg()],
         "cores": os.cpu_count(),
     }
@@ -164,6 +204,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--training", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
