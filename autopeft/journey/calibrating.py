@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydantic
 
@@ -17,11 +17,8 @@ from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.plan import Plan
 from autopeft.search.study import Study
-from autopeft.tracking.mlflow_lookup import PROFILE, PROFILE_DIGEST, runs_where
-from autopeft.tracking.mlflow_store import open_existing
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from autopeft.tracking.mlflow_lookup import RecordedRun, recorded_runs
+from autopeft.tracking.mlflow_names import PROFILE, PROFILE_DIGEST
 
 _PREDICTED = ("predicted_step_seconds", "predicted_seconds")
 _MEASURED = ("measured_step_seconds", "measured_seconds")
@@ -78,13 +75,9 @@ def from_mlflow(uri: str, experiment: str, profile: HardwareProfile) -> tuple[li
         InputError: there is no such store or experiment.
         StorageError: a server does not answer.
     """
-    client = open_existing(uri)
-    known = client.get_experiment_by_name(experiment)
-    if known is None:
-        raise InputError(f"an experiment of that name must be at {uri}, but {experiment!r} is not.")
     found, left_out = list[Observation](), Counter[str]()
-    for run in runs_where(client, known.experiment_id):
-        if not any(run.data.metrics.get(name) for name in _MEASURED):
+    for run in recorded_runs(uri, experiment):
+        if not any(run.metrics.get(name) for name in _MEASURED):
             continue
         learnt = _learnt(run, profile)
         if isinstance(learnt, Observation):
@@ -142,9 +135,9 @@ def folder(workspace: Path) -> Path:
     return workspace / "calibrations"
 
 
-def _learnt(run: Run, profile: HardwareProfile) -> Observation | str:
+def _learnt(run: RecordedRun, profile: HardwareProfile) -> Observation | str:
     """Return what a measured run says about a profile, or why it says nothing."""
-    params, times = run.data.params, run.data.metrics
+    params, times = run.params, run.metrics
     if PROFILE_DIGEST not in params:
         return "without their profile"
     if params.get(PROFILE) != profile.name:
@@ -154,7 +147,7 @@ def _learnt(run: Run, profile: HardwareProfile) -> Observation | str:
     if not any(times.get(name) for name in _PREDICTED):
         return "without a prediction"
     try:
-        return _observed(times, run.info.run_id) or "without a measurement"
+        return _observed(times, run.id) or "without a measurement"
     except ConfigError:
         return "with times that cannot be"
 

@@ -1,4 +1,4 @@
-"""Find what a tracking store has of a study: its run, and those of its trials."""
+"""Find what a tracking store has: the runs of an experiment, of a study, and of its trials."""
 
 from __future__ import annotations
 
@@ -6,18 +6,38 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from autopeft.errors import InputError
+from autopeft.message import Message
 from autopeft.search.study import Study
+from autopeft.tracking.mlflow_names import PARENT_TAG, STUDY_ID_TAG, STUDY_TAG, TRIAL_TAG
 from autopeft.tracking.mlflow_store import open_existing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-STUDY_TAG, STUDY_ID_TAG = "autopeft.study", "autopeft.study.id"
-TRIAL_TAG, STATE_TAG, REASON_TAG = "autopeft.trial", "autopeft.state", "autopeft.reason"
-PARENT_TAG = "mlflow.parentRunId"
-PROFILE, PROFILE_DIGEST = "profile", "profile_digest"
-"""Parameters of a trial's run: the device that its times were predicted for, as it was measured then."""
+
+class RecordedRun(Message):
+    """A run as a store has it: its last metrics by name, its parameters as text."""
+
+    id: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+def recorded_runs(uri: str, experiment: str) -> Iterator[RecordedRun]:
+    """Yield the runs of an experiment, the oldest first.
+
+    Raises:
+        InputError: there is no such store or experiment.
+        StorageError: a server does not answer.
+    """
+    client = open_existing(uri)
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
+        raise InputError(f"an experiment of that name must be at {uri}, but {experiment!r} is not.")
+    for run in runs_where(client, known.experiment_id):
+        yield RecordedRun(id=run.info.run_id, params=run.data.params, metrics=run.data.metrics)
 
 
 def runs_where(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:

@@ -10,15 +10,16 @@ from autopeft.errors import StorageError, UnsupportedError
 from autopeft.plan.plan import Plan
 from autopeft.report.facts import StudyFacts
 from autopeft.search.study import Study, Trial
-from autopeft.tracking.mlflow_lookup import (
+from autopeft.tracking.mlflow_lookup import run_of_study, runs_where
+from autopeft.tracking.mlflow_names import (
+    NOTE_TAG,
     PARENT_TAG,
     REASON_TAG,
     STATE_TAG,
     STUDY_ID_TAG,
     STUDY_TAG,
     TRIAL_TAG,
-    run_of_study,
-    runs_where,
+    WEIGHTS_TAG,
 )
 from autopeft.tracking.mlflow_store import open_client, open_experiment
 from autopeft.tracking.mlflow_values import (
@@ -36,7 +37,6 @@ from autopeft.train.result import Report
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-_NOTE_TAG, _WEIGHTS_TAG = "mlflow.note.content", "autopeft.model.weights"
 _STATUS = {"complete": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 _MOST_METRICS = 900  # MLflow takes at most 1000 in a batch
 _MOST_CHARACTERS = 5000  # and about this many in a tag
@@ -182,13 +182,13 @@ class MlflowRuns:
         if not self._parent:
             raise StorageError("a model belongs to a study, but none has begun.")
         weights = weights_of(place)
-        if self._client.get_run(self._parent).data.tags.get(_WEIGHTS_TAG) == weights:
+        if self._client.get_run(self._parent).data.tags.get(WEIGHTS_TAG) == weights:
             return
         try:
             said = log_model(self._uri, self._experiment, self._parent, place, name).uri
         except UnsupportedError as error:
             said = f"not logged: {error}"
-        self._log(self._parent, tags={"autopeft.model": said, _WEIGHTS_TAG: weights})
+        self._log(self._parent, tags={"autopeft.model": said, WEIGHTS_TAG: weights})
 
     def add_summary(self, facts: StudyFacts) -> None:
         """Attach the decision, the test scores, predictions beside measurements, and the facts."""
@@ -205,7 +205,7 @@ class MlflowRuns:
             metrics |= {f"predicted/{name}": compared.predicted, f"measured/{name}": compared.measured}
         metrics |= {f"seconds/{stage}": seconds for stage, seconds in facts.seconds.items()}
         note = "\n".join([facts.decision, "", *(f"- {reason}" for reason in facts.reasons)])
-        self._log_anew(self._parent, metrics, {_NOTE_TAG: note, "autopeft.decision": facts.decision})
+        self._log_anew(self._parent, metrics, {NOTE_TAG: note, "autopeft.decision": facts.decision})
         self._client.log_text(self._parent, facts.model_dump_json(indent=1), "facts.json")
 
     def _recall(self) -> None:

@@ -11,7 +11,7 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.plan import Plan
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
-from autopeft.tracking.mlflow_lookup import PROFILE, PROFILE_DIGEST
+from autopeft.tracking.mlflow_names import PROFILE, PROFILE_DIGEST
 from autopeft.train.result import Report
 
 if TYPE_CHECKING:
