@@ -186,8 +186,8 @@ def _allow_time(prepared: _Prepared, store: StudyStore, began: float, *, conclud
         return None
     rest = began + total - store.load().seconds - time.monotonic()
     after = conclusion_seconds(store.plan(), prepared.dataset, refit=request.refit) if concludes else 0.0
-    # However little time there is, most of it is for the search.
-    most = rest / (2 if request.refit else 4)
+    # However little time there is, half of it and more is for the search.
+    most = rest / (2 if request.refit else 3)
     return time.monotonic() + max(1.0, rest - min(most, after))
 
 

@@ -15,7 +15,7 @@ from autopeft.workload.dataset import Dataset
 MOST_SIDE_BY_SIDE = 4
 DEFAULT_TRIALS = 16
 EXPORT_SECONDS = 15.0
-"""Loading the base anew, writing the bundle and checking it, and the report."""
+"""Loading the base anew, writing the bundle and checking it, and the report, on an idle machine."""
 
 
 class Schedule(Message):
@@ -107,7 +107,8 @@ def conclusion_seconds(plan: Plan, dataset: Dataset, *, refit: bool = False) -> 
     row = max((fit.estimate.time.evaluation_row_seconds for fit in plan.fits), default=0.0)
     tested = len(dataset.test)
     shared = again + row * (3 * tested + len(dataset.train) + len(dataset.validation))
-    return EXPORT_SECONDS + shared / sharers_of(plan.profile)
+    # Unlike the measured speeds, the time that the export takes knows nothing of other work yet.
+    return EXPORT_SECONDS / (1 - plan.profile.doubt) + shared / sharers_of(plan.profile)
 
 
 def make_schedule(

@@ -102,3 +102,5 @@ def test_what_follows_a_search_is_expected_to_have_the_whole_machine() -> None:
     assert conclusion_seconds(plan, dataset) == EXPORT_SECONDS + 60
     assert conclusion_seconds(shared, dataset) == EXPORT_SECONDS + 30
     assert conclusion_seconds(shared, dataset, refit=True) == EXPORT_SECONDS + 30 + 75
+    disturbed = plan.model_copy(update={"profile": plan.profile.model_copy(update={"disturbance": 0.5})})
+    assert conclusion_seconds(disturbed, dataset) == 2 * EXPORT_SECONDS + 60, "other work slows it, too"
