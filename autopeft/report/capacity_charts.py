@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from autopeft.plan.capacity import Capacity, Cell
-from autopeft.report.charts import (
+from autopeft.report.figure import (
     BLUE,
     GREEN,
     GREY,

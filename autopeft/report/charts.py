@@ -1,53 +1,24 @@
-"""The charts of a report: plotly figures, each with a title and its finding in words.
-
-Colours stand on white and on black alike; the page's style sheet sets those of text and lines.
-"""
+"""The charts of a report: plotly figures, each with a title and its finding in words."""
 
 from __future__ import annotations
 
-import html
 import math
-import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import plotly.graph_objects as go
 
 from autopeft.report.costs import COSTS, Cost
-from autopeft.report.decide import percent
 from autopeft.report.facts import StudyFacts
-from autopeft.report.points import (
-    Curve,
-    MemoryPoint,
-    TradeOff,
-    curves,
-    memory_parts,
-    memory_points,
-    noise,
-    trade_offs,
-)
-from autopeft.search.study import Trial
-from autopeft.units import GIB, MIB, format_bytes, format_limit, format_seconds
-
-BLUE, ORANGE, GREEN, GREY, RED = "#3b82f6", "#d97706", "#059669", "#8a94a3", "#dc4c4c"
-PART_COLOURS = ("#64748b", "#3b82f6", "#8b5cf6", "#d97706", "#059669", "#c2559d", "#a3a046", "#9aa5b4")
-
-# Above this many trials lines and bands would run together: they are drawn fainter, bands not at all.
-_MANY = 60
-
-
-class Chart(NamedTuple):
-    """A figure, and what it shows in words for those who do not see it."""
-
-    name: str
-    title: str
-    finding: str
-    figure: go.Figure
+from autopeft.report.figure import BLUE, GREEN, GREY, MANY, ORANGE, PARTLY, Chart, figure_of, safe
+from autopeft.report.memory_charts import memory, parts_of_memory
+from autopeft.report.points import Curve, TradeOff, curves, noise, trade_offs
+from autopeft.units import format_seconds
 
 
 def charts(facts: StudyFacts) -> tuple[Chart, ...]:
     """Return every chart that the facts have something for."""
-    drawn = (_learning(facts), _trade_off(facts), _memory(facts), _parts(facts), _stages(facts))
+    drawn = (_learning(facts), _trade_off(facts), memory(facts), parts_of_memory(facts), _stages(facts))
     return tuple(chart for chart in drawn if chart is not None)
 
 
@@ -84,7 +55,7 @@ def _learning(facts: StudyFacts) -> Chart | None:
 
 def _joined(name: str, members: list[Curve], line: dict[str, Any]) -> list[go.Scatter]:
     """Draw many curves as one trace with gaps, and too many to tell apart as a backdrop without points."""
-    if len(members) > _MANY:
+    if len(members) > MANY:
         return _backdrop(name, members, line)
     across, up = _gapped(members)
     texts = [safe(f"{curve.number}: {curve.label}") for curve in members for _ in (*curve.samples, None)]
@@ -148,7 +119,7 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
     base = [point for point in points if point.role == "baseline" and point.number != chosen]
     top = [one for one in points if one.number == chosen]
     for name, some, colour, symbol, size in (
-        ("not trained to the end", partly, GREY, "circle-open", 8),
+        (PARTLY, partly, GREY, "circle-open", 8),
         ("trained", trained, GREEN, "circle", 9),
         ("default", base, ORANGE, "diamond", 12),
         ("winner", top, BLUE, "star", 16),
@@ -176,91 +147,10 @@ def _dots(name: str, points: list[TradeOff], colour: str, symbol: str, size: int
         name=name,
         mode="markers",
         showlegend=bool(points),
-        opacity=1 if len(points) <= _MANY else 0.5,
+        opacity=1 if len(points) <= MANY else 0.5,
         marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 1.5, "color": colour}},
         hovertemplate="%{text}: %{y:.3f}<extra></extra>",
     )
-
-
-def _memory(facts: StudyFacts) -> Chart | None:
-    points = memory_points(facts)
-    if not points:
-        return None
-    most = max(max(point.measured, point.high) for point in points)
-    unit, word = unit_of(most)
-    figure = figure_of(f"measured peak, {word}", f"predicted peak, {word}")
-    inside = [point for point in points if point.inside]
-    outside = [point for point in points if not point.inside]
-    ends = [min(min(point.measured, point.low) for point in points) - 0.02 * most, 1.02 * most]
-    line = {"color": GREY, "dash": "dash", "width": 1.2}
-    figure.add_trace(
-        go.Scatter(
-            x=[end / unit for end in ends], y=[end / unit for end in ends], mode="lines", line=line,
-            name="exact", hoverinfo="skip",
-        )
-    )  # fmt: skip
-    figure.add_trace(_banded("inside the 90 % band", inside, BLUE, unit))
-    figure.add_trace(_banded("outside", outside, RED, unit))
-    errors = sorted(abs(point.predicted / point.measured - 1) for point in points)
-    finding = (
-        f"Measured inside the predicted 90 % band: {len(inside):,} of {len(points):,}; "
-        f"the median error is {percent(statistics.median(errors), 1)}, the largest {percent(errors[-1], 1)}."
-    )
-    return Chart("memory", "Memory: predicted against measured", finding, figure)
-
-
-def _banded(name: str, points: list[MemoryPoint], colour: str, unit: int) -> go.Scatter:
-    return go.Scatter(
-        x=[point.measured / unit for point in points],
-        y=[point.predicted / unit for point in points],
-        error_y={
-            "array": [(point.high - point.predicted) / unit for point in points],
-            "arrayminus": [(point.predicted - point.low) / unit for point in points],
-            "color": colour,
-            "thickness": 1,
-            "visible": len(points) <= _MANY,
-            "width": 3,
-        },
-        text=[
-            f"{safe(f'{point.number}: {point.label}')}<br>predicted {format_bytes(point.predicted)}, "
-            f"measured {format_bytes(point.measured)}"
-            for point in points
-        ],
-        name=name,
-        mode="markers",
-        showlegend=bool(points),
-        marker={"color": colour, "size": 8},
-        hovertemplate="%{text}<extra></extra>",
-    )
-
-
-def _parts(facts: StudyFacts) -> Chart | None:
-    best, base = facts.study.best, facts.study.baseline
-    if best is None or best.predicted is None:
-        return None
-    bars: dict[str, Trial] = {"winner": best}
-    if base is not None and base.number != best.number and base.predicted is not None:
-        bars = {"default": base, "winner": best}
-    split = {name: memory_parts(trial) for name, trial in bars.items()}
-    unit, word = unit_of(max(sum(parts.values()) for parts in split.values()))
-    figure = figure_of(f"predicted at the peak, {word}", "", height=230 + 50 * len(bars))
-    words = list(dict.fromkeys(part for parts in split.values() for part in parts))
-    for part, colour in zip(words, PART_COLOURS, strict=False):
-        sizes = [parts.get(part, 0) for parts in split.values()]
-        figure.add_trace(
-            go.Bar(
-                y=list(split), x=[size / unit for size in sizes], name=part, orientation="h",
-                marker={"color": colour}, text=[format_bytes(size) for size in sizes], textposition="none",
-                hovertemplate=f"%{{y}}, {part}: %{{text}}<extra></extra>",
-            )
-        )  # fmt: skip
-    figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
-    limit = facts.plan.budget.gpu_mem
-    finding = ", ".join(f"{part} {format_bytes(size)}" for part, size in split["winner"].items())
-    finding = f"The winner: {finding}."
-    if limit:
-        finding += f" The budget is {format_limit(limit)}."
-    return Chart("parts", "What the memory holds", finding, figure)
 
 
 def _stages(facts: StudyFacts) -> Chart | None:
@@ -285,37 +175,3 @@ def _stages(facts: StudyFacts) -> Chart | None:
         f"{format_seconds(facts.seconds[longest])}."
     )
     return Chart("stages", "Where the time went", finding, figure)
-
-
-def figure_of(across: str, up: str, height: int = 360) -> go.Figure:
-    """Return an empty figure in the house's style with the titles of its axes."""
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
-        hoverlabel={"bgcolor": "#1f2937", "font": {"color": "#ffffff"}},
-    )
-    small = {"size": 13}
-    figure.update_xaxes(
-        title={"text": across, "standoff": 8, "font": small}, automargin=True, showgrid=True, zeroline=False
-    )
-    figure.update_yaxes(
-        title={"text": up, "standoff": 8, "font": small}, automargin=True, showgrid=bool(up), zeroline=False
-    )
-    figure.update_yaxes(ticklabelstandoff=6)
-    return figure
-
-
-def unit_of(largest: int) -> tuple[int, str]:
-    """Return the unit that suits the largest of some sizes, with its name."""
-    return (GIB, "GiB") if largest >= 2 * GIB else (MIB, "MiB")
-
-
-def safe(text: str) -> str:
-    """Keep plotly, which reads some HTML in labels, from reading any."""
-    return html.escape(text, quote=False)

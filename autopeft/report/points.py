@@ -21,6 +21,8 @@ PARTS = {
     "kept": "outputs of the step before",
     "other": "batch and other",
 }
+CACHE, PROCESS = "allocator cache", "process and libraries"
+PARTS_AND_REST = (*PARTS.values(), CACHE, PROCESS)
 
 
 class Curve(NamedTuple):
@@ -51,7 +53,12 @@ class TradeOff(NamedTuple):
 
 
 class MemoryPoint(NamedTuple):
-    """Predicted peak with its band beside the measured one, in bytes."""
+    """Predicted peak with its band beside the measured one, in bytes.
+
+    Attributes:
+        whole: trained to its end; the peak of a part says nothing of a prediction for the whole, which may
+            have longer rows.
+    """
 
     number: int
     label: str
@@ -59,6 +66,7 @@ class MemoryPoint(NamedTuple):
     predicted: int
     high: int
     measured: int
+    whole: bool
 
     @property
     def inside(self) -> bool:
@@ -104,6 +112,7 @@ def memory_points(facts: StudyFacts) -> tuple[MemoryPoint, ...]:
             trial.label,
             *trial.predicted.memory.reported(device),
             trial.result.peak_bytes,
+            trial.state == "complete",
         )
         for trial in facts.study.trials
         if trial.predicted and trial.result and trial.result.peak_bytes
@@ -116,8 +125,8 @@ def memory_parts(trial: Trial) -> dict[str, int]:
         return {}
     memory = trial.predicted.memory
     parts = {word: int(getattr(memory.parts, name)) for name, word in PARTS.items()}
-    parts["allocator cache"] = memory.reserved_peak_bytes - memory.parts.total
-    parts["process and libraries"] = memory.device_peak_bytes - memory.reserved_peak_bytes
+    parts[CACHE] = memory.reserved_peak_bytes - memory.parts.total
+    parts[PROCESS] = memory.device_peak_bytes - memory.reserved_peak_bytes
     return {word: size for word, size in parts.items() if size > 0}
 
 

@@ -237,6 +237,25 @@ def facts() -> StudyFacts:
 
 
 @pytest.fixture(scope="session")
+def many_parts(facts: StudyFacts) -> StudyFacts:
+    """A study of one trial, which has something of every part of the memory."""
+    best = facts.study.best
+    assert best is not None
+    assert best.predicted is not None
+    memory = best.predicted.memory
+    more = dict.fromkeys(("logits", "temporary", "kept", "quantization"), 20 * MIB)
+    parts = memory.parts.model_copy(update=more)
+    reserved = parts.total + 9 * MIB
+    sizes = {"allocated_peak_bytes": parts.total, "reserved_peak_bytes": reserved}
+    sizes |= {"device_peak_bytes": reserved + 700 * MIB}
+    predicted = best.predicted.model_copy(
+        update={"memory": memory.model_copy(update={"parts": parts} | sizes)}
+    )
+    trials = (best.model_copy(update={"predicted": predicted}),)
+    return facts.model_copy(update={"study": facts.study.model_copy(update={"trials": trials})})
+
+
+@pytest.fixture(scope="session")
 def fruitless() -> StudyFacts:
     """A study of which no trial was trained to the end."""
     return build(trials=tuple(one for one in ten_trials() if one.state in ("rejected", "failed")))

@@ -9,7 +9,10 @@ from autopeft.report.charts import charts
 from autopeft.report.costs import COSTS
 from autopeft.report.decide import reasons
 from autopeft.report.facts import StudyFacts
+from autopeft.report.figure import Chart
 from autopeft.report.points import trade_offs
+from autopeft.search.study import Trial
+from autopeft.units import MIB
 
 
 def test_a_full_study_has_every_chart_with_a_finding(facts: StudyFacts) -> None:
@@ -47,9 +50,50 @@ def test_hover_texts_hold_no_markup(facts: StudyFacts) -> None:
     assert all("<a" not in text for trace in learning.figure.data for text in trace.text)
 
 
-def test_the_memory_finding_counts_the_measurements_inside_the_band(facts: StudyFacts) -> None:
-    memory = next(chart for chart in charts(facts) if chart.name == "memory")
-    assert "8 of 9" in memory.finding
+def chart_of(facts: StudyFacts, name: str) -> Chart:
+    return next(chart for chart in charts(facts) if chart.name == name)
+
+
+def shown(chart: Chart) -> set[str]:
+    """Return the names in a chart's legend."""
+    return {trace.name for trace in chart.figure.data if trace.showlegend is not False}
+
+
+def of_trials(facts: StudyFacts, *trials: Trial) -> StudyFacts:
+    return facts.model_copy(update={"study": facts.study.model_copy(update={"trials": trials})})
+
+
+def test_only_peaks_of_whole_trainings_are_held_against_the_band(facts: StudyFacts) -> None:
+    memory = chart_of(facts, "memory")
+    assert memory.finding.startswith("Measured inside the predicted 90 % band: 4 of 5 trained to the end;")
+    assert memory.finding.endswith(
+        "Hollow: 4 not trained to the end, whose peak is only that of the rows they saw."
+    )
+    drawn = {trace.name: len(trace.x) for trace in memory.figure.data[1:]}
+    assert drawn == {"not trained to the end": 4, "inside the 90 % band": 4, "outside": 1}
+
+
+def test_the_errors_of_a_prediction_do_not_count_what_was_cut_short(facts: StudyFacts) -> None:
+    whole = [trial for trial in facts.study.trials if trial.state == "complete"]
+    alone = chart_of(of_trials(facts, *whole), "memory").finding
+    assert "Hollow" not in alone
+    assert chart_of(facts, "memory").finding.startswith(alone)
+
+
+def test_peaks_of_parts_alone_judge_no_prediction(fruitless: StudyFacts) -> None:
+    memory = chart_of(fruitless, "memory")
+    assert memory.finding.startswith("No trial was trained to the end, so that no prediction can be judged.")
+    assert shown(memory) == {"exact", "not trained to the end"}
+
+
+def test_the_bars_of_memory_sum_to_the_peak_however_many_parts_it_has(many_parts: StudyFacts) -> None:
+    best = many_parts.study.best
+    assert best is not None
+    assert best.predicted is not None
+    chart = chart_of(many_parts, "parts")
+    assert len({trace.marker.color for trace in chart.figure.data}) == len(chart.figure.data) == 12
+    drawn = sum(trace.x[0] for trace in chart.figure.data) * MIB
+    assert drawn == pytest.approx(best.predicted.memory.device_peak_bytes)
 
 
 def test_the_curves_of_a_thousand_trials_are_all_there_but_only_two_answer_the_mouse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,20 @@ def test_a_chart_is_drawn_when_it_comes_near_and_no_other(page: Any, address: st
         page.locator(f"#chart-{name}").scroll_into_view_if_needed()
         page.wait_for_selector(f"#chart-{name} .main-svg", timeout=PATIENCE)
     assert page.evaluate(DRAWN) == ALL
+
+
+def test_no_legend_is_cut_off_on_a_phone(
+    page: Any, facts: StudyFacts, many_parts: StudyFacts, tmp_path: Path
+) -> None:
+    for each in (facts, many_parts):
+        page.goto(write_report(each, tmp_path / "report.html").as_uri())
+        page.emulate_media(media="print")
+        page.wait_for_function(ALL_DRAWN, timeout=PATIENCE)
+        page.emulate_media(media="screen")
+        bars = page.locator(".chart .scrollbar").evaluate_all(
+            "(bars) => bars.map((bar) => Number(bar.getAttribute('height')))"
+        )
+        assert not any(bars)
 
 
 def test_nothing_moves_when_a_chart_is_drawn(page: Any, address: str) -> None:

@@ -22,6 +22,7 @@ def test_memory_points_know_whether_the_band_held(facts: StudyFacts) -> None:
     points = memory_points(facts)
     assert len(points) == 9
     assert [point.number for point in points if not point.inside] == [6]
+    assert [point.number for point in points if point.whole] == [0, 1, 3, 6, 8]
 
 
 def test_off_the_cpu_the_context_is_left_out_of_the_prediction(facts: StudyFacts) -> None:
