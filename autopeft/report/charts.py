@@ -15,6 +15,9 @@ from autopeft.report.memory_charts import memory, parts_of_memory
 from autopeft.report.points import Curve, TradeOff, curves, noise, trade_offs
 from autopeft.units import format_seconds
 
+_DOT = 8
+"""Size of what has no line to be seen by: a training with one score."""
+
 
 def charts(facts: StudyFacts) -> tuple[Chart, ...]:
     """Return every chart that the facts have something for."""
@@ -23,21 +26,21 @@ def charts(facts: StudyFacts) -> tuple[Chart, ...]:
 
 
 def _learning(facts: StudyFacts) -> Chart | None:
-    shown = curves(facts.study)
+    shown = [curve for curve in curves(facts.study) if any(map(math.isfinite, curve.scores))]
     if all(len(curve.samples) < 2 for curve in shown):
         return None
     best = facts.study.best
     chosen = best.number if best else -1
-    groups: dict[str, list[Curve]] = {"stopped early": [], "other trials": [], "default": [], "winner": []}
+    groups: dict[str, list[Curve]] = {PARTLY: [], "other trials": [], "default": [], "winner": []}
     for curve in shown:
         if curve.number == chosen:
             groups["winner"].append(curve)
         elif curve.role == "baseline":
             groups["default"].append(curve)
         else:
-            groups["other trials" if curve.state == "complete" else "stopped early"].append(curve)
+            groups["other trials" if curve.state == "complete" else PARTLY].append(curve)
     looks: dict[str, dict[str, Any]] = {
-        "stopped early": {"color": GREY, "width": 1.2, "dash": "dot"},
+        PARTLY: {"color": GREY, "width": 1.2, "dash": "dot"},
         "other trials": {"color": GREY, "width": 1.4},
         "default": {"color": ORANGE, "width": 2.4},
         "winner": {"color": BLUE, "width": 3},
@@ -46,8 +49,10 @@ def _learning(facts: StudyFacts) -> Chart | None:
     for name, members in groups.items():
         if members:
             figure.add_traces(_joined(name, members, looks[name]))
-    stopped = len(groups["stopped early"])
-    finding = f"{len(shown):,} with a score, {stopped:,} of them stopped early or failed."
+    partly = sum(curve.state != "complete" for curve in shown)
+    dots = sum(len(curve.samples) == 1 for curve in shown)
+    finding = f"{len(shown):,} with a score, {partly:,} of them {PARTLY}"
+    finding += f"; {dots:,} scored only once, each a dot." if dots else "."
     if best and best.result:
         finding += f" The winner, {best.candidate.label}, ended at {best.result.score:.3f}."
     return Chart("learning", "Learning curves", finding, figure)
@@ -59,9 +64,11 @@ def _joined(name: str, members: list[Curve], line: dict[str, Any]) -> list[go.Sc
         return _backdrop(name, members, line)
     across, up = _gapped(members)
     texts = [safe(f"{curve.number}: {curve.label}") for curve in members for _ in (*curve.samples, None)]
+    usual = 5 if len(members) == 1 else 3
+    sizes = [_DOT if len(curve.samples) == 1 else usual for curve in members for _ in (*curve.samples, None)]
     trace = go.Scatter(
         x=across, y=up, text=texts, name=name, mode="lines+markers", line=line,
-        marker={"size": 5 if len(members) == 1 else 3},
+        marker={"size": sizes, "line": {"width": 0}, "opacity": 1},
         hovertemplate="%{text}<br>%{x:,} rows: %{y:.3f}<extra></extra>",
     )  # fmt: skip
     return [trace]
@@ -111,6 +118,7 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
         go.Scatter(
             x=[point.cost for point in front], y=[point.score for point in front], mode="lines",
             name="front", line={"color": GREEN, "width": 1.6, "shape": "hv"}, hoverinfo="skip",
+            showlegend=len(front) > 1,
         )
     )  # fmt: skip
     rest = [point for point in points if point.number != chosen and point.role != "baseline"]
@@ -126,7 +134,8 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
     ):
         figure.add_trace(_dots(name, some, colour, symbol, size, cost))
     ends = [f"{one.label} ({cost.show(one.cost)}, {one.score:.3f})" for one in (front[0], front[-1])]
-    finding = f"On the front: {len(front)} of {len(points):,}, from {ends[0]} to {ends[1]}"
+    span = f"from {ends[0]} to {ends[1]}" if len(front) > 1 else ends[0]
+    finding = f"On the front: {len(front)} of {len(points):,}, {span}"
     finding += "." if not band else ". Inside the shaded band, validation cannot tell trials from the winner."
     return Chart("trade-off", cost.title, finding, figure)
 

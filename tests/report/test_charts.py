@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import pytest
@@ -63,6 +64,13 @@ def of_trials(facts: StudyFacts, *trials: Trial) -> StudyFacts:
     return facts.model_copy(update={"study": facts.study.model_copy(update={"trials": trials})})
 
 
+def seen_once(trial: Trial) -> Trial:
+    """Return a trial that was stopped after its first evaluation."""
+    assert trial.result is not None
+    result = trial.result.model_copy(update={"state": "stopped", "reports": trial.result.reports[:1]})
+    return trial.model_copy(update={"state": "stopped", "result": result})
+
+
 def test_only_peaks_of_whole_trainings_are_held_against_the_band(facts: StudyFacts) -> None:
     memory = chart_of(facts, "memory")
     assert memory.finding.startswith("Measured inside the predicted 90 % band: 4 of 5 trained to the end;")
@@ -96,6 +104,33 @@ def test_the_bars_of_memory_sum_to_the_peak_however_many_parts_it_has(many_parts
     assert drawn == pytest.approx(best.predicted.memory.device_peak_bytes)
 
 
+def test_a_front_of_one_is_named_once_and_has_no_line(facts: StudyFacts) -> None:
+    one = chart_of(of_trials(facts, facts.study.trials[0]), "trade-off")
+    assert one.finding.count(facts.study.trials[0].label) == 1
+    assert "front" not in shown(one)
+    assert "front" in shown(chart_of(facts, "trade-off"))
+
+
+def test_a_training_with_one_score_is_a_dot_and_said_to_be_one(facts: StudyFacts) -> None:
+    whole, *rest = facts.study.trials
+    learning = chart_of(of_trials(facts, whole, seen_once(rest[0]), seen_once(rest[2])), "learning")
+    assert learning.finding.startswith(
+        "3 with a score, 2 of them not trained to the end; 2 scored only once, each a dot."
+    )
+    [dots] = [trace for trace in learning.figure.data if trace.name == "not trained to the end"]
+    [curve] = [trace for trace in learning.figure.data if trace.name == "winner"]
+    assert min(dots.marker.size) > max(curve.marker.size)
+
+
+def test_a_training_whose_scores_are_no_numbers_counts_among_no_curves(facts: StudyFacts) -> None:
+    whole, lost = facts.study.trials[0], facts.study.trials[7]
+    assert lost.result is not None
+    nothing = tuple(report.model_copy(update={"score": math.nan}) for report in lost.result.reports)
+    lost = lost.model_copy(update={"result": lost.result.model_copy(update={"reports": nothing})})
+    learning = chart_of(of_trials(facts, whole, lost), "learning")
+    assert learning.finding.startswith("1 with a score, 0 of them not trained to the end.")
+
+
 def test_the_curves_of_a_thousand_trials_are_all_there_but_only_two_answer_the_mouse(
     thousand: StudyFacts,
 ) -> None:
@@ -117,7 +152,7 @@ def test_among_many_curves_those_of_one_point_are_dots(thousand: StudyFacts) -> 
         for trial in thousand.study.trials
     )
     few = thousand.model_copy(update={"study": thousand.study.model_copy(update={"trials": trials})})
-    [stopped] = [trace for trace in charts(few)[0].figure.data if trace.name == "stopped early"]
+    [stopped] = [trace for trace in charts(few)[0].figure.data if trace.name == "not trained to the end"]
     assert stopped.mode == "markers"
     assert stopped.showlegend
     assert len(stopped.x) == sum(trial.state == "stopped" for trial in trials)
