@@ -12,6 +12,8 @@ from autopeft.report.figure import BLUE, GREEN, GREY, ORANGE, RED, Chart, figure
 from autopeft.search.study import TrialState
 
 _MOST_FIELDS = 8
+_FEW = 5
+"""Up to so many, an axis would have fractions between its marks."""
 _WORDS = {
     "targets": "where",
     "training.learning_rate": "learning rate",
@@ -64,7 +66,7 @@ def _importances(facts: StudyFacts) -> Chart | None:
 
 def _fates(facts: StudyFacts) -> Chart | None:
     fates: Counter[TrialState] = Counter(
-        trial.state for trial in facts.study.trials if trial.state != "rejected"
+        trial.state for trial in facts.study.trials if trial.state != "rejected" and not trial.repetition
     )
     bars = [(str(state), fates[state], colour) for state, colour in _STATES.items() if fates[state]]
     bars += [(f"refused:<br>{safe(_short(one.reason))}", one.count, ORANGE) for one in facts.untried]
@@ -82,9 +84,11 @@ def _fates(facts: StudyFacts) -> Chart | None:
     most = max((number for _, number, _ in bars), default=1)
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(range=[0, 1.6 * most], nticks=4, tickangle=0)  # room for the numbers on a phone
+    if most <= _FEW:
+        figure.update_xaxes(dtick=1)
     figure.update_layout(showlegend=False)
     tried, refused = sum(fates.values()), sum(one.count for one in facts.untried)
-    finding = f"Trained: {tried:,}. Refused before they were trained: {refused:,}"
+    finding = f"Trained, whole or in part: {tried:,}. Refused before they were trained: {refused:,}"
     if facts.untried:
         worst = facts.untried[0]
         finding += f", most often as {worst.example}: {worst.reason.rstrip('.')}"
@@ -93,7 +97,7 @@ def _fates(facts: StudyFacts) -> Chart | None:
         finding += f" The space holds {facts.combinations:,} combinations"
         finding += " for each learning rate" if facts.continuous else ""
         finding += "; the rest was never proposed."
-    return Chart("untried", "What was never tried, and why", finding, figure)
+    return Chart("fates", "What became of every configuration", finding, figure)
 
 
 def _word(field: str) -> str:

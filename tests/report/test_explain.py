@@ -106,12 +106,27 @@ def test_the_charts_show_what_the_facts_say(facts: StudyFacts) -> None:
         }
     )  # fmt: skip
     importance, fates = explain_charts(full)
-    assert (importance.name, fates.name) == ("importance", "untried")
+    assert (importance.name, fates.name) == ("importance", "fates")
     assert importance.figure.data[0].y[0] == "learning rate"
     assert "learning rate" in importance.finding
     assert "159 combinations" in fates.finding
     refused = sum(one.count for one in full.untried)
     assert f"Refused before they were trained: {refused:,}" in fates.finding
+
+
+def test_the_fates_are_those_of_configurations_with_whole_numbers_between(facts: StudyFacts) -> None:
+    one = facts.study.trials[0]
+    twice = one.model_copy(update={"number": 1, "repetition": 1})
+    study = facts.study.model_copy(update={"trials": (one, twice)})
+    few = facts.model_copy(update={"study": study, "untried": (), "combinations": 159})
+    (fates,) = explain_charts(few)
+    assert list(fates.figure.data[0].x) == [1]
+    assert fates.figure.layout.xaxis.dtick == 1
+    assert fates.title == "What became of every configuration"
+    assert fates.finding == (
+        "Trained, whole or in part: 1. Refused before they were trained: 0. "
+        "The space holds 159 combinations; the rest was never proposed."
+    )
 
 
 def test_without_facts_there_is_no_chart(facts: StudyFacts) -> None:
