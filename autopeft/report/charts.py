@@ -51,7 +51,8 @@ def _learning(facts: StudyFacts) -> Chart | None:
             figure.add_traces(_joined(name, members, looks[name]))
     partly = sum(curve.state != "complete" for curve in shown)
     dots = sum(len(curve.samples) == 1 for curve in shown)
-    finding = f"{len(shown):,} with a score, {partly:,} of them {PARTLY}"
+    ended = f"{partly:,} of them {PARTLY}" if partly else "all trained to the end"
+    finding = f"{len(shown):,} with a score, {ended}"
     finding += f"; {dots:,} scored only once, each a dot." if dots else "."
     if best and best.result:
         finding += f" The winner, {best.candidate.label}, ended at {best.result.score:.3f}."

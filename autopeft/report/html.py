@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.files import write_atomically
 from autopeft.report.facts import StudyFacts
-from autopeft.report.rows import budget_rows, refused, score_rows, score_scale, trial_rows
+from autopeft.report.rows import bars_legend, budget_rows, refused, score_rows, score_scale, trial_rows
 
 if TYPE_CHECKING:
     import jinja2
@@ -34,6 +34,7 @@ def render(facts: StudyFacts) -> str:
     from autopeft.report.charts import charts
     from autopeft.report.explain_charts import explain_charts
 
+    budget = budget_rows(facts)
     drawn = (*charts(facts), *explain_charts(facts))
     return (
         environment()
@@ -42,7 +43,8 @@ def render(facts: StudyFacts) -> str:
             facts=facts,
             scores=score_rows(facts),
             scale=score_scale(facts),
-            budget=budget_rows(facts),
+            budget=budget,
+            legend=bars_legend(budget),
             trials=trial_rows(facts),
             refused=refused(facts),
             charts=[(chart, script_of(chart.figure.to_json())) for chart in drawn],

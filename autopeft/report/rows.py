@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from autopeft.report.decide import (
@@ -161,6 +162,18 @@ def budget_rows(facts: StudyFacts) -> tuple[BudgetRow, ...]:
             )
         )  # fmt: skip
     return tuple(rows)
+
+
+def bars_legend(rows: Sequence[BudgetRow]) -> str:
+    """Say what the signs in the bars of a budget's rows mean, of those that are drawn."""
+    drawn = [row for row in rows if row.seen is not None]
+    signs = {
+        "Blue: measured.": any(not row.over for row in drawn),
+        "Red: measured, over budget.": any(row.over for row in drawn),
+        "Tick: predicted, on its band.": any(row.expected is not None for row in drawn),
+        "Red line: budget.": any(row.limit is not None for row in drawn),
+    }
+    return " ".join(words for words, there in signs.items() if there)
 
 
 def trial_rows(facts: StudyFacts) -> tuple[TrialRow, ...]:

@@ -128,7 +128,7 @@ def test_a_training_whose_scores_are_no_numbers_counts_among_no_curves(facts: St
     nothing = tuple(report.model_copy(update={"score": math.nan}) for report in lost.result.reports)
     lost = lost.model_copy(update={"result": lost.result.model_copy(update={"reports": nothing})})
     learning = chart_of(of_trials(facts, whole, lost), "learning")
-    assert learning.finding.startswith("1 with a score, 0 of them not trained to the end.")
+    assert learning.finding.startswith("1 with a score, all trained to the end.")
 
 
 def test_the_curves_of_a_thousand_trials_are_all_there_but_only_two_answer_the_mouse(

@@ -72,6 +72,17 @@ def test_no_legend_is_cut_off_on_a_phone(
         assert not any(bars)
 
 
+def test_a_desk_shows_every_column_of_the_trials(page: Any, facts: StudyFacts, tmp_path: Path) -> None:
+    long = facts.study.trials[2].candidate.model_copy(update={"targets": "query+key+value+dense+output"})
+    reason = "set aside after 80 rows: the time was spent"
+    trials = tuple(one.model_copy(update={"candidate": long, "reason": reason}) for one in facts.study.trials)
+    study = facts.study.model_copy(update={"trials": trials})
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(write_report(facts.model_copy(update={"study": study}), tmp_path / "report.html").as_uri())
+    table = page.locator("#trials").locator("..")
+    assert table.evaluate("(around) => around.scrollWidth <= around.clientWidth")
+
+
 def test_nothing_moves_when_a_chart_is_drawn(page: Any, address: str) -> None:
     unpacked(page, address)
     before = page.evaluate("document.documentElement.scrollHeight")

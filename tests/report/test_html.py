@@ -12,7 +12,7 @@ import pytest
 from autopeft.errors import StorageError
 from autopeft.report.facts import StudyFacts
 from autopeft.report.html import render, write_report
-from autopeft.report.rows import budget_rows, score_rows, trial_rows
+from autopeft.report.rows import bars_legend, budget_rows, score_rows, trial_rows
 
 LOADING = {
     "src",
@@ -182,6 +182,20 @@ def test_rows_that_nothing_limits_have_no_limit_mark(facts: StudyFacts) -> None:
     assert rows["time of a training step"].limit is None
     assert rows["candidates tried"].measured == "8"
     assert not any(row.over for row in rows.values())
+
+
+def test_the_legend_of_the_bars_names_what_is_drawn(facts: StudyFacts) -> None:
+    rows = budget_rows(facts)
+    assert bars_legend(rows) == "Blue: measured. Tick: predicted, on its band. Red line: budget."
+    over = rows[0]._replace(over=True)
+    assert "Red: measured, over budget." in bars_legend([*rows[1:], over])
+    assert "Blue" not in bars_legend([over])
+    assert bars_legend([row for row in rows if row.seen is None]) == ""
+
+
+def test_the_notes_on_the_data_stand_together(facts: StudyFacts) -> None:
+    text = Page(render(facts)).text
+    assert f"notes {' '.join(facts.data.notes)}" in text
 
 
 def test_on_a_gpu_the_context_takes_its_share_of_the_budget(facts: StudyFacts) -> None:
