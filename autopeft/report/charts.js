@@ -1,5 +1,6 @@
 "use strict";
-// Charts are drawn when they come near the screen, one at a time; before printing, all of them.
+// Charts are drawn when they come near the screen, one at a time, and the others when the browser is idle, so that
+// print and a picture of the whole page have them. Those of many trials wait to come near: each would be felt.
 (() => {
   const packed = document.getElementById("plotly");
   if (!packed) return;
@@ -7,11 +8,13 @@
   // Under a finger, dragging scrolls the page; under a mouse it zooms, and a double click goes back.
   const drag = window.matchMedia("(pointer: fine)").matches ? "zoom" : false;
   const paper = 640; // px: fits A4 and Letter with their usual margins
+  const large = 100000; // letters of all charts together: some 400 trials
 
   const waiting = new Map();
   for (const source of document.querySelectorAll("script[data-chart]")) {
     waiting.set(document.getElementById(source.dataset.chart), source);
   }
+  const small = [...waiting.values()].reduce((sum, source) => sum + source.textContent.length, 0) < large;
   if (!("DecompressionStream" in window)) {
     for (const chart of waiting.keys()) {
       chart.textContent = "This browser is too old to draw the chart; its finding stands above.";
@@ -69,6 +72,14 @@
     }
   };
 
+  const idle = window.requestIdleCallback ?? setTimeout;
+  const drawRest = () => {
+    const [next] = waiting.keys();
+    if (!next) return;
+    draw(next);
+    idle(drawRest);
+  };
+
   if ("IntersectionObserver" in window) {
     const watch = new IntersectionObserver(
       (entries) => {
@@ -82,8 +93,8 @@
     );
     for (const chart of waiting.keys()) watch.observe(chart);
     // Unpacked before it is wanted, so that print and the first chart need not wait.
-    const idle = window.requestIdleCallback ?? setTimeout;
-    window.addEventListener("load", () => idle(ready));
+    const prepare = () => ready().then(() => { if (small) idle(drawRest); });
+    window.addEventListener("load", () => idle(prepare));
   } else {
     ready().then(drawAll);
   }

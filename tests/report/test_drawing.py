@@ -46,8 +46,17 @@ def unpacked(page: Any, address: str) -> None:
     page.wait_for_function("() => 'Plotly' in window", timeout=PATIENCE)
 
 
-def test_a_chart_is_drawn_when_it_comes_near_and_no_other(page: Any, address: str) -> None:
-    unpacked(page, address)
+def test_the_charts_of_a_small_study_are_drawn_while_nobody_scrolls(page: Any, address: str) -> None:
+    page.goto(address)
+    page.wait_for_function(ALL_DRAWN, timeout=PATIENCE)
+    assert page.evaluate("window.scrollY") == 0
+
+
+def test_a_chart_of_many_trials_is_drawn_when_it_comes_near_and_no_other(
+    page: Any, thousand: StudyFacts, tmp_path: Path
+) -> None:
+    unpacked(page, write_report(thousand, tmp_path / "report.html").as_uri())
+    page.wait_for_timeout(500)
     assert page.evaluate(DRAWN) == []
     page.locator("#chart-stages").scroll_into_view_if_needed()
     page.wait_for_selector("#chart-stages .main-svg", timeout=PATIENCE)
@@ -63,9 +72,7 @@ def test_no_legend_is_cut_off_on_a_phone(
 ) -> None:
     for each in (facts, many_parts):
         page.goto(write_report(each, tmp_path / "report.html").as_uri())
-        page.emulate_media(media="print")
         page.wait_for_function(ALL_DRAWN, timeout=PATIENCE)
-        page.emulate_media(media="screen")
         bars = page.locator(".chart .scrollbar").evaluate_all(
             "(bars) => bars.map((bar) => Number(bar.getAttribute('height')))"
         )
