@@ -128,6 +128,20 @@ def test_nothing_keeps_anybody_out_and_nothing_is_cut_off(browser, service, sche
     context.close()
 
 
+def test_a_failed_job_says_why_in_the_list(page) -> None:
+    reason = "peak memory 5.2 GiB exceeds the budget of 4 GB; take a smaller batch"
+    job = {"id": "0" * 20, "kind": "run", "request": {"demo": "classification"}, "spent": 3.0}
+    jobs = [
+        {**job, "state": "failed", "reason": reason},
+        {**job, "state": "stopped", "reason": "by its user"},
+    ]
+    page.route("**/api/v1/jobs?*", lambda route: route.fulfill(json={"items": jobs}))
+    page.reload()
+    states = page.locator("#jobs tbody tr td:nth-child(3)")
+    sync_api.expect(states).to_have_text([f"failed{reason}", "stopped"])
+    page.wait_for_selector(PLANNED, timeout=180_000)
+
+
 def start_search(page, file: Path, model: str, trials: int) -> None:
     """Start a search on a file of rows, and wait until it runs."""
     page.check("input[value=file]")

@@ -79,6 +79,25 @@ def test_the_command_shown_says_what_the_service_adds(page) -> None:
     assert all(line.endswith(' # with columns: {"split":"part"} in autopeft.yaml') for line in lines)
 
 
+def test_what_full_fine_tuning_trains_are_weights_and_no_adapter(page) -> None:
+    memory = {"parts": {"weights": 10, "adapter": 90, "gradients": 90}}
+    full, lora = said(page, "planning.js", "partsOf", ["full", memory], ["lora", memory])
+    assert dict(full) == {"weights": 100, "gradients": 90}
+    assert dict(lora) == memory["parts"]
+
+
+def test_what_does_not_fit_has_neither_time_nor_cost(page) -> None:
+    asked = {"time": {"step_seconds": 2}, "cost": {"usd": 3}}
+    does, does_not, unpriced = (
+        {**asked, "fits": True}, {**asked, "fits": False}, {"fits": True, "time": None, "cost": None}
+    )  # fmt: skip
+    assert said(page, "planning.js", "runOf", [does, 100, 4], [does_not, 100, 4], [unpriced, 100, 4]) == [
+        {"time": "50 s", "cost": "$3.00"},
+        {"time": "\N{EN DASH}", "cost": "\N{EN DASH}"},
+        {"time": "", "cost": ""},
+    ]
+
+
 def test_every_role_of_a_column_that_the_command_line_has_no_flag_for_is_known_to_the_page(page) -> None:
     flagged = {name.removesuffix("_column") for name in COLUMNS}
     text = (page / "training.js").read_text()

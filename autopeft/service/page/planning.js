@@ -156,25 +156,36 @@ function row(way, answer, scale, limit) {
   }
   const fits = answer.fits === true ? ["yes", "yes"] : answer.fits === false ? ["no", "no"] : ["", "cannot be told"];
   const why = [answer.fits === false ? answer.reason : "", answer.way_out ? `Would fit with ${answer.way_out}.` : ""];
-  const examples = Number(get("examples").value);
-  const run = answer.time && examples ? answer.time.step_seconds * Math.ceil(examples / Number(get("batch").value)) : null;
+  const run = runOf(answer, Number(get("examples").value), Number(get("batch").value));
   return element("tr", { "data-way": way, "data-fits": String(answer.fits) }, head,
-    element("td", { class: "memory" }, bar(answer.memory, scale, limit), element("small", {}, `${bytes(answer.memory.device_peak_bytes)}, up to ${bytes(answer.memory.high_bytes + answer.memory.device_peak_bytes - answer.memory.reserved_peak_bytes)}`)),
+    element("td", { class: "memory" }, bar(way, answer.memory, scale, limit), element("small", {}, `${bytes(answer.memory.device_peak_bytes)}, up to ${bytes(answer.memory.high_bytes + answer.memory.device_peak_bytes - answer.memory.reserved_peak_bytes)}`)),
     element("td", { "data-name": "Fits" }, element("span", { class: fits[0] }, fits[1])),
     named("Largest batch", answer.max_batch_size === null ? "" : count(answer.max_batch_size)),
-    named("A run", run === null ? "" : seconds(run)),
-    named("Cost", answer.cost && answer.cost.usd !== null ? usd(answer.cost.usd) : ""),
+    named("A run", run.time),
+    named("Cost", run.cost),
     element("td", {}, why.filter(Boolean).join(". ")));
 }
 
 const named = (name, text) => element("td", { class: "number", "data-name": name }, text);
 
-function bar(memory, scale, limit) {
+// What a run takes; a dash where there can be none, so that nobody compares with it.
+export function runOf(answer, examples, batch) {
+  if (answer.fits === false) return { time: "–", cost: "–" };
+  const span = answer.time && examples ? answer.time.step_seconds * Math.ceil(examples / batch) : null;
+  return { time: seconds(span), cost: usd(answer.cost?.usd) };
+}
+
+// The parts of a memory, each with its size. Full fine-tuning has no adapter: what it trains are the weights.
+export function partsOf(way, memory) {
+  const { adapter = 0, weights = 0, ...others } = memory.parts;
+  return Object.entries(way === "full" ? { weights: weights + adapter, ...others } : memory.parts);
+}
+
+function bar(way, memory, scale, limit) {
   const svg = drawn("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
   let left = 0;
   const context = memory.device_peak_bytes - memory.allocated_peak_bytes;
-  const parts = [...Object.entries(memory.parts), ["allocator and context", context]];
-  for (const [name, size] of parts) {
+  for (const [name, size] of [...partsOf(way, memory), ["allocator and context", context]]) {
     if (size <= 0) continue;
     const width = (100 * size) / scale;
     svg.append(drawn("rect", { x: left, y: 0, width, height: 10, class: kind(name) }));
@@ -187,7 +198,7 @@ function bar(memory, scale, limit) {
 const kind = (name) => `part-${PARTS.includes(name) ? PARTS.indexOf(name) : PARTS.length}`;
 
 function legend(answers) {
-  const names = new Set(answers.flatMap((answer) => (answer.memory ? Object.entries(answer.memory.parts).filter(([, size]) => size > 2 ** 20).map(([name]) => name) : [])));
+  const names = new Set(answers.flatMap((answer, place) => (answer.memory ? partsOf(WAYS[place], answer.memory).filter(([, size]) => size > 2 ** 20).map(([name]) => name) : [])));
   get("legend").replaceChildren(...[...names].map((name) => {
     const sign = drawn("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" });
     sign.append(drawn("rect", { width: 10, height: 10, class: kind(name) }));

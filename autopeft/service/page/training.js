@@ -58,7 +58,7 @@ async function list() {
     open.addEventListener("click", () => { follow(job); get("live-title").focus(); });
     const made = OF_A_STUDY[job.kind] ? `${OF_A_STUDY[job.kind]} of ${job.request.study.slice(0, 12)}` : null;
     const what = made || (job.request.demo ? `demo ${job.request.demo}` : job.request.model);
-    return element("tr", {}, element("th", { scope: "row" }, open), cell("What", what || ""), cell("State", job.state), cell("Spent", seconds(job.spent), "number"));
+    return element("tr", {}, element("th", { scope: "row" }, open), cell("What", what || ""), cell("State", outcome(job)), cell("Spent", seconds(job.spent), "number"));
   }));
 }
 
@@ -89,6 +89,9 @@ function follow(job) {
   stream = new EventSource(`api/v1/jobs/${job.id}/events`);
   stream.onmessage = (message) => { take(JSON.parse(message.data)); schedule(); };
 }
+
+// A failed job says why; the whole of a long reason stands where the job is opened.
+const outcome = (job) => (job.state === "failed" ? element("span", {}, job.state, element("small", { class: "why", title: job.reason }, job.reason)) : job.state);
 
 const cell = (name, text, kind = null) => element("td", { class: kind, "data-name": name }, text);
 
