@@ -44,7 +44,8 @@ class UnknownNameError(InputError):
         name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
         plain = {known.casefold(): known for known in names}
         begun = [known for lower, known in plain.items() if lower.startswith(name.casefold())]
-        close = difflib.get_close_matches(name.casefold(), plain, n=3, cutoff=0.5)
+        close = difflib.get_close_matches(name.casefold(), plain, n=9, cutoff=0.5)
+        close.sort(key=lambda each: sorted(each) != sorted(name.casefold()))  # swapped letters are likeliest
         near = list(dict.fromkeys([*begun[:3], *(plain[each] for each in close)]))[:3] if name else []
         meant = f"did you mean {' or '.join(near)}?" if near else f"known: {_shorten(names)}."
         super().__init__(f"unknown {kind} {name!r}: {meant}{' ' + hint if hint else ''}")

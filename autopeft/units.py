@@ -160,6 +160,25 @@ def format_limit(amount: int) -> str:
     return format_bytes(amount)
 
 
+def round_up(amount: int) -> int:
+    """Return the next amount of memory that people would type: 650 MB for 642.1 MB, 12.4 GB for 12.34 GB."""
+    step = int(10 ** max(7, len(str(amount)) - 3))
+    return -(-amount // step) * step
+
+
+def format_bound(amount: int) -> str:
+    """Show a limit beside what `format_bytes` shows, to be compared with it: "4 GB (3.73 GiB)"."""
+    typed, shown = format_limit(amount), format_bytes(amount)
+    return typed if typed == shown else f"{typed} ({shown})"
+
+
+def format_band(low: float, high: float) -> str:
+    """Show a span of bytes, both ends in the unit of the upper one: "0.97-1.57 GiB"."""
+    unit, value = _unit_of(high, _BINARY, 1024)
+    digits = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{low / 1024 ** _BINARY.index(unit):.{digits}f}-{value:.{digits}f} {unit}"
+
+
 def format_seconds(amount: float) -> str:
     """Show a span of time: "850 ms", "42.0 s", "5 min 10 s", "2 h 05 min"."""
     if amount < 0.9995:

@@ -17,6 +17,11 @@ def test_what_begins_as_it_was_written_is_meant_first(given: str, meant: str) ->
     assert f"did you mean {meant}" in str(UnknownNameError("device", given, DEVICES))
 
 
+def test_of_names_alike_that_with_the_same_letters_is_meant_first() -> None:
+    methods = ("dora", "loha", "lokr", "lora", "mora", "road")
+    assert "did you mean lora or " in str(UnknownNameError("method", "lroa", methods))
+
+
 @pytest.mark.parametrize("given", ["zzz", ""])
 def test_where_nothing_is_near_all_are_listed(given: str) -> None:
     assert "known: a10, a100-40gb" in str(UnknownNameError("device", given, DEVICES))

@@ -6,6 +6,8 @@ from autopeft.errors import InputError
 from autopeft.units import (
     GIB,
     MIB,
+    format_band,
+    format_bound,
     format_bytes,
     format_count,
     format_seconds,
@@ -46,6 +48,29 @@ def test_counts_are_rounded_into_the_next_unit_and_never_shown_with_an_exponent(
 )
 def test_bytes_are_rounded_into_the_next_unit_and_never_shown_with_an_exponent(amount, words) -> None:
     assert format_bytes(amount) == words
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [(10**7, "10 MB (9.54 MiB)"), (4 * 10**9, "4 GB (3.73 GiB)"), (22 * GIB, "22 GiB")],
+)
+def test_a_limit_beside_other_amounts_is_told_in_their_units_too(amount, words) -> None:
+    assert format_bound(amount) == words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (1023 * MIB, 1.56 * GIB, "1.00-1.56 GiB"),
+        (GIB, 1.57 * GIB, "1.00-1.57 GiB"),
+        (13.6 * GIB, 14.9 * GIB, "13.6-14.9 GiB"),
+        (848 * MIB, 1010 * MIB, "848-1010 MiB"),
+        (9.999 * MIB, 9.999 * MIB, "10.0-10.0 MiB"),
+        (0, 512, "0-512 B"),
+    ],
+)
+def test_both_ends_of_a_band_are_in_one_unit_with_as_many_digits(low, high, words) -> None:
+    assert format_band(low, high) == words
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,21 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.cli.tables import band, heading, table
+from autopeft.cli.tables import heading, table
 from autopeft.cost.money import Cost
 from autopeft.cost.spread import SpreadEstimate
 from autopeft.methods.registry import METHODS
 from autopeft.plan.answer import Answer, Explanation, Memory
 from autopeft.plan.question import USUAL_EPOCHS, Question
-from autopeft.units import MIB, format_bytes, format_count, format_limit, format_seconds, format_usd
+from autopeft.units import (
+    MIB,
+    format_band,
+    format_bound,
+    format_bytes,
+    format_count,
+    format_seconds,
+    format_usd,
+)
 
 if TYPE_CHECKING:
     from autopeft.cost.estimate import RunTime, TimeEstimate
@@ -141,7 +149,7 @@ def _peaks(given: Answer) -> Table:
     if memory is None:
         return made
     made.add_row("allocated peak", format_bytes(memory.allocated_peak_bytes), "held by tensors")
-    reserved = f"taken by the allocator; 90 % band {band(memory.low_bytes, memory.high_bytes)}"
+    reserved = f"taken by the allocator; 90 % band {format_band(memory.low_bytes, memory.high_bytes)}"
     made.add_row("reserved peak", format_bytes(memory.reserved_peak_bytes), reserved)
     highest = memory.high_bytes + memory.context_bytes
     context = f"with {format_bytes(memory.context_bytes)} of context; up to {format_bytes(highest)}"
@@ -149,7 +157,7 @@ def _peaks(given: Answer) -> Table:
     if limit is not None:
         room = limit - memory.high_bytes - memory.context_bytes
         words = f"{format_bytes(abs(room))} {'left' if room >= 0 else 'short'}"
-        made.add_row("headroom", words, f"from the band's upper end to {format_limit(limit)}")
+        made.add_row("headroom", words, f"from the band's upper end to {format_bound(limit)}")
     return made
 
 

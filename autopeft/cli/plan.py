@@ -54,7 +54,9 @@ def plan(request: Request, all_models: AllModels = False, as_json: Json = False)
     if request.model is None and request.demo is None:
         with screen.clean_stdout(when=as_json), screen.counting() as progress:
             rows = pipeline.overview(request, progress, all_models=all_models)
-        screen.show(rows, lambda answer: verdicts.overview(answer, request.budget), as_json=as_json)
+        screen.show(
+            rows, lambda answer: verdicts.overview(answer, request.budget, request.gpu), as_json=as_json
+        )
         return Exit.DONE if any(row.fits for row in rows) else Exit.DOES_NOT_FIT
     if all_models:
         raise InputError("--all-models is for a plan without a model; leave out one of them.")

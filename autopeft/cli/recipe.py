@@ -20,6 +20,7 @@ from autopeft.cli.estimate import (
 )
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import Json, takes_request
+from autopeft.cli.studies import StudyWord, named_by
 from autopeft.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ Force = Annotated[
 ]
 
 
+@named_by(StudyWord, instead={"source": "--from", "method": "--method"})
 @takes_request(
     *COLUMNS,
     *("model", "data", "test_data", "task", "seq_len", "batch_size", "epochs", "seed"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -34,11 +35,14 @@ _KindOrStudy = Annotated[
 ]
 
 
-def named_by(word: object) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def named_by(
+    word: object, instead: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Let a word name the study of a command that takes `--study`; it wins over the configuration file.
 
     Args:
         word: its annotation.
+        instead: parameters that name something else than a study, with their flags.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
@@ -46,6 +50,12 @@ def named_by(word: object) -> Callable[[Callable[..., int]], Callable[..., int]]
         def invoke(name: str | None = None, **given: Any) -> int:
             if name is not None:
                 given["study"] = _the_one(name, given["study"])
+            others = [flag for parameter, flag in instead.items() if given[parameter] is not None]
+            if others and given["study"] is not None:
+                raise InputError(
+                    f"one configuration must be named, but got the study {given['study']!r} and {others[0]}: "
+                    "leave one out."
+                )
             return command(**given)
 
         first = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=word)

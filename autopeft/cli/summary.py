@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.cli.tables import band, heading, table
+from autopeft.cli.tables import heading, table
 from autopeft.report.facts import Compared, StudyFacts, TestScore
-from autopeft.units import format_bytes, format_count, format_seconds
+from autopeft.units import format_band, format_bytes, format_count, format_seconds
 
 SCALE = 21
 """Characters of the scale that intervals are drawn on."""
@@ -115,7 +115,7 @@ def _band(each: Compared) -> str:
     if each.low is None or each.high is None:
         return "-"
     if each.unit == "bytes":
-        return band(each.low, each.high)
+        return format_band(each.low, each.high)
     return f"{format_seconds(each.low)} to {format_seconds(each.high)}"
 
 

@@ -57,13 +57,6 @@ def heading(text: str) -> Text:
     return Text(text, style="bold")
 
 
-def band(low: float, high: float) -> str:
-    """Show a span of bytes, the unit once: "1.2-1.4 GiB"."""
-    first, last = format_bytes(low), format_bytes(high)
-    same_unit = first.split()[1:] == last.split()[1:]
-    return f"{first.split()[0]}-{last}" if same_unit else f"{first}-{last}"
-
-
 def hardware(profile: HardwareProfile) -> Group:
     """Show one device."""
     made = Table.grid(padding=(0, 2))

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.cli.tables import band, heading, table
+from autopeft.cli.tables import heading, table
 from autopeft.plan.plan import Fits, Plan, Rejected, Verdict
-from autopeft.units import format_bytes, format_count, format_limit, format_seconds, format_usd
+from autopeft.units import format_band, format_bytes, format_count, format_limit, format_seconds, format_usd
 
 if TYPE_CHECKING:
     from autopeft.plan.budget import Budget
@@ -119,10 +119,7 @@ def _front(chosen: Sequence[Fits], fits: Sequence[Fits]) -> Table:
 
 def _fits(fits: Sequence[Fits]) -> Table:
     """Show the best way to feed each configuration, by its number in the plan, which is ranked already."""
-    groups: dict[object, list[Fits]] = {}
-    for each in fits:
-        alike = each.candidate.model_copy(update={"rank": None}) if each.prior else each.candidate
-        groups.setdefault((name(alike), each.prior and each.prior.score), []).append(each)
+    groups = _groups(fits)
     several = len({batch(each.candidate) for each in fits}) > 1
     runs = any(each.estimate.wall_seconds is not None for each in fits)
     paid = any(each.usd is not None for each in fits)
@@ -130,7 +127,7 @@ def _fits(fits: Sequence[Fits]) -> Table:
     shown = ("a run", "cost") if paid else ("90 % band", "a run" if runs else "a step")
     columns = ("prior", "trained", "peak memory", *shown)
     made = table("#", "configuration", *columns, right=("#", *columns))
-    for members in list(groups.values())[:MOST_ROWS]:
+    for members in groups[:MOST_ROWS]:
         best, label = members[0], _with_ranks(members)
         number = next(place for place, each in enumerate(fits, start=1) if each is best)
         memory, run = best.estimate.memory, best.estimate.wall_seconds
@@ -142,20 +139,32 @@ def _fits(fits: Sequence[Fits]) -> Table:
             _prior(best),
             format_count(best.estimate.trainable_params),
             format_bytes(memory.device_peak_bytes),
-            *((seconds, usd) if paid else (band(memory.low_bytes, memory.high_bytes), seconds)),
+            *((seconds, usd) if paid else (format_band(memory.low_bytes, memory.high_bytes), seconds)),
         )
     if len(groups) > MOST_ROWS:
         made.add_row("", f"... {len(groups) - MOST_ROWS} more (--json has all)")
     return made
 
 
+def _groups(fits: Sequence[Fits]) -> list[list[Fits]]:
+    """Gather what one row of the table shows: ways to feed a configuration, and ranks of the same prior."""
+    groups: dict[object, list[Fits]] = {}
+    for each in fits:
+        alike = each.candidate.model_copy(update={"rank": None}) if each.prior else each.candidate
+        groups.setdefault((name(alike), each.prior and each.prior.score), []).append(each)
+    return list(groups.values())
+
+
+def _ranks(members: Sequence[Fits]) -> str:
+    """Return the ranks of a row where they are several: "r=1-64"."""
+    ranks = {each.candidate.rank for each in members if each.candidate.rank is not None}
+    return f"r={min(ranks)}-{max(ranks)}" if len(ranks) > 1 else ""
+
+
 def _with_ranks(members: Sequence[Fits]) -> str:
     """Name a configuration with all the ranks for which the same is published: "lora r=1-64 attention"."""
-    ranks = [each.candidate.rank for each in members if each.candidate.rank is not None]
-    label = name(members[0].candidate)
-    if not ranks or min(ranks) == max(ranks):
-        return label
-    return re.sub(r"r=\d+", f"r={min(ranks)}-{max(ranks)}", label, count=1)
+    label, ranks = name(members[0].candidate), _ranks(members)
+    return re.sub(r"r=\d+", ranks, label, count=1) if ranks else label
 
 
 def _prior(fit: Fits) -> str:
@@ -172,7 +181,16 @@ def _about_prior(fits: Sequence[Fits]) -> list[RenderableType]:
         "Of each configuration the variant that is fastest a row is shown, by its number in the plan "
         "(`recipe --from PLAN.json --line N`)."
     )
-    return [Text(words, style="dim")]
+    return [Text(f"{words}{_about_ranks(fits)}", style="dim")]
+
+
+def _about_ranks(fits: Sequence[Fits]) -> str:
+    """Say of which rank the numbers of a row are that stands for several."""
+    several = [members for members in _groups(fits)[:MOST_ROWS] if _ranks(members)]
+    if not several:
+        return ""
+    one, shown = several[0][0].candidate.rank, _ranks(several[0])
+    return f" Ranks of the same prior share a row, with the numbers of one: those of {shown} are of r={one}."
 
 
 def _about_cost(made: Plan) -> list[RenderableType]:
@@ -224,8 +242,12 @@ def _near_misses(rejected: Sequence[Rejected], call: Callable[[Candidate], str])
     return [Text(), heading("Other near misses"), *words]
 
 
-def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
-    """Show which known models a budget has room for, how, and how far."""
+def overview(rows: Sequence[ModelRow], budget: Budget, gpu: str | None = None) -> Group:
+    """Show which known models a budget has room for, how, and how far.
+
+    Args:
+        gpu: the device, where it was named.
+    """
     fitting = [row for row in rows if row.fits]
     limits = _limits(budget)
     title = f"{len(fitting)} of {len(rows)} known models fit" + (f" {limits}" if limits else "")
@@ -244,17 +266,29 @@ def overview(rows: Sequence[ModelRow], budget: Budget) -> Group:
                 style="dim",
             ),
             made,
+            Text(f"Plan one of these: autopeft plan --model NAME{_on_what(budget, gpu)}", style="dim"),
         ]
     refused = [row for row in rows if row.refusal is not None]
     if refused:
-        nearest = refused[0]
-        reason = nearest.refusal.reason if nearest.refusal else ""
-        others = ", ".join(row.model for row in refused[1:])
-        words = f"{nearest.model} does not fit: {reason}"
-        parts += [Text(), Text(f"{words}; nor do {others}." if others else f"{words}.")]
-    memory = f" --gpu-mem {format_limit(budget.gpu_mem).replace(' ', '')}" if budget.gpu_mem else ""
-    parts.append(Text(f"Plan one of them: autopeft plan --model NAME{memory}", style="dim"))
+        parts += [Text(), _refused(refused, all_of_them=not fitting)]
     return Group(*parts)
+
+
+def _refused(rows: Sequence[ModelRow], *, all_of_them: bool) -> Text:
+    """Say why the smallest model does not fit, and where no other does either, what it would take."""
+    nearest = rows[0]
+    words = f"{nearest.model} does not fit: {nearest.refusal.reason if nearest.refusal else ''}"
+    others = ", ".join(row.model for row in rows[1:])
+    if not all_of_them:
+        return Text(f"{words}; nor do {others}." if others else f"{words}.")
+    way_out = f"; {nearest.refusal.way_out}" if nearest.refusal and nearest.refusal.way_out else ""
+    return Text(f"{words}{way_out}.{' Nor does any other, all of which are larger.' if others else ''}")
+
+
+def _on_what(budget: Budget, gpu: str | None) -> str:
+    """Return the flags that say what is planned for."""
+    memory = f" --gpu-mem {format_limit(budget.gpu_mem).replace(' ', '')}" if budget.gpu_mem else ""
+    return f" --gpu {gpu}{memory}" if gpu else memory
 
 
 def _option(option: Option) -> Text:

@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 from autopeft.export.bundle import Bundle, on_hub
-from autopeft.export.loading import loading_code
 from autopeft.export.serving import serving_lines
+from autopeft.export.usage import number_of, usage_lines
 from autopeft.methods.registry import METHODS
 from autopeft.units import format_bytes, format_count, format_seconds
 from autopeft.workload.tasks import PIPELINES, TASKS
 
 _LICENSE = "The licenses of the base model and of the data apply; autopeft adds none."
-_OF_TEXTS = "AutoModelForSequenceClassification"
-_USES: dict[str, tuple[str, ...]] = {
-    "AutoModelForCausalLM": (
-        "",
-        "from transformers import AutoTokenizer",
-        "",
-        'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")',
-        'inputs = tokenizer(["YOUR PROMPT"], return_tensors="pt", return_token_type_ids=False)',
-        "print(tokenizer.decode(model.eval().generate(**inputs, max_new_tokens=64)[0]))",
-    ),
-    "AutoModelForImageClassification": (
-        "",
-        "from PIL import Image",
-        "from transformers import AutoImageProcessor",
-        "",
-        'processor = AutoImageProcessor.from_pretrained("PATH_OF_THIS_FOLDER", backend="pil")',
-        'inputs = processor(Image.open("YOUR_IMAGE").convert("RGB"), return_tensors="pt")',
-        "print(model.eval()(**inputs).logits.softmax(-1))",
-    ),
-    "AutoModelForAudioClassification": (
-        "",
-        "from scipy.io import wavfile",
-        "from transformers import AutoFeatureExtractor",
-        "",
-        'extractor = AutoFeatureExtractor.from_pretrained("PATH_OF_THIS_FOLDER")',
-        'rate, samples = wavfile.read("YOUR_SOUND")  # one channel of 16 bits, at the rate of the extractor',
-        'inputs = extractor(samples / 32768, sampling_rate=rate, return_tensors="pt")',
-        "print(model.eval()(**inputs).logits.softmax(-1))",
-    ),
-}
-"""How a model is given what it does not read as text, by its head."""
 
 
 def model_card(bundle: Bundle, of_base: str = "") -> str:
     """Write README.md of a bundle.
 
     Args:
-        of_base: where the base model is, if that has to be said.
+        of_base: where the base model is, where that is not what the bundle says.
     """
-    imports, loader = loading_code(bundle, '"PATH_OF_THIS_FOLDER"')
     return "\n".join(
         [
             "---",
@@ -63,13 +31,11 @@ def model_card(bundle: Bundle, of_base: str = "") -> str:
             *_meaning(bundle),
             "",
             "```python",
-            imports,
-            "",
-            f"model = {loader}",
-            *_use(bundle),
+            *usage_lines(bundle),
             "```",
             "",
-            *([of_base, ""] if of_base else []),
+            *_head(bundle),
+            *([of_base, ""] if of_base else _base(bundle)),
             *_inputs(bundle.candidate.method),
             *(["Classes: " + ", ".join(bundle.labels) + ".", ""] if bundle.labels else []),
             *_numbers(bundle),
@@ -93,11 +59,6 @@ def _metadata(bundle: Bundle) -> str:
 
     task, (low, high) = PIPELINES[bundle.head], (round(bundle.low, 4), round(bundle.high, 4))
     metrics = {bundle.metric.name: bundle.test_score, **bundle.further}
-    hub = {
-        name: value for name, value in (("base_model", bundle.model), ("datasets", _data(bundle))) if value
-    }
-    if not on_hub(bundle.model):
-        hub.pop("base_model", None)
     return str(
         ModelCardData(
             license=bundle.license,
@@ -111,7 +72,7 @@ def _metadata(bundle: Bundle) -> str:
                 EvalResult(
                     task_type=task,
                     dataset_name=bundle.data,
-                    dataset_type=_data(bundle) or bundle.data_fingerprint[:12],
+                    dataset_type=_data(bundle) or bundle.data,
                     dataset_split="test",
                     metric_type=name,
                     metric_value=round(value, 4),
@@ -140,35 +101,27 @@ def _meaning(bundle: Bundle) -> list[str]:
     return ["", " ".join([f"How to read it: {said}.", *own])] if said else []
 
 
-def _use(bundle: Bundle) -> tuple[str, ...]:
-    """Return the lines of Python that ask the model about a first row."""
-    if bundle.head != _OF_TEXTS:
-        return _USES.get(bundle.head, ())
-    length = bundle.candidate.training.max_length
-    found = "model.eval()(**inputs).logits"
-    answer = f"{found}.softmax(-1)" if TASKS[bundle.task].outputs == "classes" else _number(bundle, found)
-    return (
+def _head(bundle: Bundle) -> list[str]:
+    """Say that what transformers reports of a base without the head is no error."""
+    if bundle.format == "model" or not TASKS[bundle.task].new_head:
+        return []
+    return [
+        "While this loads, transformers may report weights of the head (such as `classifier.weight`) as "
+        "MISSING and newly initialized: that is no error, as the base has no such head and the adapter "
+        "brings it.",
         "",
-        "import torch",
-        "from transformers import AutoTokenizer",
+    ]
+
+
+def _base(bundle: Bundle) -> list[str]:
+    """Say what others have to do about a base that is a directory here."""
+    if bundle.format == "model" or not bundle.base or on_hub(bundle.base):
+        return []
+    return [
+        "`adapter_config.json` names the base model by its directory on the machine where this was made: "
+        "elsewhere put it at that path, or name yours there, as `base_model_name_or_path`.",
         "",
-        'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")',
-        f'inputs = tokenizer(["YOUR TEXT"], truncation=True, max_length={length}, return_tensors="pt")',
-        *(['inputs["task_ids"] = torch.zeros(1, dtype=torch.int64)'] if _named(bundle) else []),
-        "with torch.inference_mode():",
-        f"    print({answer})",
-    )
-
-
-def _named(bundle: Bundle) -> bool:
-    return METHODS[bundle.candidate.method].named_task
-
-
-def _number(bundle: Bundle, output: str) -> str:
-    """Return the expression of the user's numbers, made of the model's output."""
-    if bundle.scale is None:
-        return f"{output}[:, 0]"
-    return f"{bundle.scale.mean!r} + {bundle.scale.deviation!r} * {output}[:, 0]"
+    ]
 
 
 def _inputs(method: str) -> list[str]:
@@ -182,7 +135,7 @@ def _numbers(bundle: Bundle) -> list[str]:
     """Say what the model's output is where it is a number."""
     if TASKS[bundle.task].outputs != "number":
         return []
-    return [f"The number is `{_number(bundle, 'model(**inputs).logits')}`.", ""]
+    return [f"The number is `{number_of(bundle, 'model(**inputs).logits')}`.", ""]
 
 
 def _forms(bundle: Bundle) -> list[str]:
@@ -222,6 +175,7 @@ def _findings(bundle: Bundle) -> list[str]:
     asked = "" if bundle.chosen else "; it was asked for, the search chose another"
     lines = [
         f"- Study `{bundle.study}`, trial {bundle.trial}, seed {bundle.seed}{asked}.",
+        f"- The rows and their split have the fingerprint `{bundle.data_fingerprint[:12]}`.",
         f"- Trained on {format_count(measured.samples)} rows, those of each epoch counted, in "
         f"{format_seconds(measured.seconds)}.",
         *_refit(bundle),

@@ -22,7 +22,7 @@ from autopeft.journey.posing import Posed, Poser
 from autopeft.plan.answer import Answer, Memory, Origin
 from autopeft.plan.largest_batch import Search, largest_batch
 from autopeft.plan.question import Question, shorten
-from autopeft.units import format_bytes, format_limit
+from autopeft.units import format_bound, format_bytes
 
 if TYPE_CHECKING:
     from autopeft.cost.model import TracedCostModel
@@ -300,8 +300,8 @@ def _memory(memory: MemoryEstimate) -> Memory:
 def _too_much(memory: MemoryEstimate, limit: int) -> str:
     expected, high = format_bytes(memory.device_peak_bytes), format_bytes(needed_bytes(memory))
     if memory.device_peak_bytes > limit:
-        return f"peak memory {expected} (up to {high}) is above the limit of {format_limit(limit)}"
-    return f"peak memory {expected} may reach {high}, which is above the limit of {format_limit(limit)}"
+        return f"peak memory {expected} (up to {high}) is above the limit of {format_bound(limit)}"
+    return f"peak memory {expected} may reach {high}, which is above the limit of {format_bound(limit)}"
 
 
 def _strange(error: Exception) -> InputError:

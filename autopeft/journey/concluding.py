@@ -171,6 +171,7 @@ def write_conclusion(request: Request, mlflow: str) -> StudyFacts:
             mlflow=mlflow,
             space=_space_facts(done.request.space),
             session=Session.read(done.folder.session) if done.folder.session.exists() else None,
+            demo=done.request.demo is not None,
         )
         facts.keep(done.folder.facts)
         write_report(facts, done.folder.report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -93,6 +93,7 @@ def conclude(
     mlflow: str,
     space: SpaceFacts | None = None,
     session: Session | None = None,
+    demo: bool = False,
 ) -> StudyFacts:
     """Gather everything a finished study has to say.
 
@@ -100,6 +101,7 @@ def conclude(
         session: the last that came to its end; None where none was timed.
         space: what the search space holds; None where its file is gone.
         mlflow: where the runs are, or why they are not there.
+        demo: whether the model and the data are those of a demo.
     """
     compared = compare(study.best, plan.profile.device) if study.best else ()
     places = {"report": str(folder.report), "study": str(folder.path), "mlflow": mlflow}
@@ -127,7 +129,7 @@ def conclude(
         ),
         seconds=dict(seconds),
         places=places,
-        next_steps=_next_steps(study, bundle, folder),
+        next_steps=_next_steps(study, bundle, folder, demo=demo),
         environment=versions() | {"device": plan.profile.device_name, "system": platform.platform()},
         importances=importances(study),
         untried=untried(study, plan),
@@ -156,16 +158,17 @@ def _refit(bundle: Bundle | None, folder: StudyFolder) -> tuple[str, ...]:
     )
 
 
-def _next_steps(study: Study, bundle: Bundle | None, folder: StudyFolder) -> tuple[str, ...]:
+def _next_steps(study: Study, bundle: Bundle | None, folder: StudyFolder, *, demo: bool) -> tuple[str, ...]:
     workspace = folder.path.parent.parent
     elsewhere = [] if workspace == Path(".autopeft") else [f"--workspace {workspace}"]
-    steps: Sequence[str] = [
+    steps = [
         " ".join(["autopeft", "ui", *elsewhere, "  # all trials in MLflow"]),
         " ".join(
             ["autopeft", "run", "--resume", "--study", study.name, *elsewhere, "--time 10min  # search on"]
         ),
-        "autopeft run --model DIR_OR_ID --data train.csv --gpu-mem 16GB --time 2h  # your own",
     ]
+    if demo:
+        steps.append("autopeft run --model DIR_OR_ID --data train.csv --gpu-mem 16GB --time 2h  # your own")
     if bundle is None:
         return tuple(steps)
     return (f"less {bundle.path}/README.md  # how to load it", *steps)

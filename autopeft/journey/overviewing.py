@@ -15,11 +15,11 @@ from autopeft.methods.registry import METHODS
 from autopeft.plan.cost_model import CostModel
 from autopeft.plan.largest_batch import largest_batch
 from autopeft.plan.overview import ModelRow, Option
-from autopeft.plan.plan import Rejected, Verdict
+from autopeft.plan.plan import Fits, Rejected, Verdict
 from autopeft.plan.planner import Planner
 from autopeft.request import Request
 from autopeft.space.candidate import Candidate
-from autopeft.units import format_bytes, format_limit
+from autopeft.units import format_bound, format_bytes, format_limit, round_up
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Lengths, Workload
 from autopeft.workload.models import list_models
@@ -30,6 +30,7 @@ TOKENS = 128
 """Lengths of single rows are told in steps of so many tokens."""
 
 _NO_LIMIT = 2**31
+_ANY_MEMORY = 2**60
 _BYTES_A_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 _PACKED = 0.5
 _TRAINED = 4
@@ -46,7 +47,8 @@ def judge_catalogue(
 ) -> tuple[ModelRow, ...]:
     """Judge full fine-tuning, LoRA and QLoRA on models of the catalogue, smallest model first.
 
-    What exceeds the limit by its weights alone is refused without tracing it.
+    What exceeds the limit by its weights alone is refused without tracing it. Where nothing fits, the
+    smallest model says with how much memory it would.
 
     Args:
         request: budget, length, batch.
@@ -68,6 +70,9 @@ def judge_catalogue(
             row = done.result()
             rows[row.model] = row
             progress("costing models", len(rows), len(models))
+        if models and not any(row.fits for row in rows.values()):
+            smallest = models[0]
+            rows[smallest.name] = _with_way_out(rows[smallest.name], smallest, request, profile, stoppable)
     finally:
         # After an interrupt nobody waits for what is still being traced.
         stoppable.stopped.set()
@@ -105,6 +110,20 @@ class _Stoppable:
 
 
 def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_model: CostModel) -> ModelRow:
+    planner, baseline = _planner(base, request, profile, cost_model)
+    fixed = request.batch_size is not None
+    return ModelRow(
+        model=base.name,
+        parameters=base.parameters,
+        length=planner.workload.lengths.longest,
+        options=tuple(_option(planner, candidate, fixed_batch=fixed) for candidate in ways(baseline)),
+    )
+
+
+def _planner(
+    base: BaseModel, request: Request, profile: HardwareProfile, cost_model: CostModel
+) -> tuple[Planner, Candidate]:
+    """Return what judges a model, and the baseline at the batch that is asked for."""
     length = min(request.seq_len or ASSUMED_LENGTH, base.max_length or _NO_LIMIT)
     inputs = load_inputs(request.model_copy(update={"model": base.name, "seq_len": length}), profile)
     planner = Planner(
@@ -114,13 +133,28 @@ def _judge(base: BaseModel, request: Request, profile: HardwareProfile, cost_mod
         budget=request.budget,
         cost_model=cost_model,
     )
-    fixed = request.batch_size is not None
-    return ModelRow(
-        model=base.name,
-        parameters=base.parameters,
-        length=inputs.workload.lengths.longest,
-        options=tuple(_option(planner, candidate, fixed_batch=fixed) for candidate in ways(inputs.baseline)),
-    )
+    return planner, inputs.baseline
+
+
+def _with_way_out(
+    row: ModelRow, base: BaseModel, request: Request, profile: HardwareProfile, cost_model: CostModel
+) -> ModelRow:
+    """Have the refusal of a model say with how much memory one row, or the batch asked for, would fit."""
+    refusal = row.refusal
+    if refusal is None:
+        return row
+    roomy = profile.model_copy(update={"total_bytes": _ANY_MEMORY, "usable_bytes": _ANY_MEMORY})
+    unlimited = request.model_copy(update={"budget": request.budget.model_copy(update={"gpu_mem": None})})
+    planner, baseline = _planner(base, unlimited, roomy, cost_model)
+    batch = request.batch_size or 1
+    verdicts = [planner.judge(_with(candidate, batch_size=batch)) for candidate in ways(baseline)]
+    needed = [each.estimate.memory.high_bytes for each in verdicts if isinstance(each, Fits)]
+    way_out = refusal.way_out if refusal.estimate else ""  # without one it was that a smaller model may fit
+    if needed:
+        rows = f"a batch of {batch}" if batch > 1 else "one row at a time"
+        way_out = f"{rows} fits with {format_limit(round_up(min(needed)))}"
+    last = row.options[-1].model_copy(update={"verdict": refusal.model_copy(update={"way_out": way_out})})
+    return row.model_copy(update={"options": (*row.options[:-1], last)})
 
 
 def ways(baseline: Candidate) -> tuple[Candidate, ...]:
@@ -205,13 +239,16 @@ def _too_heavy(planner: Planner, candidate: Candidate) -> Rejected | None:
     else:
         what = f"weights in {candidate.training.precision}"
     needed = int((planner.base.parameters or 0) * each)
-    if needed + planner.profile.context_bytes <= planner.memory_limit:
+    context, limit = planner.profile.context_bytes, planner.memory_limit
+    if needed + context <= limit:
         return None
-    limit = format_limit(planner.memory_limit)
+    beside = " alone"
+    if needed <= limit:
+        beside, needed = f" and a context of {format_bytes(context)}", needed + context
     return Rejected(
         candidate=candidate,
-        reason=f"its {what} alone take {format_bytes(needed)}, the limit is {limit}",
-        way_out="a smaller model fits",
+        reason=f"its {what}{beside} take {format_bytes(needed)}, the limit is {format_bound(limit)}",
+        way_out="a smaller model may fit",
     )
 
 

@@ -17,7 +17,7 @@ from autopeft.plan.pareto import front
 from autopeft.plan.plan import Fits, Plan, Prior, Rejected, Verdict
 from autopeft.plan.prior import prior_of
 from autopeft.space.candidate import Candidate
-from autopeft.units import SECONDS_AN_HOUR, format_bytes, format_limit, format_seconds, format_usd
+from autopeft.units import SECONDS_AN_HOUR, format_bound, format_bytes, format_seconds, format_usd
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Workload
 
@@ -145,7 +145,7 @@ class Planner:
                 candidate=candidate,
                 estimate=estimate,
                 reason=f"peak memory {format_bytes(memory.device_peak_bytes)} "
-                f"(up to {format_bytes(memory.high_bytes)}) is above the limit of {format_bytes(limit)}",
+                f"(up to {format_bytes(memory.high_bytes)}) is above the limit of {format_bound(limit)}",
                 way_out=_less_memory(candidate, estimate, limit),
             )
         other = self._other_limit(estimate)
@@ -184,7 +184,7 @@ class Planner:
         if most is None or size <= most:
             return None
         return (
-            f"its adapter takes {format_bytes(size)}, the limit is {format_limit(most)}",
+            f"its adapter takes {format_bytes(size)}, the limit is {format_bound(most)}",
             "a smaller rank or fewer targets make a smaller file",
         )
 

@@ -14,7 +14,7 @@ from autopeft.report.facts import Compared, DataFacts, Session, TestScore, shown
 from autopeft.report.intervals import separate_difference, wilson
 from autopeft.report.timing import timing, timing_reason
 from autopeft.search.study import Study, Trial
-from autopeft.units import format_bytes, format_count, format_limit, format_seconds
+from autopeft.units import format_bound, format_bytes, format_count, format_seconds
 from autopeft.workload.dataset import Metric
 
 WINNER, DEFAULT, PROBE, UNTRAINED = "winner", "LoRA default", "linear probe", "no adapter"
@@ -194,9 +194,9 @@ def _memory(plan: Plan, best: Trial, comparisons: Sequence[Compared]) -> str:
         return ""
     peak += unseen_bytes(plan)
     if peak > limit:
-        return f"; but it peaked at {format_bytes(peak)}, over the {format_limit(limit)} allowed"
+        return f"; but it peaked at {format_bytes(peak)}, over the {format_bound(limit)} allowed"
     return (
-        f"; it peaked at {format_bytes(peak)} of the {format_limit(limit)} allowed, "
+        f"; it peaked at {format_bytes(peak)} of the {format_bound(limit)} allowed, "
         f"{format_bytes(limit - peak)} to spare"
     )
 

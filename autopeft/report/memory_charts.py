@@ -22,7 +22,7 @@ from autopeft.report.figure import (
 )
 from autopeft.report.points import PARTS_AND_REST, MemoryPoint, memory_parts, memory_points
 from autopeft.search.study import Trial
-from autopeft.units import format_bytes, format_limit
+from autopeft.units import format_bound, format_bytes
 
 _MORE_COLOURS = ("#65a30d", "#0891b2", "#dc4c4c", "#92613a")
 _COLOURS = dict(zip(PARTS_AND_REST, (*PART_COLOURS[:-1], *_MORE_COLOURS, PART_COLOURS[-1]), strict=True))
@@ -130,5 +130,5 @@ def parts_of_memory(facts: StudyFacts) -> Chart | None:
     finding = ", ".join(f"{part} {format_bytes(size)}" for part, size in split["winner"].items())
     finding = f"The winner: {finding}."
     if limit:
-        finding += f" The budget is {format_limit(limit)}."
+        finding += f" The budget is {format_bound(limit)}."
     return Chart("parts", "What the memory holds", finding, figure)

@@ -19,7 +19,7 @@ from autopeft.report.decide import (
 from autopeft.report.facts import Compared, StudyFacts
 from autopeft.report.timing import timing
 from autopeft.search.study import Trial
-from autopeft.units import format_bytes, format_count, format_limit, format_seconds
+from autopeft.units import format_bound, format_bytes, format_count, format_seconds
 
 _VERDICTS: dict[Judgement, tuple[str, str]] = {
     "better": ("beyond noise", "ahead"),
@@ -194,7 +194,7 @@ def refused(facts: StudyFacts) -> tuple[Refused, ...]:
 def _compared(compared: Compared, memory: int | None, context: int) -> BudgetRow:
     shown = format_bytes if compared.unit == "bytes" else format_seconds
     limit = memory - context if memory is not None and is_peak_memory(compared) else None
-    allowed = "" if limit is None or memory is None else format_limit(memory)
+    allowed = "" if limit is None or memory is None else format_bound(memory)
     if allowed and context:
         allowed += f", {format_bytes(context)} of it context"
     known = (limit, compared.low, compared.predicted, compared.high, compared.measured)

@@ -16,6 +16,8 @@ from autopeft.workload.families import family_of
 __all__ = ["find_model", "list_models"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PATHS = ("/", "./", "../", "~")
+_LONGEST_SHOWN = 200
 
 _LARGEST = {
     "num_hidden_layers": 10_000,
@@ -42,7 +44,8 @@ def find_model(name: str) -> BaseModel:
 
     Raises:
         UnknownNameError: nothing of that name; the message lists the nearest ones of the catalogue.
-        InputError: what is there is no usable configuration, or the hub cannot be reached.
+        InputError: what is there is no usable configuration, there is nothing at a path, or the hub cannot
+            be reached.
     """
     listed = find_exactly(name)
     if listed is not None:
@@ -57,6 +60,12 @@ def find_model(name: str) -> BaseModel:
             return alike
     if is_hub_id:
         return _from_hub(name)
+    if name.startswith(_PATHS) or name.endswith("/"):
+        unexpanded = " (with ~ written out)" if name.startswith("~") else ""
+        raise InputError(
+            f"there is no directory {name[:_LONGEST_SHOWN]!r}: name a directory with config.json{unexpanded}"
+            ", one of `autopeft models`, or a hub id (org/name)."
+        )
     raise UnknownNameError(
         "model",
         name,

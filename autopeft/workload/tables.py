@@ -14,6 +14,7 @@ from autopeft.workload.arrow import rows_of
 
 LARGEST_CELL = 1_000_000
 """Characters; more is a file in the wrong format (a quote left open), not a text to learn from."""
+_LONGEST_HEADER = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,7 @@ def _parse_csv(file: Path, text: str, delimiter: str) -> Table:
         except csv.Error as error:
             raise DataError(f"{file}, line {line}: {error} (is a quote left open?).") from None
         if cells is None:
+            _require_more_than_header(file, columns, rows)
             return Table(file=file, columns=columns, rows=rows, places=places)
         if not cells:
             continue
@@ -132,6 +134,16 @@ def _parse_csv(file: Path, text: str, delimiter: str) -> Table:
             )
         rows.append(dict(zip(columns, cells, strict=True)))
         places.append(f"line {line}")
+
+
+def _require_more_than_header(file: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    if columns and not rows:
+        header = ", ".join(columns)
+        shown = header if len(header) <= _LONGEST_HEADER else f"{header[:_LONGEST_HEADER]}..."
+        raise DataError(
+            f"{file} must hold at least one row, but has none below its first line, which was read as the "
+            f"header: {shown!r}."
+        )
 
 
 def check_unique(file: Path, columns: tuple[str, ...]) -> None:

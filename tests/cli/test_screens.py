@@ -195,6 +195,14 @@ def test_a_plan_ranks_what_fits_and_sums_up_the_rest_by_reason_with_the_nearest_
     shown(verdicts.plan(plan), 80)
 
 
+def test_a_row_of_several_ranks_says_of_which_its_numbers_are(plan: Plan) -> None:
+    words = " ".join(shown(verdicts.plan(plan), 100).split())
+    assert "those of r=1-2 are of r=1." in words
+    apart = [each for each in plan.fits if each.candidate.rank != 2]
+    alone = shown(verdicts.plan(plan.model_copy(update={"fits": tuple(apart)})), 100)
+    assert "share a row" not in " ".join(alone.split())
+
+
 @pytest.mark.parametrize("width", [80, 100])
 def test_a_plan_shows_what_a_training_costs_where_that_is_known(plan: Plan, width: int) -> None:
     price = price_of("l4", given=2.0)
@@ -257,7 +265,21 @@ def test_an_overview_says_how_far_each_way_to_train_goes_and_what_is_too_big() -
     assert "? / ?" in text
     assert "large does not fit: peak memory 9.49 GiB is above" in text
     assert "nor do larger." in text.replace("\n", " ")
-    assert "autopeft plan --model NAME --gpu-mem 4GB" in text
+    assert text.index("autopeft plan --model NAME --gpu-mem 4GB") < text.index("large does not fit")
+    of_a_device = shown(verdicts.overview(rows, Budget(), "l4"))
+    assert "autopeft plan --model NAME --gpu l4" in of_a_device
+
+
+def test_an_overview_of_nothing_that_fits_says_what_would_and_offers_no_plan() -> None:
+    refusal = too_big(9 * GIB).model_copy(update={"way_out": "one row at a time fits with 650 MB"})
+    rows = [
+        ModelRow(model=model, length=512, options=(Option(verdict=refusal, largest_batch=0, longest_row=0),))
+        for model in ("small", "large")
+    ]
+    text = " ".join(shown(verdicts.overview(rows, Budget(gpu_mem="10MB"))).split())
+    assert "0 of 2 known models fit 10 MB of memory" in text
+    assert "one row at a time fits with 650 MB. Nor does any other" in text
+    assert "--model" not in text
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -20,7 +20,10 @@ from autopeft.workload.dataset import ACCURACY, Lengths, Workload
 Autopeft = Callable[..., object]
 
 
-def begin(name: str, storage: str | None = None, remembered: str | None = None) -> None:
+OWN = Request(model="tiny", data="rows.csv")
+
+
+def begin(name: str, storage: str | None = None, remembered: str | None = None, asked: Request = OWN) -> None:
     """Make a study in which nothing was trained, in the workspace of this directory."""
     folder = study_folder(".autopeft", name)
     folder.path.mkdir(parents=True)
@@ -34,8 +37,7 @@ def begin(name: str, storage: str | None = None, remembered: str | None = None) 
         fits=(),
         rejected=(),
     )
-    asked = Request(model="tiny", data="rows.csv").model_dump_json()
-    store.create(name=name, metric=ACCURACY, seed=0, request=asked, plan=plan)
+    store.create(name=name, metric=ACCURACY, seed=0, request=asked.model_dump_json(), plan=plan)
     store.close()
     if remembered is not None:
         folder.storage.write_text(remembered)
@@ -55,7 +57,7 @@ def begin(name: str, storage: str | None = None, remembered: str | None = None) 
 
 @pytest.mark.parametrize(
     "command",
-    [("report",), ("export",), ("sync",), ("search", "--resume"), ("run", "--resume")],
+    [("report",), ("export",), ("recipe",), ("sync",), ("search", "--resume"), ("run", "--resume")],
     ids=" ".join,
 )
 def test_a_word_names_the_study(autopeft: Autopeft, command: tuple[str, ...]) -> None:
@@ -69,10 +71,21 @@ def test_a_word_names_the_study(autopeft: Autopeft, command: tuple[str, ...]) ->
 
 
 def test_word_and_flag_may_not_name_two_studies(autopeft: Autopeft) -> None:
-    for command in (("report",), ("search", "--resume")):
+    for command in (("report",), ("recipe",), ("search", "--resume")):
         answer = autopeft(*command, "one", "--study", "other")
         assert answer.code == 2
         assert "got 'one' and --study 'other': leave one out" in answer.err
+
+
+@pytest.mark.parametrize("study", [("mine",), ("--study", "mine")])
+@pytest.mark.parametrize("other", [("--from", "plan.json"), ("--method", "lora", "--model", "gpt2")])
+def test_a_recipe_is_of_a_study_or_of_something_else(
+    autopeft: Autopeft, study: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    answer = autopeft("recipe", *study, *other)
+    assert (answer.code, answer.out) == (2, "")
+    assert f"got the study 'mine' and {other[0]}: leave one out" in answer.err
+    assert len(answer.err.splitlines()) == 1
 
 
 def test_a_word_wins_over_the_configuration_file(autopeft: Autopeft) -> None:
@@ -107,6 +120,16 @@ def test_a_report_prints_its_place_markdown_or_all_facts(autopeft: Autopeft) -> 
         assert StudyFacts.model_validate(facts).study.name == "mine"
 
 
+@pytest.mark.parametrize(("asked", "offered"), [(OWN, False), (Request(demo="classification"), True)])
+def test_after_a_demo_alone_a_run_on_one_s_own_data_is_offered(
+    autopeft: Autopeft, asked: Request, offered: bool
+) -> None:
+    begin("mine", asked=asked)
+    steps = StudyFacts.model_validate_json(autopeft("report", "mine", "--json").out).next_steps
+    assert any("--resume --study mine" in step for step in steps)
+    assert any("# your own" in step for step in steps) == offered
+
+
 @pytest.mark.parametrize("flags", [("--format", "pdf"), ("--format", "md", "--json")])
 def test_a_format_that_is_none_or_a_second_one_is_refused(autopeft: Autopeft, flags: tuple[str, ...]) -> None:
     begin("mine")
@@ -125,7 +148,7 @@ def test_the_database_is_where_the_flag_says(autopeft: Autopeft) -> None:
     assert "nowhere" in refused.err
     assert autopeft("report", "kept", "--storage", storage).code == 0
     assert study_folder(".autopeft", "kept").storage.read_text() == "sqlite:////nowhere/shared.db"
-    for command in (("export", "kept"), ("recipe", "--study", "kept")):
+    for command in (("export", "kept"), ("recipe", "kept"), ("recipe", "--study", "kept")):
         nothing = autopeft(*command, "--storage", storage)
         assert "no trial of study 'kept' was trained to the end" in nothing.err
     few = autopeft("calibrate", "--device", "l4", "--study", "kept", "--storage", storage)

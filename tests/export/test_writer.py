@@ -68,15 +68,18 @@ def test_an_adapter_loads_with_transformers_and_peft_alone(encoder_with_weights,
     assert bundle.reference_difference <= 1e-5
     reference = json.loads((tmp_path / "bundle" / "reference.json").read_text())
     script = (
-        "import sys, json, torch\n"
-        "from peft import AutoPeftModelForSequenceClassification as Auto\n"
-        f"model = Auto.from_pretrained({str(tmp_path / 'bundle')!r}, num_labels=2).eval()\n"
+        f"{code_of(tmp_path / 'bundle')}\n"
+        "import sys\n"
         f"inputs = {{k: torch.tensor(v) for k, v in {reference!r}.items() if k != 'logits'}}\n"
         "print(json.dumps(model(**inputs).logits.tolist()))\n"
         "assert not any(name.startswith('autopeft') for name in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    got = json.loads(done.stdout.splitlines()[-1])
+    told, logits = done.stdout.splitlines()[-2:]
+    assert told.split()[0] in sentiment.labels
+    assert 0.5 <= float(told.split()[1]) <= 1
+    assert "classifier.weight" in done.stdout + done.stderr  # what the card says is no error
+    got = json.loads(logits)
     assert got == [pytest.approx(row, abs=1e-5) for row in reference["logits"]]
 
 
@@ -110,12 +113,17 @@ def test_a_causal_model_s_adapter_gives_the_recorded_logits(decoder_with_weights
     assert write_bundle(draft(tmp_path / "bundle", turns, "lora", measured), run).reference_difference <= 1e-5
 
 
+def code_of(folder: Path) -> str:
+    """Return the lines of Python in the card of an export, with its own path in them."""
+    code = (folder / "README.md").read_text().partition("```python")[2].partition("```")[0]
+    return code.replace("PATH_OF_THIS_FOLDER", str(folder))
+
+
 def loaded_outputs(folder: Path) -> list[list[float]]:
     """Load an export as its card says, without autopeft, and give what it says to the reference."""
-    code = (folder / "README.md").read_text().partition("```python")[2].partition("```")[0]
     script = (
         "import json, torch\n"
-        f"{code.replace('PATH_OF_THIS_FOLDER', str(folder))}\n"
+        f"{code_of(folder)}\n"
         f"reference = json.load(open({str(folder / 'reference.json')!r}))\n"
         "inputs = {name: torch.tensor(each) for name, each in reference.items() if name != 'logits'}\n"
         "print(json.dumps(model.eval()(**inputs).logits.tolist()))\n"

@@ -13,7 +13,7 @@ from autopeft.plan.budget import Budget
 from autopeft.plan.overview import ModelRow
 from autopeft.plan.plan import Fits, Rejected
 from autopeft.request import Request
-from autopeft.workload.models import list_models
+from autopeft.workload.models import find_model, list_models
 
 
 def overview(
@@ -65,15 +65,45 @@ def test_what_its_weights_make_too_large_is_refused_without_costing_it() -> None
     assert "Llama-3.1-405B" not in {name for name, _ in cost.asked}
     refusal = rows["Llama-3.1-405B"].refusal
     assert isinstance(refusal, Rejected)
-    assert "packed weights (nf4-dq) alone take 189 GiB, the limit is 8 GB" in refusal.reason
+    assert "packed weights (nf4-dq) alone take 189 GiB, the limit is 8 GB (7.45 GiB)" in refusal.reason
     seven = rows["Mistral-7B-v0.3"]
     assert [option.largest_batch == 0 for option in seven.options] == [True, True, False]
+
+
+def test_weights_that_leave_too_little_for_the_context_are_told_with_it() -> None:
+    packed = (find_model("Qwen3-0.6B").parameters or 0) // 2
+    rows, _ = overview(f"{packed + 10**6}B")
+    refusal = rows["Qwen3-0.6B"].refusal
+    assert refusal is not None
+    assert refusal.reason.startswith("its packed weights (nf4-dq) and a context of ")
 
 
 def test_a_batch_that_was_asked_for_is_judged_as_it_is() -> None:
     rows, _ = overview("8GB", batch_size=500)
     assert not rows["Llama-3.2-1B"].fits
     assert rows["Llama-3.2-1B"].options[1].largest_batch
+
+
+@pytest.mark.parametrize(
+    ("memory", "fields", "what"),
+    [("10MB", {}, "one row at a time"), ("8GB", {"batch_size": 500}, "a batch of 500")],
+)
+def test_where_nothing_fits_the_smallest_model_says_with_how_much_memory_it_would(
+    memory: str, fields: dict[str, int], what: str
+) -> None:
+    smallest, *others = overview(memory, **fields)[0].values()
+    assert not any(row.fits for row in (smallest, *others))
+    assert smallest.refusal is not None
+    said, _, enough = smallest.refusal.way_out.partition(" fits with ")
+    assert said == what
+    assert overview(enough, **fields)[0][smallest.model].fits
+
+
+def test_where_memory_is_not_what_is_short_no_amount_of_it_is_named() -> None:
+    request = Request(budget=Budget(gpu_mem="10MB", params=0.0001))
+    smallest, *_ = judge_catalogue(request, any_gpu(10**7), LinearCost(), lambda *_: None)
+    assert smallest.refusal is not None
+    assert smallest.refusal.way_out == ""
 
 
 def test_all_models_means_the_catalogue() -> None:

@@ -36,7 +36,7 @@ def test_decision_names_configuration_score_interval_leads_and_memory(facts: Stu
     assert facts.decision == (
         "Use dora r=16 query+value lr=0.002: accuracy 0.842 [0.818, 0.863] on 1,000 test rows, "
         "1.2 points above the LoRA default (within noise) and 8.1 points above the linear probe; "
-        "it peaked at 985 MiB of the 4 GB allowed, 2.76 GiB to spare."
+        "it peaked at 985 MiB of the 4 GB (3.73 GiB) allowed, 2.76 GiB to spare."
     )
 
 
@@ -156,7 +156,7 @@ def test_a_validation_score_above_the_test_interval_is_called_luck(make_facts: F
 
 def test_a_peak_over_the_budget_is_admitted(make_facts: FactsFactory, facts: StudyFacts) -> None:
     budget = facts.plan.budget.model_copy(update={"gpu_mem": 900 * 10**6})
-    assert "but it peaked at 985 MiB, over the 900 MB allowed" in make_facts(budget=budget).decision
+    assert "but it peaked at 985 MiB, over the 900 MB (858 MiB) allowed" in make_facts(budget=budget).decision
 
 
 def test_a_single_complete_trial_is_the_only_one(make_facts: FactsFactory, facts: StudyFacts) -> None:

@@ -201,7 +201,7 @@ def test_the_notes_on_the_data_stand_together(facts: StudyFacts) -> None:
 def test_on_a_gpu_the_context_takes_its_share_of_the_budget(facts: StudyFacts) -> None:
     profile = facts.plan.profile.model_copy(update={"device": "cuda", "context_bytes": 500 * 2**20})
     there = facts.model_copy(update={"plan": facts.plan.model_copy(update={"profile": profile})})
-    assert budget_rows(there)[0].budget == "4 GB, 500 MiB of it context"
+    assert budget_rows(there)[0].budget == "4 GB (3.73 GiB), 500 MiB of it context"
 
 
 def test_the_report_is_one_file(facts: StudyFacts, tmp_path: Path) -> None:

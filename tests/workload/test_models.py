@@ -267,13 +267,19 @@ def test_a_malformed_config_is_one_clear_line(tmp_path: Path, content: str, mess
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "qwen3-8", "a/b/c", "./nowhere", "nowhere/config.json", "~nobody/x", "a\0b", "x" * 5000]
-)
+@pytest.mark.parametrize("name", ["", "qwen3-8", "a/b/c", "nowhere/config.json", "a\0b", "x" * 5000])
 def test_an_unknown_name_lists_what_there_is(name: str) -> None:
     with pytest.raises(UnknownNameError, match="hub id") as caught:
         find_model(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "../a/nowhere", "/nowhere", "~nobody/x", "org/nowhere/"])
+def test_a_path_at_which_there_is_nothing_is_no_unknown_name(name: str) -> None:
+    with pytest.raises(InputError, match="hub id") as caught:
+        find_model(name)
+    assert str(caught.value).startswith(f"there is no directory {name!r}: ")
+    assert ("with ~ written out" in str(caught.value)) == name.startswith("~")
 
 
 def test_a_directory_without_config_says_so(tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ def csv_lines(*lines: str) -> bytes:
 
 BAD_FILES = {
     "empty": ("data.csv", b" \n", "is empty"),
-    "header only": ("data.csv", b"text,label\n", "is empty"),
+    "header only": ("data.csv", b"text,label\n", "was read as the header: 'text, label'"),
+    "a page": ("data.csv", b"<html>no table</html>\n", "was read as the header: '<html>no table</html>'"),
     "suffix": ("data.xlsx", b"x", r"must end in one of \.csv"),
     "encoding": ("data.csv", csv_lines("caf\xe9,1").decode().encode("latin-1"), "line 32: .* UTF-8"),
     "no columns": ("data.csv", b"a,b,c\n1,2,3\n", r"must have columns .* but has 'a', 'b', 'c'"),
