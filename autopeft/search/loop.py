@@ -108,8 +108,9 @@ class Search:
         """
         why = "the time was spent" if self._out_of_time else "others promised more"
         for number, state in list(left_aside(self._trials.values(), self._reports, self._metric)):
-            rows = sum(report.samples for report in self._reports[number][-1:])
-            self._end(number, state, f"set aside after {rows} rows: {why}")
+            seen = [f"after {report.samples} rows" for report in self._reports[number][-1:]]
+            where = seen[0] if seen else "before its first evaluation"
+            self._end(number, state, f"set aside {where}: {why}")
         self.count_time()
         study = self._store.load()
         for observer in self._observers:

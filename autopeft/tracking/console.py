@@ -62,6 +62,7 @@ class ConsoleObserver:
         self._running: dict[int, Running] = {}
         self._aside: dict[int, Running] = {}
         self._begun: set[int] = set()
+        self._held: dict[int, str] = {}
         self._done: dict[int, Trial] = {}
 
     def data_read(self, dataset: Dataset) -> None:
@@ -134,18 +135,25 @@ class ConsoleObserver:
             )
 
     def trial_paused(self, trial: Trial) -> None:
-        """Take the trial from the running ones; what it has seen stays counted."""
+        """Take the trial from the running ones; what it has seen stays counted.
+
+        Its line waits for what comes next: at the search's end that one says so, and why.
+        """
         known = self._running.pop(trial.number, Running(trial, None, 0))
         self._aside[trial.number] = known
         if self._live is None:
-            rows = known.report.samples if known.report else 0
-            score = f", {self._metric()}={known.report.score:.4f}" if known.report else ""
-            self._line(f"trial {trial.number} set aside after {rows} rows{score}")
+            # What was reported in an earlier session is not told.
+            where = "before its next evaluation"
+            if known.report:
+                where = f"after {known.report.samples} rows, {self._metric()}={known.report.score:.4f}"
+            self._held[trial.number] = f"trial {trial.number} set aside {where}"
 
     def trial_finished(self, trial: Trial) -> None:
         """Write how the trial ended; the line stays above the live display."""
         self._running.pop(trial.number, None)
-        self._aside.pop(trial.number, None)
+        if self._aside.pop(trial.number, None) is None:
+            self._let_go()
+        self._held.pop(trial.number, None)
         self._done[trial.number] = trial
         score = trial.result.score if trial.result else math.nan
         shown = "" if math.isnan(score) else f" {self._metric()}={score:.4f}"
@@ -154,7 +162,7 @@ class ConsoleObserver:
         reason = trial.reason or (trial.result.reason if trial.result else "")
         because = f": {reason}" if reason else ""
         line = f"trial {trial.number} {trial.state}{shown}{mark} {trial.label}{because}"
-        self._line(line, style=_STYLES.get(trial.state, ""))
+        self._write(line, style=_STYLES.get(trial.state, ""))
 
     def study_finished(self, study: Study) -> None:
         """Take the live display away and write the result."""
@@ -169,6 +177,7 @@ class ConsoleObserver:
 
     def close(self) -> None:
         """Take the live display away; harmless if there is none."""
+        self._let_go()
         live, self._live = self._live, None
         if live is not None:
             atexit.unregister(self.close)
@@ -194,7 +203,17 @@ class ConsoleObserver:
             return None
         return self._study.model_copy(update={"trials": tuple(self._done.values())}).best
 
-    def _line(self, text: str, style: str = "") -> None:
+    def _line(self, text: str) -> None:
+        """Write a line, behind those that waited for it."""
+        self._let_go()
+        self._write(text)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, {}
+        for line in held.values():
+            self._write(line)
+
+    def _write(self, text: str, style: str = "") -> None:
         flat = self._clean(text)
         self._tolerant(lambda: self._console.print(Text(flat, style=style), soft_wrap=True))
 

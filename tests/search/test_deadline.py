@@ -98,7 +98,9 @@ def test_what_runs_a_minute_past_the_deadline_is_cut_off_and_kept(
     assert search.overrun
     search.cut_off(1)
     search.cut_off(0)
-    assert states(search.finish()) == ["paused", "paused"]
+    study = search.finish()
+    assert states(study) == ["paused", "paused"]
+    assert study.trials[0].reason.startswith("set aside before its first evaluation: ")
 
 
 def test_a_candidate_too_long_for_what_is_left_gives_way_to_a_shorter_one(

@@ -61,6 +61,47 @@ def test_a_report_tells_rows_score_step_time_and_memory(play: Play) -> None:
     assert "trial 3 report rows=1500 accuracy=0.8500 loss=0.5 step=290 ms peak=2.92 KiB" in told(play)
 
 
+def left_at_the_end(play: Play, trials: tuple[Trial, ...], *, evaluated: bool) -> list[str]:
+    """Return the last lines of a log whose search ends while trial 3 is under way."""
+    stream = io.StringIO()
+    observer = ConsoleObserver(Console(file=stream, width=200))
+    study = play(observer, stop=1)
+    result = trials[3].result
+    assert result is not None
+    running = trials[3].model_copy(update={"state": "running", "result": None})
+    observer.trial_started(running)
+    if evaluated:
+        observer.trial_reported(running, result.reports[0])
+    observer.trial_paused(running)
+    left = TrialResult(state="paused", reports=result.reports[:1])
+    reason = "set aside after 500 rows: the time was spent"
+    observer.trial_finished(running.model_copy(update={"state": "paused", "result": left, "reason": reason}))
+    observer.study_finished(study)
+    return stream.getvalue().splitlines()[-3 - evaluated :]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_trial_that_the_end_of_the_search_sets_aside_has_one_line_that_says_why(
+    play: Play, trials: tuple[Trial, ...], evaluated: bool
+) -> None:
+    lines = left_at_the_end(play, trials, evaluated=evaluated)
+    assert [line.split()[2] for line in lines[:-1]] == ["started", *["report"] * evaluated, "paused"]
+    assert lines[-2].endswith(": set aside after 500 rows: the time was spent")
+
+
+def test_a_trial_set_aside_without_a_new_evaluation_counts_no_rows(
+    play: Play, trials: tuple[Trial, ...]
+) -> None:
+    stream = io.StringIO()
+    observer = ConsoleObserver(Console(file=stream))
+    play(observer, stop=1)
+    running = trials[3].model_copy(update={"state": "running", "result": None})
+    observer.trial_started(running)
+    observer.trial_paused(running)
+    observer.close()
+    assert stream.getvalue().splitlines()[-1] == "trial 3 set aside before its next evaluation"
+
+
 def test_markup_in_names_is_shown_as_it_is(play: Play) -> None:
     assert "value [bold]x" in told(play)
 
