@@ -153,10 +153,11 @@ def format_speed(bytes_per_second: float) -> str:
 
 
 def format_limit(amount: int) -> str:
-    """Show a limit on memory the way people type it: "4 GB" where that is exact, else as `format_bytes`."""
+    """Show a limit on memory the way people type it: "4 GB", "12.4 GB", else as `format_bytes`."""
     for unit in ("TB", "GB", "MB"):
-        if amount % _BYTE_UNITS[unit.lower()] == 0:
-            return f"{amount // _BYTE_UNITS[unit.lower()]} {unit}"
+        size = _BYTE_UNITS[unit.lower()]
+        if amount % size == 0 or (amount > size and amount % (size // 10) == 0):
+            return f"{amount / size:g} {unit}"
     return format_bytes(amount)
 
 

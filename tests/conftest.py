@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -299,8 +300,33 @@ LONGEST = (
 """Files that take a minute and more: begun last, one would keep a core busy alone at the end."""
 
 
+SAMPLED = {
+    "test_a_run_cut_in_two_ends_as_the_run_in_one": 4,
+    "test_a_method_does_on_fake_tensors_what_it_does_on_real_ones": 3,
+    "test_a_trial_is_to_the_bit_what_it_is_with_a_freshly_loaded_base": 3,
+    "test_a_method_is_on_fake_tensors_what_it_is_on_real_ones_and_trains": 3,
+    "test_a_real_step_of_every_family_is_the_fake_one_byte_for_byte": 2,
+    "test_a_method_keeps_its_contract_on_one_family": 3,
+    "test_few_layers_and_other_shapes_expand_to_what_all_layers_do": 2,
+    "test_adapters_of_our_own_train_on_the_real_and_the_fake_packed_base": 3,
+    "test_what_a_preparation_decided_is_put_back_where_it_would_decide_otherwise": 2,
+    "test_a_task_does_on_fake_tensors_what_it_does_on_real_ones": 2,
+    "test_a_plan_of_a_task_is_traced": 3,
+    "test_dropout_and_any_optimizer_go_on_as_they_were_after_a_restore": 2,
+}
+"""Tests of much the same for each method or task: the usual suite takes every n-th, the slow one all."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first."""
+    """Put the longest files first, and leave to the slow suite what others stand for."""
     here = Path(__file__).parent
     place = {str(here / name): at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(str(item.path), len(place)))
+    seen = Counter[str]()
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        if name in SAMPLED and item.get_closest_marker("slow") is None:
+            if seen[name] % SAMPLED[name]:
+                item.add_marker(pytest.mark.slow)
+            seen[name] += 1

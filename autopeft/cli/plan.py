@@ -60,7 +60,7 @@ def plan(request: Request, all_models: AllModels = False, as_json: Json = False)
         return Exit.DONE if any(row.fits for row in rows) else Exit.DOES_NOT_FIT
     if all_models:
         raise InputError("--all-models is for a plan without a model; leave out one of them.")
-    with screen.clean_stdout(when=as_json), screen.counting(screen.stderr()) as progress:
+    with screen.clean_stdout(when=as_json), screen.counting() as progress:
         made = pipeline.plan(request, progress)
     screen.show(made, verdicts.plan, as_json=as_json)
     return Exit.DONE if made.fits else Exit.DOES_NOT_FIT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -70,29 +71,19 @@ def clean_stdout(*, when: bool) -> Iterator[None]:
 def counting(stages: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
     """Give a callback (what, done, of all) that keeps one line on stderr up to date.
 
-    Off a terminal it writes a line now and then, so that a log of something long is not silent.
+    Off a terminal it writes a line now and then, so that a log of something long is not silent; what is quick
+    leaves none.
 
     Args:
         stages: where a line goes for each new thing that is done, off a terminal.
     """
     console = stderr()
     if not console.is_terminal:
-        start = said = time.monotonic()
-        doing: str | None = None
-
-        def log(what: str, done: int, total: int) -> None:
-            nonlocal start, said, doing
-            now = time.monotonic()
-            if what != doing:
-                if stages is not None and not stages.is_terminal:
-                    stages.print(what, soft_wrap=True)
-                start, doing = now, what
-            if done < total > 1 and now - said >= LOG_SECONDS:
-                said = now
-                sys.stderr.write(f"autopeft: {what} {done}/{total}, {now - start:.0f} s\n")
-                sys.stderr.flush()
-
-        yield log
+        log = _Log(stages)
+        try:
+            yield log.tell
+        finally:
+            log.close()
         return
     status = console.status("")
 
@@ -107,3 +98,39 @@ def counting(stages: Console | None = None) -> Iterator[Callable[[str, int, int]
         yield update
     finally:
         status.stop()
+
+
+class _Log:
+    """What is done, off a terminal: a line for what lasts, and its count now and then."""
+
+    def __init__(self, stages: Console | None) -> None:
+        self._stages = stages
+        self._doing: str | None = None
+        self._began = self._said = time.monotonic()
+        self._soon: threading.Timer | None = None
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Take note of what is done; write it where that is new, or has gone on for a while."""
+        now = time.monotonic()
+        if what != self._doing:
+            self._doing, self._began = what, now
+            self.close()
+            if self._stages is None:
+                self._soon = threading.Timer(LOG_SECONDS, self._write, (what,))
+                self._soon.daemon = True
+                self._soon.start()
+            elif not self._stages.is_terminal:
+                self._stages.print(what, soft_wrap=True)
+        if done < total > 1 and now - self._said >= LOG_SECONDS:
+            self._said = now
+            self._write(f"{what} {done}/{total}, {now - self._began:.0f} s")
+
+    def close(self) -> None:
+        """Announce nothing any more."""
+        if self._soon is not None:
+            self._soon.cancel()
+
+    @staticmethod
+    def _write(line: str) -> None:
+        sys.stderr.write(f"autopeft: {line}\n")
+        sys.stderr.flush()

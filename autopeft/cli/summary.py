@@ -46,7 +46,12 @@ def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
     yield Text()
     whose = "Wall time of all sessions" if facts.session and facts.session.resumed else "Wall time"
     yield heading(f"{whose}: {format_seconds(sum(facts.seconds.values()))}")
-    yield Text("  " + ", ".join(f"{stage} {format_seconds(spent)}" for stage, spent in facts.seconds.items()))
+    yield Text(
+        "  "
+        + ", ".join(
+            f"{stage} {format_seconds(spent)}" for stage, spent in facts.seconds.items() if spent >= 0.05
+        )
+    )
     if facts.next_steps:
         yield Text()
         yield heading("Next")

@@ -163,8 +163,8 @@ def _ranks(members: Sequence[Fits]) -> str:
 
 def _with_ranks(members: Sequence[Fits]) -> str:
     """Name a configuration with all the ranks for which the same is published: "lora r=1-64 attention"."""
-    label, ranks = name(members[0].candidate), _ranks(members)
-    return re.sub(r"r=\d+", ranks, label, count=1) if ranks else label
+    first, ranks = members[0].candidate, _ranks(members)
+    return re.sub(r"r=\d+", f"{ranks} [{first.rank}]", name(first), count=1) if ranks else name(first)
 
 
 def _prior(fit: Fits) -> str:
@@ -186,11 +186,9 @@ def _about_prior(fits: Sequence[Fits]) -> list[RenderableType]:
 
 def _about_ranks(fits: Sequence[Fits]) -> str:
     """Say of which rank the numbers of a row are that stands for several."""
-    several = [members for members in _groups(fits)[:MOST_ROWS] if _ranks(members)]
-    if not several:
+    if not any(_ranks(members) for members in _groups(fits)[:MOST_ROWS]):
         return ""
-    one, shown = several[0][0].candidate.rank, _ranks(several[0])
-    return f" Ranks of the same prior share a row, with the numbers of one: those of {shown} are of r={one}."
+    return " Ranks of the same prior share a row, whose numbers are of the one in brackets."
 
 
 def _about_cost(made: Plan) -> list[RenderableType]:

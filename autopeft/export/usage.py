@@ -11,7 +11,7 @@ from autopeft.methods.registry import METHODS
 from autopeft.workload.tasks import TASKS
 
 _OF_TEXTS = "AutoModelForSequenceClassification"
-_JSON, _TORCH, _TOKENIZER = "import json", "import torch", "from transformers import AutoTokenizer"
+_TORCH, _TOKENIZER = "import torch", "from transformers import AutoTokenizer"
 
 
 class _Use(NamedTuple):
@@ -48,18 +48,6 @@ _USES: dict[str, _Use] = {
 }
 """How a model is given what it reads, by its head; texts that get a class or a number are below."""
 
-_CLASS = _Use(
-    (_JSON, _TORCH),
-    (
-        'with open("PATH_OF_THIS_FOLDER/autopeft.json", encoding="utf-8") as file:',
-        '    labels = json.load(file)["labels"]',
-        "with torch.inference_mode():",
-        "    shares = model.eval()(**inputs).logits.softmax(-1)[0]",
-        "print(labels[shares.argmax()], shares.max().item())",
-    ),
-)
-"""How the class of a row is told by its name, which the configuration of a base does not know."""
-
 
 def usage_lines(bundle: Bundle) -> list[str]:
     """Return the lines of Python that load the model and ask it about a first row."""
@@ -69,9 +57,8 @@ def usage_lines(bundle: Bundle) -> list[str]:
 
 
 def _in_order(imports: Sequence[str]) -> list[str]:
-    """Return imports as they are usually ordered: the standard library's, and apart from it the others."""
-    others = sorted(set(imports) - {_JSON}, key=lambda line: (line.startswith("from "), line))
-    return [_JSON, "", *others] if _JSON in imports else others
+    """Return imports as they are usually ordered."""
+    return sorted(set(imports), key=lambda line: (line.startswith("from "), line))
 
 
 def _use(bundle: Bundle) -> _Use:
@@ -92,13 +79,26 @@ def _use(bundle: Bundle) -> _Use:
         return given
     match TASKS[bundle.task].outputs:
         case "classes":
-            told = _CLASS
+            told = _named_class(bundle)
         case "number":
             number = number_of(bundle, "model.eval()(**inputs).logits")
             told = _Use((_TORCH,), ("with torch.inference_mode():", f"    print({number})"))
         case "tokens":
             told = _Use()
     return _Use(given.imports + told.imports, given.lines + told.lines)
+
+
+def _named_class(bundle: Bundle) -> _Use:
+    """Return what tells the class of a row by its name, which the configuration of a base does not know."""
+    return _Use(
+        (_TORCH,),
+        (
+            f"labels = {list(bundle.labels)!r}",
+            "with torch.inference_mode():",
+            "    shares = model.eval()(**inputs).logits.softmax(-1)[0]",
+            "print(labels[shares.argmax()], shares.max().item())",
+        ),
+    )
 
 
 def _named(bundle: Bundle) -> bool:

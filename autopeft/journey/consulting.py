@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from autopeft.journey import calibrating, explaining
 from autopeft.journey.answering import Answering
-from autopeft.journey.inputs import Grounds, load_grounds, target_profile
+from autopeft.journey.inputs import PROFILING, Grounds, load_grounds, target_profile
 from autopeft.journey.posing import Poser
 from autopeft.request import Request
 
@@ -172,5 +172,5 @@ class Consultant:
         )
         if elsewhere:
             return target_profile(request, None)
-        told("measuring this machine", 0, 1)
+        told(PROFILING, 0, 1)
         return target_profile(request, self._measured(request))

@@ -16,7 +16,14 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.asking import open_study
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.first_tries import first_tries
-from autopeft.journey.inputs import Inputs, load_data, load_inputs, require_data, require_dataset
+from autopeft.journey.inputs import (
+    PROFILING,
+    Inputs,
+    load_data,
+    load_inputs,
+    require_data,
+    require_dataset,
+)
 from autopeft.journey.planning import Progress, plan_side_by_side, shared
 from autopeft.journey.remembering import Memory, remember
 from autopeft.journey.spending import cost_as_time, device_price
@@ -85,17 +92,18 @@ def run_search(
     nodes = _nodes(request)
     if concludes:
         require_free(folder.bundle, force=True)
-    with store.claimed(), nothing_left(folder):
+    before = folder.entries
+    with store.claimed(), nothing_left(folder, before):
         if store.exists() and not request.resume:
             raise InputError(
                 f"{store.place} holds a study {folder.path.name!r} already: --resume goes on with it, "
                 "or give another --study."
             )
         mark_searched(folder.path)
-        prepared = _prepare(request, measure, folder, stages, observers, progress)
+        begun = store.exists()
+        prepared = _prepare(request, measure, folder, stages, observers, progress, begun=begun)
         planner = prepared.planner(cost_model)
-        if store.exists():
-            _require_same_data(prepared.dataset, folder)
+        if begun:
             planner = shared(planner, side_by_side(store.plan(), planner.memory_limit))
         else:
             with stages.timed("plan"):
@@ -153,18 +161,22 @@ def _prepare(
     stages: Stages,
     observers: Sequence[Observer],
     progress: Progress,
+    *,
+    begun: bool,
 ) -> _Prepared:
     # First what may be wrong with the input, which takes less time than measuring.
     progress("loading model and data", 0, 1)
     with stages.timed("data"):
         loaded = load_data(request)
-    progress("measuring this machine", 0, 1)
+    progress(PROFILING, 0, 1)
     with stages.timed("profile"):
         profile = measure(request)
     request = cost_as_time(request, profile)
     with stages.timed("data"):
         inputs = load_inputs(request, profile, loaded)
         dataset = require_dataset(inputs)
+    if begun:
+        _require_same_data(dataset, folder)
     for observer in observers:
         observer.data_read(dataset)
     return _Prepared(
@@ -229,7 +241,7 @@ def _search(
         repetitions=repetitions_of(request.searcher),
         nodes=nodes,
     )
-    if left is not None and (doubt := too_short(plan, left)):
+    if left is not None and not store.load().trials and (doubt := too_short(plan, max(0.0, left))):
         _log.warning("%s", doubt)
     # One training has to fit the time of all sessions, which a limit on cost is part of.
     limits = {"time": plan.budget.time, "cost": None}

@@ -32,6 +32,11 @@ class StudyFolder:
         return self.path / "storage.url"
 
     @property
+    def entries(self) -> frozenset[Path]:
+        """What lies in the folder; nothing where there is none."""
+        return frozenset(self.path.iterdir()) if self.path.is_dir() else frozenset()
+
+    @property
     def has_store(self) -> bool:
         """Whether there is a database, or the address of one; the study need not be in it yet."""
         return self.store.exists() or self.storage.exists()
@@ -145,16 +150,20 @@ def study_folder(workspace: str, name: str) -> StudyFolder:
 
 
 @contextmanager
-def nothing_left(folder: StudyFolder) -> Iterator[None]:
-    """Take the folder away again where what is done inside fails before the study is begun."""
+def nothing_left(folder: StudyFolder, before: frozenset[Path]) -> Iterator[None]:
+    """Take away what a study has written where what is done inside fails before it is begun.
+
+    Args:
+        before: what lay in the folder before it was claimed, which stays; the folder stays for it, too.
+    """
     try:
         yield
     except BaseException:
+        ours = {folder.stages, folder.memory, folder.data, folder.path / MARK, folder.path / LOCK}
         if not folder.has_store:
-            ours = (folder.stages, folder.memory, folder.data, folder.path / MARK, folder.path / LOCK)
-            for file in ours:
-                file.unlink(missing_ok=True)
-            with suppress(OSError):  # whatever else lies there stays
+            with suppress(OSError):
+                for file in ours - before:
+                    file.unlink(missing_ok=True)
                 folder.path.rmdir()
         raise
 

@@ -26,7 +26,7 @@ def charts(facts: StudyFacts) -> tuple[Chart, ...]:
 
 
 def _learning(facts: StudyFacts) -> Chart | None:
-    shown = [curve for curve in curves(facts.study) if any(map(math.isfinite, curve.scores))]
+    shown = curves(facts.study)
     if all(len(curve.samples) < 2 for curve in shown):
         return None
     best = facts.study.best

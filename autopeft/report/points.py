@@ -75,18 +75,19 @@ class MemoryPoint(NamedTuple):
 
 
 def curves(study: Study) -> tuple[Curve, ...]:
-    """Return the learning curve of every trial that reported anything."""
+    """Return the learning curve of every trial that reported a score that is a number."""
     return tuple(
         Curve(
             trial.number,
             trial.label,
             trial.state,
             trial.role,
-            tuple(report.samples for report in trial.result.reports),
-            tuple(report.score for report in trial.result.reports),
+            tuple(report.samples for report in reports),
+            tuple(report.score for report in reports),
         )
         for trial in study.trials
-        if trial.result and trial.result.reports
+        if trial.result
+        if (reports := [each for each in trial.result.reports if math.isfinite(each.score)])
     )
 
 

@@ -75,7 +75,7 @@ def too_short(plan: Plan, seconds: float) -> str:
         return ""
     run, high = min(ends, key=lambda end: end[1])
     return (
-        f"the search has {format_seconds(seconds)}, and the quickest configuration trains for about "
+        f"the search has {format_seconds(seconds)}, and the quickest that was planned trains for about "
         f"{format_seconds(run)}, perhaps for {format_seconds(high)}: it may end with nothing to export"
     )
 

@@ -1,8 +1,8 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
 An export or the conclusion of a study is a job, too. Why a job ended otherwise
-than well goes to its log and, as the disk of the log may be full, as one line to the stdout that it was
-started with.
+than well, or with nothing, goes to its log and, as the disk of the log may be full, as one line to the
+stdout that it was started with.
 
 Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 75 another process
 runs its study, 130 interrupted.
@@ -28,6 +28,7 @@ from autopeft.request import Request
 from autopeft.service.watching import EventObserver
 
 END_SECONDS = 30.0
+_NOTHING = "no trial came to its end within the budget: there is no adapter"
 MOST_SAID = 4000
 """Bytes; a pipe takes them at once, whoever reads it."""
 
@@ -54,9 +55,13 @@ def main() -> int:
             observer.progress("concluding", 0, 1)
             handover.conclude(request)
         elif kind == "run":
-            pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
+            facts = pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
+            if facts.study.best is None:
+                _say(_NOTHING, service)
         else:
-            pipeline.search(going_on(request, float(spent)), [observer], observer.progress)
+            study = pipeline.search(going_on(request, float(spent)), [observer], observer.progress)
+            if study.best is None:
+                _say(_NOTHING, service)
     except KeyboardInterrupt:
         return 130
     except AutopeftError as error:

@@ -272,8 +272,9 @@ class _Run:
         return len(data) == _READ_BYTES
 
     def _verdict(self, code: int, cause: Cause | None, word: str, log: Path) -> tuple[State, str]:
+        said = self._placeless(without_secrets(word)[:1000])
         if code == 0 and cause != "lost":  # it came to its end while it was told to stop
-            return "done", ""
+            return "done", said
         if cause in ("closing", "lost"):
             return "queued", ""
         if cause == "stopped":
@@ -287,9 +288,9 @@ class _Run:
         if code == os.EX_TEMPFAIL:  # another process runs the study, perhaps one that is about to end
             self._closing.wait(CLAIMED_SECONDS)
             return "queued", ""
-        said = self._placeless(without_secrets(word or _last_line(log))[:1000])
         if word and code in (_NOTHING_FITS, _REFUSED):
             return "failed", said
+        said = said or self._placeless(without_secrets(_last_line(log))[:1000])
         if code == _INTERRUPTED:
             return "stopped", "interrupted; finished trials are kept"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"

@@ -99,12 +99,15 @@ class Training:
         await writer.drain()
         self._task = asyncio.create_task(self._follow(reader))
         await self._begun.wait()
+        if not self.evaluations:
+            raise SystemExit("the search ended before its first evaluation")
 
     async def _follow(self, events: asyncio.StreamReader) -> None:
         async for line in events:
             if line.startswith(b"data: ") and json.loads(line[6:])["event"] == "trial-reported":
                 self.evaluations += 1
                 self._begun.set()
+        self._begun.set()
 
 
 async def client(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.cli import screen
 from autopeft.cli.app import main
 
 # The linear cost model is the journey's.
@@ -29,6 +30,7 @@ def autopeft(
     """Call the command line in an empty directory, as a terminal of 100 columns would."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(screen, "LOG_SECONDS", 600.0)  # a busy machine is slow, and then says what it does
     monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path / "cache"))
 
     def call(*arguments: str) -> Answer:

@@ -293,6 +293,7 @@ def test_a_full_disk_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
     assert not done.stdout
 
 
+@pytest.mark.slow
 def test_a_workspace_that_cannot_be_made_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = run_process("profile", "--seconds", "1", "--workspace", "file/workspace", cwd=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Callable
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_plan_ranks_what_fits_and_sums_up_the_rest_by_reason_with_the_nearest_
     text = shown(verdicts.plan(plan), 100)
     assert "25 of 28 configurations fit" in text
     assert "... 4 more (--json has all)" in text
-    assert "lora r=1-2 attention" in text
+    assert "lora r=1-2 [1] attention" in text
     assert "Pareto front of prior, memory and trained parameters" in text
     assert "0.48 ±0.02" in text
     assert "unknown" in text
@@ -197,7 +198,15 @@ def test_a_plan_ranks_what_fits_and_sums_up_the_rest_by_reason_with_the_nearest_
 
 def test_a_row_of_several_ranks_says_of_which_its_numbers_are(plan: Plan) -> None:
     words = " ".join(shown(verdicts.plan(plan), 100).split())
-    assert "those of r=1-2 are of r=1." in words
+    assert "whose numbers are of the one in brackets." in words
+    other = [
+        each.model_copy(update={"candidate": each.candidate.model_copy(update={"targets": "all-linear"})})
+        for each in plan.fits[1::-1]
+    ]
+    two = plan.model_copy(update={"fits": (*plan.fits[:2], *other)})
+    both = shown(verdicts.plan(two), 100)
+    assert "lora r=1-2 [1] attention" in both
+    assert "lora r=1-2 [2] all-linear" in both, "each row has the numbers of its first"
     apart = [each for each in plan.fits if each.candidate.rank != 2]
     alone = shown(verdicts.plan(plan.model_copy(update={"fits": tuple(apart)})), 100)
     assert "share a row" not in " ".join(alone.split())
@@ -339,13 +348,28 @@ def test_a_log_says_each_stage_once_as_it_begins() -> None:
 def test_a_log_says_how_long_a_stage_takes_not_what_was_before_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter((0.0, 0.0, 60.0, 75.0))
+    seconds = iter((0.0, 0.0, 60.0, 75.0))  # it looks at the clock once for each thing it is told
     monkeypatch.setattr(screen.time, "monotonic", lambda: next(seconds))
     with screen.counting() as progress:
         progress("loading model and data", 0, 1)
         progress("costing configurations", 0, 3)
         progress("costing configurations", 1, 3)
     assert "autopeft: costing configurations 1/3, 15 s" in capsys.readouterr().err.splitlines()
+
+
+def test_a_log_names_what_lasts_and_not_what_is_quick(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "LOG_SECONDS", 0.2)
+    with screen.counting() as progress:
+        progress("quick", 0, 1)
+        progress("slow", 0, 1)
+        for _ in range(100):
+            time.sleep(0.05)
+            if said := capsys.readouterr().err:
+                break
+        progress("quick again", 0, 1)
+    assert said == "autopeft: slow\n"
 
 
 @pytest.mark.parametrize("command", ["run", "search"])

@@ -28,6 +28,7 @@ def request(*, padded: bool, **training: object) -> TraceRequest:
     )
 
 
+@pytest.mark.slow
 def test_padding_takes_what_a_trace_with_a_mask_takes_more() -> None:
     both = [request(padded=False), request(padded=True)]
     with TracePool(1) as pool:

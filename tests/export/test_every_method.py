@@ -163,6 +163,7 @@ def exported(base: BaseModel, dataset: Dataset, method: str, folder: Path) -> tu
 
 
 @pytest.mark.parametrize("method", claimed(QUICK, quick=True))
+@pytest.mark.slow
 def test_an_additive_method_s_export_gives_the_recorded_logits(method: str, found) -> None:
     assert found(QUICK, quick=True)[method] <= 1e-5
 

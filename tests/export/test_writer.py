@@ -206,6 +206,7 @@ def test_the_manifest_names_every_file_by_its_checksum(encoder_with_weights, sen
     )
 
 
+@pytest.mark.slow
 def test_a_changed_weight_is_noticed(encoder_with_weights, sentiment, tmp_path) -> None:
     run, measured = trained(encoder_with_weights, sentiment, "lora")
     written = write_bundle(draft(tmp_path / "bundle", sentiment, "lora", measured), run)

@@ -136,6 +136,7 @@ def test_the_winner_is_a_model_of_mlflow_that_answers_a_dataframe(facts) -> None
     assert set(found["label"]) <= {"negative", "positive"}
 
 
+@pytest.mark.slow
 def test_any_trial_is_exported_verified_and_compared(facts, place) -> None:
     best = facts["scores"][0]
     complete = [each["number"] for each in facts["study"]["trials"] if each["state"] == "complete"]

@@ -105,6 +105,7 @@ def is_the_trials_own(bundle: Bundle, folder: StudyFolder) -> bool:
     return made.keys() == own.keys() and all(bool((made[name] == own[name]).all()) for name in own)
 
 
+@pytest.mark.slow
 def test_what_is_concluded_early_is_not_refitted_and_the_report_says_so(study_of: MakeStudy) -> None:
     folder = study_of(QUIET)
     reasons = conclude(request_of(folder)).reasons
@@ -132,6 +133,7 @@ def test_without_time_for_a_refit_the_winner_is_exported_as_it_is_and_the_report
     assert said in folder.report.read_text()
 
 
+@pytest.mark.slow
 def test_a_refit_that_diverges_leaves_the_winner_as_it_is_and_the_report_says_why(
     study_of: MakeStudy,
 ) -> None:

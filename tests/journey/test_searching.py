@@ -174,9 +174,10 @@ def test_what_is_wrong_with_the_data_is_said_before_the_machine_is_measured(
 
 
 def test_what_lies_in_the_folder_of_a_refused_study_stays(asked: Request, tmp_path: Path) -> None:
-    mine = study_folder(str(tmp_path), "s").path / "notes.txt"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("mine")
+    folder = study_folder(str(tmp_path), "s").path
+    folder.mkdir(parents=True)
+    for name in ("notes.txt", "data.json"):
+        (folder / name).write_text("{}")
     with pytest.raises(DoesNotFitError):
         run_search(
             asked.model_copy(update={"budget": Budget(gpu_mem=1)}),
@@ -185,7 +186,7 @@ def test_what_lies_in_the_folder_of_a_refused_study_stays(asked: Request, tmp_pa
             (),
             lambda *_: None,
         )
-    assert [each.name for each in mine.parent.iterdir()] == ["notes.txt"]
+    assert {each.name for each in folder.iterdir()} == {"notes.txt", "data.json"}
 
 
 def test_a_study_that_was_killed_when_it_began_still_knows_what_it_began_with(

@@ -57,6 +57,7 @@ def test_every_pattern_that_should_ship_does(requests: list[TraceRequest]) -> No
     assert SHIPPED.stat().st_size < 8_000_000
 
 
+@pytest.mark.slow
 def test_some_shipped_patterns_are_what_is_traced_today(requests: list[TraceRequest]) -> None:
     # Others at every change of the code, the same at every run.
     require_same(random.Random(requests[0].key).sample(requests, 2))

@@ -178,7 +178,7 @@ def test_a_thousand_trials_add_little_more_than_their_rows(facts: StudyFacts, th
 def test_rows_that_nothing_limits_have_no_limit_mark(facts: StudyFacts) -> None:
     rows = {row.quantity: row for row in budget_rows(facts)}
     assert rows["peak memory of the process"].limit is not None
-    assert rows["peak memory of the process"].budget == "4 GB"
+    assert rows["peak memory of the process"].budget == "4 GB (3.73 GiB)"
     assert rows["time of a training step"].limit is None
     assert rows["candidates tried"].measured == "8"
     assert not any(row.over for row in rows.values())

@@ -135,6 +135,7 @@ def area_found(folder: Path, seed: int, *, for_front: bool) -> float:
     return hypervolume(points, ACCURACY, score=-0.3, cost=math.log(100))
 
 
+@pytest.mark.slow
 def test_a_search_for_the_front_finds_more_of_it_than_one_for_the_best(tmp_path: Path) -> None:
     areas = {
         for_front: sum(

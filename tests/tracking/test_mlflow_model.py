@@ -106,6 +106,7 @@ def test_a_writer_writes_and_versions_count_up(decoder_with_weights, turns, tmp_
     assert "completion" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_harmed_bundle_is_not_logged(encoder_with_weights, sentiment, tmp_path) -> None:
     exported(encoder_with_weights, sentiment, tmp_path / "bundle")
     (tmp_path / "bundle" / "tokenizer.json").write_text("{")

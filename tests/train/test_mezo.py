@@ -103,6 +103,7 @@ def job(base: BaseModel, optimizer: str, loop: str = "autopeft", **fields: objec
     return Job(base, candidate, "classification", 2, "cpu", True, LOOPS[loop], ((2, 8), (2, 16)))
 
 
+@pytest.mark.slow
 def test_its_tape_has_no_gradients_and_keeps_no_activations(tiny_bert) -> None:
     """Memory is that of inference and of one more copy of the largest parameter."""
     takes: dict[str, Take] = {name: faked(job(tiny_bert, name)) for name in ("mezo", "sgd")}
@@ -116,6 +117,7 @@ def test_its_tape_has_no_gradients_and_keeps_no_activations(tiny_bert) -> None:
     assert peak_of(takes["mezo"]) < 0.6 * peak_of(takes["sgd"])
 
 
+@pytest.mark.slow
 def test_more_micro_batches_and_checkpointing_take_no_more(tiny_bert) -> None:
     plain = peak_of(faked(job(tiny_bert, "mezo")))
     more = peak_of(faked(job(tiny_bert, "mezo", grad_accum=2, gradient_checkpointing=True)))

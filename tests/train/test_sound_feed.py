@@ -154,6 +154,7 @@ def test_an_extractor_of_other_bands_is_named_in_one_line(tmp_path: Path, tones:
 
 
 @pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.slow
 def test_a_speech_model_learns_and_its_probe_reads_its_features(
     tmp_path: Path, tones: Dataset, model_type: str
 ) -> None:

@@ -90,8 +90,8 @@ function follow(job) {
   stream.onmessage = (message) => { take(JSON.parse(message.data)); schedule(); };
 }
 
-// A failed job says why; the whole of a long reason stands where the job is opened.
-const outcome = (job) => (job.state === "failed" ? element("span", {}, job.state, element("small", { class: "why", title: job.reason }, job.reason)) : job.state);
+// A job that failed, or has no adapter, says why; the whole of a long reason stands where the job is opened.
+const outcome = (job) => (job.reason && job.state !== "stopped" ? element("span", {}, job.state, element("small", { class: "why", title: job.reason }, job.reason)) : job.state);
 
 const cell = (name, text, kind = null) => element("td", { class: kind, "data-name": name }, text);
 
