@@ -288,7 +288,9 @@ def test_a_full_disk_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
 
     done = run_process("profile", "--seconds", "1", cwd=tmp_path, preexec_fn=allow_files_of_64_bytes)
     assert done.returncode == 2, done
-    assert_one_line(done.stderr)
+    *what_lasted, error = done.stderr.splitlines(keepends=True)
+    assert_one_line(error)
+    assert all("measuring this machine" in line for line in what_lasted)
     assert "cannot be written" in done.stderr
     assert not done.stdout
 
