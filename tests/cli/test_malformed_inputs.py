@@ -274,6 +274,13 @@ def assert_one_line(stderr: str) -> None:
     assert "Traceback" not in stderr
 
 
+def assert_last_line(stderr: str) -> None:
+    """Check that an error is one line, after at most what was said of something that lasted."""
+    *lasted, error = stderr.splitlines(keepends=True)
+    assert_one_line(error)
+    assert all("measuring this machine" in line for line in lasted), stderr
+
+
 def run_process(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "autopeft", *arguments]
     environment = {**os.environ, "AUTOPEFT_CACHE": str(cwd / "cache")}
@@ -288,9 +295,7 @@ def test_a_full_disk_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
 
     done = run_process("profile", "--seconds", "1", cwd=tmp_path, preexec_fn=allow_files_of_64_bytes)
     assert done.returncode == 2, done
-    *what_lasted, error = done.stderr.splitlines(keepends=True)
-    assert_one_line(error)
-    assert all("measuring this machine" in line for line in what_lasted)
+    assert_last_line(done.stderr)
     assert "cannot be written" in done.stderr
     assert not done.stdout
 
@@ -300,7 +305,7 @@ def test_a_workspace_that_cannot_be_made_gives_one_line_and_exit_status_2(tmp_pa
     (tmp_path / "file").write_text("in the way")
     done = run_process("profile", "--seconds", "1", "--workspace", "file/workspace", cwd=tmp_path)
     assert done.returncode == 2, done
-    assert_one_line(done.stderr)
+    assert_last_line(done.stderr)
     assert "file/workspace" in done.stderr
 
 
