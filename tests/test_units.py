@@ -10,6 +10,7 @@ from autopeft.units import (
     format_bound,
     format_bytes,
     format_count,
+    format_limit,
     format_seconds,
     kilowatt_hours,
     parse_bytes,
@@ -17,6 +18,7 @@ from autopeft.units import (
     parse_seconds,
     parse_share,
     parse_usd,
+    round_up,
 )
 
 
@@ -52,10 +54,24 @@ def test_bytes_are_rounded_into_the_next_unit_and_never_shown_with_an_exponent(a
 
 @pytest.mark.parametrize(
     ("amount", "words"),
-    [(10**7, "10 MB (9.54 MiB)"), (4 * 10**9, "4 GB (3.73 GiB)"), (22 * GIB, "22 GiB")],
+    [
+        (10**7, "10 MB (9.54 MiB)"),
+        (4 * 10**9, "4 GB (3.73 GiB)"),
+        (12_400 * 10**6, "12.4 GB (11.5 GiB)"),
+        (22 * GIB, "22 GiB"),
+    ],
 )
 def test_a_limit_beside_other_amounts_is_told_in_their_units_too(amount, words) -> None:
     assert format_bound(amount) == words
+
+
+@pytest.mark.parametrize(
+    ("amount", "typed"),
+    [(642_100_000, "650 MB"), (12_340_000_000, "12.4 GB"), (650_000_000, "650 MB"), (2 * GIB, "2150 MB")],
+)
+def test_a_limit_that_is_enough_is_one_that_people_type(amount, typed) -> None:
+    assert round_up(amount) >= amount
+    assert format_limit(round_up(amount)) == typed
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,16 @@ def test_every_trial_with_a_report_has_a_curve(facts: StudyFacts) -> None:
     assert curves(facts.study)[3].scores == (0.77, 0.815, 0.836, 0.842)
 
 
+def test_a_score_that_is_no_number_is_no_point_of_a_curve(facts: StudyFacts) -> None:
+    trial = facts.study.trials[3]
+    first, *others = trial.result.reports
+    none = [each.model_copy(update={"score": float("nan")}) for each in others]
+    for reports, scores in (((first, *none), [(first.score,)]), (none, [])):
+        result = trial.result.model_copy(update={"reports": tuple(reports)})
+        study = facts.study.model_copy(update={"trials": (trial.model_copy(update={"result": result}),)})
+        assert [curve.scores for curve in curves(study)] == scores
+
+
 def test_the_front_holds_what_no_smaller_trial_reaches(facts: StudyFacts) -> None:
     front = [point.number for point in trade_offs(facts.study) if point.front]
     assert front == [3, 6, 8]

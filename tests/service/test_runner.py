@@ -71,6 +71,11 @@ def test_a_process_that_came_to_its_end_is_done_whatever_it_was_told(attempt, tm
     assert attempt._verdict(0, cause, "", tmp_path / "none") == ("done", "")
 
 
+def test_a_job_that_ends_with_nothing_says_so(attempt, tmp_path) -> None:
+    said = "no trial came to its end within the budget: there is no adapter"
+    assert attempt._verdict(0, None, said, tmp_path / "none") == ("done", said)
+
+
 def test_a_job_whose_study_another_process_runs_waits_again(attempt, tmp_path) -> None:
     with (
         claim_file(tmp_path / "lock", "the study"),
