@@ -69,7 +69,7 @@ def test_an_adapter_loads_with_transformers_and_peft_alone(encoder_with_weights,
     reference = json.loads((tmp_path / "bundle" / "reference.json").read_text())
     script = (
         f"{code_of(tmp_path / 'bundle')}\n"
-        "import sys\n"
+        "import json, sys\n"
         f"inputs = {{k: torch.tensor(v) for k, v in {reference!r}.items() if k != 'logits'}}\n"
         "print(json.dumps(model(**inputs).logits.tolist()))\n"
         "assert not any(name.startswith('autopeft') for name in sys.modules)\n"
