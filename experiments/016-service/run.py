@@ -97,6 +97,7 @@ class Training:
         events = f"/api/v1/jobs/{json.loads(said)['id']}/events"
         writer.write(f"GET {events} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         await writer.drain()
+        self._writer = writer  # which closes the connection when it goes
         self._task = asyncio.create_task(self._follow(reader))
         await self._begun.wait()
         if not self.evaluations:
