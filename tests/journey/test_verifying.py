@@ -134,7 +134,7 @@ def test_without_data_or_model_it_cannot_be_told(copied, tmp_path, request_, los
     found = verify(copied, moved)
     assert (found.state, found.score) == ("unknown", None)
     assert (
-        "are not those that the bundle was scored on" if lost == "data" else "unknown model"
+        "are not those that the bundle was scored on" if lost == "data" else "there is no directory"
     ) in found.reason
 
 
