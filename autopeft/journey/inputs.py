@@ -29,7 +29,7 @@ LONGEST_SOUND = 1_500
 """Places of an encoder of sounds, 30 seconds at the usual 50 a second: what is longer is cut there."""
 _NO_DATA = "training needs data: give --data DATA (CSV, JSONL, Parquet or a directory), or try --demo."
 
-PROFILING = "finding this machine's speeds, which are measured the first time"
+PROFILING = "finding this machine's profile, or measuring it"
 """What is being done while nobody knows yet whether there is a profile."""
 
 _MEDIA: dict[Family, Medium] = {"vision": "image", "speech": "sound"}
