@@ -44,7 +44,7 @@ class Job(Message):
     Attributes:
         id: also the name of its study, unless it is of another job's.   user: who submitted it.
         request: what was asked; data by the ids of files; an export or a conclusion names its study.
-        reason: why it failed or was stopped, or what one that is done lacks.
+        reason: why it failed or was stopped; of one that is done what came of it, or what it lacks.
         seconds: time it may take.   spent: what it has taken, over all attempts.
         stopping: whether it was told to stop and has not stopped yet.
         attempts: how often a service process has begun or resumed it.

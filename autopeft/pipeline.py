@@ -7,6 +7,7 @@ and add nothing.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,13 +51,14 @@ def run(request: Request, observers: Sequence[Observer] = (), progress: Progress
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
+    began = time.monotonic()  # before what takes seconds to import
     from autopeft.journey.concluding import write_conclusion
     from autopeft.journey.sessions import SessionClock
 
-    clock, tracker = SessionClock(request), _tracker(request)
+    clock, tracker = SessionClock(request, began), _tracker(request)
     told = progress or _ignore
     try:
-        study = _search(request, (*observers, tracker), told, concludes=True)
+        study = _search(request, (*observers, tracker), told, began, concludes=True)
         concluded = request.model_copy(update={"study": study.name})
         if study.best is not None:
             told("scoring on the test rows and exporting", 0, 1)
@@ -258,11 +260,12 @@ def search(request: Request, observers: Sequence[Observer] = (), progress: Progr
     Raises:
         DoesNotFitError: nothing in the space fits the budget.
     """
+    began = time.monotonic()  # before what takes seconds to import
     from autopeft.journey.sessions import SessionClock
 
-    clock, tracker = SessionClock(request), _tracker(request)
+    clock, tracker = SessionClock(request, began), _tracker(request)
     try:
-        study = _search(request, (*observers, tracker), progress or _ignore, concludes=False)
+        study = _search(request, (*observers, tracker), progress or _ignore, began, concludes=False)
         clock.keep(study, concluded=False)
         return study
     finally:
@@ -315,6 +318,13 @@ def models() -> tuple[BaseModel, ...]:
     from autopeft.workload.models import list_models
 
     return list_models()
+
+
+def model(name: str) -> BaseModel:
+    """Return what is known of a base model, by name or directory."""
+    from autopeft.workload.models import find_model
+
+    return find_model(name)
 
 
 def catalogued(name: str) -> str | None:
@@ -383,13 +393,17 @@ def _close(tracker: MlflowObserver) -> None:
         logging.getLogger(__name__).warning("%s", tracker.problem)
 
 
-def _search(request: Request, observers: Sequence[Observer], told: Progress, *, concludes: bool) -> Study:
+def _search(
+    request: Request, observers: Sequence[Observer], told: Progress, began: float, *, concludes: bool
+) -> Study:
     from autopeft.cost.model import TracedCostModel
     from autopeft.journey import calibrating
     from autopeft.journey.searching import run_search
 
     with TracedCostModel(calibrations=calibrating.known(Path(request.workspace))) as cost_model:
-        return run_search(request, known_profile, cost_model, observers, told, concludes=concludes)
+        return run_search(
+            request, known_profile, cost_model, observers, told, began=began, concludes=concludes
+        )
 
 
 def _ignore(stage: str, done: int, total: int) -> None:

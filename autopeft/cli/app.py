@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import shlex
@@ -103,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # interpreter from complaining when it flushes the closed pipe once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.DONE
+    if arguments is None:
+        gc.freeze()  # the interpreter's end would look for garbage among all of torch for seconds
     sys.exit(int(code))
 
 

@@ -44,8 +44,7 @@ def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
     yield heading("Where everything is")
     yield _pairs(facts.places)
     yield Text()
-    whose = "Wall time of all sessions" if facts.session and facts.session.resumed else "Wall time"
-    yield heading(f"{whose}: {format_seconds(sum(facts.seconds.values()))}")
+    yield heading(_wall_time(facts))
     yield Text(
         "  "
         + ", ".join(
@@ -57,6 +56,13 @@ def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
         yield heading("Next")
         for step in facts.next_steps:
             yield Text(f"  {step}", style="cyan", no_wrap=True, overflow="fold")
+
+
+def _wall_time(facts: StudyFacts) -> str:
+    total = format_seconds(sum(facts.seconds.values()))
+    if facts.session is None or not facts.session.resumed:
+        return f"Wall time: {total}"
+    return f"Wall time of this session: {format_seconds(facts.session.seconds)}, of all sessions: {total}"
 
 
 def _test_rows(facts: StudyFacts) -> str:

@@ -59,6 +59,10 @@ def plan(made: Plan) -> Group:
             style="dim",
         ),
     ]
+    if made.profile.device == "cpu" and made.budget.gpu_mem is not None:
+        parts.append(
+            Text("the memory is that of a process here, on the CPU; for a GPU: --gpu NAME", style="dim")
+        )
     total, call = len(made.fits) + len(made.rejected), namer([*made.fits, *made.rejected])
     if made.fits:
         chosen = [each for each in made.fits if each.on_front]

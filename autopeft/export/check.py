@@ -18,7 +18,7 @@ TOLERANCE: dict[str, float] = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 3e-
 
 # Runs without autopeft on the path of imports, but for the one import that our own adapters need.
 _SCRIPT = """
-import json, pathlib, sys
+import gc, json, pathlib, sys
 import torch
 def difference(job):
     folder, device, dtype = pathlib.Path(job["folder"]), job["device"], getattr(torch, job["dtype"])
@@ -46,6 +46,7 @@ for job in json.load(sys.stdin):
         found.append({"error": f"{type(error).__name__}: {text}" if text else type(error).__name__})
 ours = sorted(name for name in sys.modules if name.partition(".")[0] == "autopeft")
 print(json.dumps({"found": found, "ours": ours}))
+gc.freeze()  # its end would look for garbage among all of torch for seconds
 """
 
 

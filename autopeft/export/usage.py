@@ -69,8 +69,13 @@ def _use(bundle: Bundle) -> _Use:
             (_TOKENIZER, _TORCH),
             (
                 'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")',
-                f'inputs = tokenizer(["YOUR TEXT"], {cut}, return_tensors="pt")',
-                *(['inputs["task_ids"] = torch.zeros(1, dtype=torch.int64)'] if _named(bundle) else []),
+                'texts = ["YOUR TEXT"]  # one or more',
+                f'inputs = tokenizer(texts, {cut}, padding=True, return_tensors="pt")',
+                *(
+                    ['inputs["task_ids"] = torch.zeros(len(texts), dtype=torch.int64)']
+                    if _named(bundle)
+                    else []
+                ),
             ),
         )
     else:
@@ -82,21 +87,22 @@ def _use(bundle: Bundle) -> _Use:
             told = _named_class(bundle)
         case "number":
             number = number_of(bundle, "model.eval()(**inputs).logits")
-            told = _Use((_TORCH,), ("with torch.inference_mode():", f"    print({number})"))
+            told = _Use((_TORCH,), ("with torch.inference_mode():", f"    print(({number}).tolist())"))
         case "tokens":
             told = _Use()
     return _Use(given.imports + told.imports, given.lines + told.lines)
 
 
 def _named_class(bundle: Bundle) -> _Use:
-    """Return what tells the class of a row by its name, which the configuration of a base does not know."""
+    """Return what tells each row's class by its name, which the configuration of a base does not know."""
     return _Use(
         (_TORCH,),
         (
             f"labels = {list(bundle.labels)!r}",
             "with torch.inference_mode():",
-            "    shares = model.eval()(**inputs).logits.softmax(-1)[0]",
-            "print(labels[shares.argmax()], shares.max().item())",
+            "    shares = model.eval()(**inputs).logits.softmax(-1)",
+            "for row in shares:",
+            "    print(labels[row.argmax()], row.max().item())",
         ),
     )
 

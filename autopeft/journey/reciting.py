@@ -130,7 +130,8 @@ def _write(
     if dataset is None or out is None:
         read = _READ.get(wanted, (TRAIN, VALIDATION))
         rows, have = " and ".join(read), "have" if len(read) > 1 else "has"
-        notes.append(f"{rows} {have} to lie beside this: --data FILE --out DIR writes your rows so")
+        flags = "--out DIR" if dataset is not None else "--data FILE --out DIR"
+        notes.append(f"{rows} {have} to lie beside this: {flags} writes your rows so")
     if wanted != "script" and subject.own_dropouts:
         notes.append(_dropout_note(subject))
     if _misses_template(subject):

@@ -19,16 +19,19 @@ BETWEEN = "start and between"
 class SessionClock:
     """Measures a session from when it was asked for."""
 
-    def __init__(self, request: Request, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, request: Request, began: float | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
         """Begin a session; what a study that goes on has searched before is not this session's.
 
         Args:
+            began: `now()` at which it was asked for; None is now.
             now: seconds that only grow.
 
         Raises:
             UnknownNameError: the study to go on with does not exist.
         """
-        self._now, self._began = now, now()
+        self._now, self.began = now, now() if began is None else began
         self._request = request
         self._searched_before = self._staged_before = 0.0
         if request.resume:
@@ -37,7 +40,7 @@ class SessionClock:
 
     def beside_search(self, study: Study) -> float:
         """Return how many seconds the session has taken so far for other things than its search."""
-        return max(0.0, self._now() - self._began - (study.seconds - self._searched_before))
+        return max(0.0, self._now() - self.began - (study.seconds - self._searched_before))
 
     def keep(self, study: Study, *, concluded: bool) -> None:
         """Write into the study's folder what the session took so far, and what it was allowed.
@@ -53,7 +56,7 @@ class SessionClock:
             limit = store.plan().budget.time
         finally:
             store.close()
-        took, stages = self._now() - self._began, Stages(folder.stages)
+        took, stages = self._now() - self.began, Stages(folder.stages)
         stages.add(BETWEEN, max(0.0, took - (stages.total - self._staged_before)))
         Session(
             seconds=took,

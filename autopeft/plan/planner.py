@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from autopeft.cost.estimate import CostEstimate
 from autopeft.cost.spread import Spread
-from autopeft.errors import AutopeftError
+from autopeft.errors import AutopeftError, DoesNotFitError
 from autopeft.hardware.prices import Price
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.budget import Budget
@@ -67,7 +67,9 @@ class Planner:
             on_done: told how many are costed.
             misses: for how many of the nearest misses to look for changes that make them fit.
         """
-        estimates = self._costs(candidates, on_done)
+        hopeless = self._hopeless()
+        estimates: Sequence[CostEstimate | AutopeftError]
+        estimates = [hopeless] * len(candidates) if hopeless else self._costs(candidates, on_done)
         verdicts = [
             Rejected(candidate=candidate, reason=str(estimate))
             if isinstance(estimate, AutopeftError)
@@ -95,6 +97,16 @@ class Planner:
             spread=self.spread,
             price=self.price,
             family=self.base.family,
+        )
+
+    def _hopeless(self) -> DoesNotFitError | None:
+        """Return why nothing can fit, where that is known before anything is costed."""
+        holds, limit = self.profile.context_bytes, self.memory_limit
+        if holds < limit:
+            return None
+        return DoesNotFitError(
+            f"a training process holds {format_bytes(holds)} before its first tensor, "
+            f"the limit is {format_bound(limit)}"
         )
 
     def _costs(

@@ -10,7 +10,18 @@ import plotly.graph_objects as go
 
 from autopeft.report.costs import COSTS, Cost
 from autopeft.report.facts import StudyFacts
-from autopeft.report.figure import BLUE, GREEN, GREY, MANY, ORANGE, PARTLY, Chart, figure_of, safe
+from autopeft.report.figure import (
+    BLUE,
+    GREEN,
+    GREY,
+    MANY,
+    ORANGE,
+    PARTLY,
+    Chart,
+    between_shares,
+    figure_of,
+    safe,
+)
 from autopeft.report.memory_charts import memory, parts_of_memory
 from autopeft.report.points import Curve, TradeOff, curves, noise, trade_offs
 from autopeft.units import format_seconds
@@ -46,6 +57,8 @@ def _learning(facts: StudyFacts) -> Chart | None:
         "winner": {"color": BLUE, "width": 3},
     }
     figure = figure_of("training rows seen", f"validation {facts.data.metric.name}")
+    if facts.data.metric.interval == "proportion":
+        between_shares(figure)
     for name, members in groups.items():
         if members:
             figure.add_traces(_joined(name, members, looks[name]))
@@ -107,6 +120,8 @@ def _trade_off(facts: StudyFacts) -> Chart | None:
     chosen = best.number if best else -1
     cost = COSTS[facts.study.front_of or "params"]
     figure = figure_of(cost.axis, f"validation {facts.data.metric.name}")
+    if facts.data.metric.interval == "proportion":
+        between_shares(figure)
     figure.update_xaxes(exponentformat="SI")
     if cost.log:
         marks = _marks([point.cost for point in points])
@@ -177,7 +192,7 @@ def _stages(facts: StudyFacts) -> Chart | None:
         )
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(range=[0, max(spans) / unit * 1.4])
+    figure.update_xaxes(range=[0, max(spans) / unit * 1.6])
     figure.update_layout(showlegend=False)
     longest = max(names, key=lambda name: facts.seconds[name])
     finding = (

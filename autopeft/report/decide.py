@@ -98,17 +98,20 @@ def reasons(
         tested: for how many configurations the test rows were used, 0 where that is not known.
     """
     winner, best, metric = _contender(scores, WINNER), study.best, data.metric
-    lines = [_counted(study, plan)]
+    timed = timing(plan.budget.time, study.seconds, session)
+    # What must not be overlooked comes early: a screen shows the first of them.
+    lines = [_counted(study, plan), timing_reason(timed) if timed is not None and timed.over else ""]
+    if comparisons and plan.profile.doubt:
+        lines.append("Speeds were measured beside other work, so that predicted times say little here.")
+    lines += [_prediction(compared) for compared in comparisons if not _inside(compared)]
     if winner is not None and best is not None:
         lines.insert(0, _meaning(winner, metric))
         itself = {WINNER, DEFAULT} if study.is_default(best) else {WINNER}
         lines += [_doubt(winner, other, metric) for other in scores if other.contender not in itself]
         lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
         lines.append(_front(study))
-    lines += [_prediction(compared) for compared in comparisons]
-    if comparisons and plan.profile.doubt:
-        lines.append("Speeds were measured beside other work, so that predicted times say little here.")
-    lines.append(timing_reason(timing(plan.budget.time, study.seconds, session)))
+    lines += [_prediction(compared) for compared in comparisons if _inside(compared)]
+    lines.append(timing_reason(timed) if timed is not None and not timed.over else "")
     if winner is not None:
         lines += [_tested(tested, tested - shown(study, scores)), _seeds(study, best)]
     return tuple(line for line in lines if line)
@@ -372,5 +375,11 @@ def _prediction(compared: Compared) -> str:
     )
     if compared.low is None or compared.high is None:
         return f"{line}."
-    place = "inside" if compared.low <= compared.measured <= compared.high else "outside"
-    return f"{line}, {place} the 90 % band."
+    return f"{line}, {'inside' if _inside(compared) else 'outside'} the 90 % band."
+
+
+def _inside(compared: Compared) -> bool:
+    """Whether a measurement is in its band; what has none is not outside either."""
+    if compared.low is None or compared.high is None:
+        return True
+    return compared.low <= compared.measured <= compared.high

@@ -54,6 +54,11 @@ def figure_of(across: str, up: str, height: int = 360) -> go.Figure:
     return figure
 
 
+def between_shares(figure: go.Figure) -> None:
+    """Keep an axis of scores that are shares to what they can be, which equal ones would leave far behind."""
+    figure.update_yaxes(minallowed=-0.02, maxallowed=1.02)
+
+
 def unit_of(largest: int) -> tuple[int, str]:
     """Return the unit that suits the largest of some sizes, with its name."""
     return (GIB, "GiB") if largest >= 2 * GIB else (MIB, "MiB")

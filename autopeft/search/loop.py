@@ -77,6 +77,7 @@ class Search:
         self._waiting: list[int] = []
         self._under_way: set[int] = set()
         self._refused_before: set[int] = set()
+        self._late: set[int] = set()
         self._ended = ""
         self._no_more = ""
         self._out_of_time = False
@@ -106,10 +107,11 @@ class Search:
 
         The best of what was set aside can go on when the study does.
         """
-        why = "the time was spent" if self._out_of_time else "others promised more"
         for number, state in list(left_aside(self._trials.values(), self._reports, self._metric)):
             seen = [f"after {report.samples} rows" for report in self._reports[number][-1:]]
             where = seen[0] if seen else "before its first evaluation"
+            late = number in self._late or number in self._under_way
+            why = "the time was spent" if late else "others promised more"
             self._end(number, state, f"set aside {where}: {why}")
         self.count_time()
         study = self._store.load()
@@ -172,6 +174,7 @@ class Search:
 
     def cut_off(self, number: int) -> None:
         """Set a trial aside whose process was ended for the time budget; its last checkpoint is kept."""
+        self._late.add(number)
         self._set_aside(number)
 
     def fail(self, number: int, reason: str) -> None:
@@ -354,6 +357,8 @@ class Search:
         following = self._rungs.left(reports[-1].samples if reports else 0)
         too_near = bool(following) and self._deadline.too_near(trial, reports, following[0])
         self._out_of_time = self._out_of_time or too_near
+        if too_near:
+            self._late.add(trial.number)
         return not too_near
 
     def _set_aside(self, number: int) -> None:
@@ -377,6 +382,7 @@ class Search:
 
     def _started(self, trial: Trial) -> Trial:
         self._under_way.add(trial.number)
+        self._late.discard(trial.number)
         self.count_time()
         for observer in self._observers:
             observer.trial_started(trial)

@@ -16,6 +16,8 @@ MOST_SIDE_BY_SIDE = 4
 DEFAULT_TRIALS = 16
 EXPORT_SECONDS = 15.0
 """Loading the base anew, writing the bundle and checking it, and the report, on an idle machine."""
+START_SECONDS = 10.0
+"""Starting the processes that train, on an idle machine."""
 
 
 class Schedule(Message):
@@ -64,8 +66,12 @@ def share_of(profile: HardwareProfile, trials: int) -> HardwareProfile:
     )
 
 
-def too_short(plan: Plan, seconds: float) -> str:
-    """Say that no training may end within the time for the search; empty where one is sure to."""
+def too_short(plan: Plan, seconds: float, beside: float) -> str:
+    """Say that no training may end within the time for the search; empty where one is sure to.
+
+    Args:
+        seconds: of the search.   beside: that the session takes for other things.
+    """
     ends = [
         (run, run * fit.estimate.time.high_seconds / fit.estimate.time.step_seconds)
         for fit in plan.fits
@@ -74,9 +80,11 @@ def too_short(plan: Plan, seconds: float) -> str:
     if not ends or min(high for _, high in ends) <= seconds:
         return ""
     run, high = min(ends, key=lambda end: end[1])
+    enough = 60 * math.ceil((beside + START_SECONDS + high) / 60)
     return (
         f"the search has {format_seconds(seconds)}, and the quickest that was planned trains for about "
-        f"{format_seconds(run)}, perhaps for {format_seconds(high)}: it may end with nothing to export"
+        f"{format_seconds(run)}, perhaps for {format_seconds(high)}: it may end with nothing to export; "
+        f"a time of {format_seconds(enough)} in all would be enough"
     )
 
 

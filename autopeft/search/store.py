@@ -144,7 +144,10 @@ class StudyStore:
 
     def allow(self, budget: Budget) -> None:
         """Take note of another budget than the study began with."""
-        plan = self.plan().model_copy(update={"budget": budget})
+        self.replan(self.plan().model_copy(update={"budget": budget}))
+
+    def replan(self, plan: Plan) -> None:
+        """Put another plan in the place of the study's, which goes on under it."""
         with self._writing() as connection:
             connection.execute(STUDY.update().where(*self._this()).values(plan=plan.model_dump_json()))
 
@@ -185,7 +188,7 @@ class StudyStore:
             return self._reports(connection, REPORTS.c.trial == number).get(number, ())
 
     def plan(self) -> Plan:
-        """Read the plan that the study began with."""
+        """Read the plan that the study began or last went on with."""
         with self._reading() as connection:
             return self._parse(Plan, self._head(connection).plan)
 

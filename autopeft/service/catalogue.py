@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from autopeft import pipeline
 from autopeft.doctor import Check, examine
-from autopeft.errors import InputError
+from autopeft.errors import AutopeftError, InputError
 from autopeft.hardware.profile import HardwareProfile
 from autopeft.message import Message
 from autopeft.methods.spec import MethodSpec
@@ -35,9 +37,9 @@ Named = Annotated[str, InPath(min_length=1, max_length=200)]
 
 @router.get("/models", response_model=Page[BaseModel])
 def models(request: Request, who: Reader, q: Words = "", offset: Offset = 0, limit: Limit = PAGE) -> Response:
-    """List the base models known by name."""
+    """List the base models known by name, the service's own first."""
     del who
-    found = _holding(q, _models())
+    found = _holding(q, (*_own_models(request), *_models()))
     return tagged(request, paged(request, found, offset, limit))
 
 
@@ -45,8 +47,9 @@ def models(request: Request, who: Reader, q: Words = "", offset: Offset = 0, lim
 def model(request: Request, who: Reader, name: Named) -> Response:
     """Return one base model."""
     del who
-    wanted = office_of(request).names.model(name)
-    found = next((one for one in _models() if one.name == wanted), None)
+    names = office_of(request).names
+    wanted = name if name in names.own_models else names.model(name)
+    found = next((one for one in (*_own_models(request), *_models()) if one.name == wanted), None)
     if found is None:
         raise pipeline.unknown_model(name)
     return tagged(request, found)
@@ -137,6 +140,14 @@ def doctor(request: Request, who: Admin) -> Response:
     """Say whether everything autopeft needs is there, and how to mend what is not."""
     del who
     return reply(examine(Path(office_of(request).settings.workspace)))
+
+
+def _own_models(request: Request) -> Iterator[BaseModel]:
+    """Yield the models below the service's folders; where they lie is nobody's business."""
+    names = office_of(request).names
+    for name in names.own_models:
+        with suppress(AutopeftError):  # one that cannot be read says so to who asks for it
+            yield pipeline.model(names.model(name)).model_copy(update={"name": name, "path": None})
 
 
 @cache

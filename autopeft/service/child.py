@@ -1,8 +1,7 @@
 """The process of one job: the pipeline, nothing else. `runner` starts it and holds its stdin.
 
-An export or the conclusion of a study is a job, too. Why a job ended otherwise
-than well, or with nothing, goes to its log and, as the disk of the log may be full, as one line to the
-stdout that it was started with.
+An export or the conclusion of a study is a job, too. What came of a job, or why nothing did, goes to its log
+and, as the disk of the log may be full, as one line to the stdout that it was started with.
 
 Exit status: 0 done, 1 nothing fits, 2 it cannot be done (one line on stderr), 75 another process
 runs its study, 130 interrupted.
@@ -11,6 +10,7 @@ runs its study, 130 interrupted.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -25,6 +25,7 @@ from autopeft.errors import AutopeftError, ClaimedError, DoesNotFitError
 from autopeft.export.bundle import Export
 from autopeft.journey.keeping import going_on
 from autopeft.request import Request
+from autopeft.search.study import Study
 from autopeft.service.watching import EventObserver
 
 END_SECONDS = 30.0
@@ -56,12 +57,10 @@ def main() -> int:
             handover.conclude(request)
         elif kind == "run":
             facts = pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
-            if facts.study.best is None:
-                _say(_NOTHING, service)
+            _say(facts.decision if "adapter" in facts.places else _NOTHING, service)
         else:
             study = pipeline.search(going_on(request, float(spent)), [observer], observer.progress)
-            if study.best is None:
-                _say(_NOTHING, service)
+            _say(_found(study), service)
     except KeyboardInterrupt:
         return 130
     except AutopeftError as error:
@@ -73,6 +72,14 @@ def main() -> int:
         _say(f"{error.filename or 'the system'}: {error.strerror}", service)
         return 2
     return 0
+
+
+def _found(study: Study) -> str:
+    """Return what came of a search."""
+    best = study.best
+    if best is None or best.result is None:
+        return _NOTHING
+    return f"{best.label}: {study.metric.name} {best.result.score:.3f} on the validation rows"
 
 
 def _say(line: str, service: int) -> None:
@@ -91,4 +98,6 @@ def _end_with_the_service() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # the interpreter's end would look for garbage among all of torch for seconds
+    sys.exit(status)

@@ -20,6 +20,7 @@ _MODULE = re.compile(r"\^?\w+(?:[.+-]\w+)*\$?", re.ASCII)
 """Words with a sign between each two: as a regular expression it is quickly matched, or quickly not."""
 _LONGEST, _LONGEST_PART = 2000, 255
 """Bytes of a model's name, and of what is between its slashes: file systems take no more."""
+_CONFIG, _MOST_OWN = "config.json", 200
 _FILE = (".yaml", ".yml", ".json", ".bin", ".pt", ".pth", ".pkl", ".safetensors")
 
 
@@ -33,6 +34,9 @@ class Names:
     def model(self, name: str) -> str:
         """Return the catalogue's name of a model, a directory that may be named, or a hub id where allowed.
 
+        A directory may be named by its path or, where it lies directly below a folder of models, by its own
+        name, which then comes before the catalogue's.
+
         Raises:
             RefusedError: it is a path or hub id that the service was not told to take.
             UnknownNameError: the catalogue has nothing like it.
@@ -45,6 +49,8 @@ class Names:
         place = Path(name)
         if any(place.is_absolute() and place.resolve().is_relative_to(each) for each in self._folders):
             return str(place.resolve())
+        if (own := self._own(name)) is not None:
+            return own
         listed = None if place.is_absolute() else pipeline.catalogued(name)
         if listed is not None:
             return listed
@@ -54,10 +60,26 @@ class Names:
             raise RefusedError(
                 HTTPStatus.FORBIDDEN,
                 "forbidden",
-                f"the model {name[:200]!r} is in no catalogue: paths and hub ids are taken only where the "
-                "service was started with --models DIR or --hub.",
+                f"the model {name[:200]!r} is in no catalogue, and not below a directory that the service "
+                "was started with (--models DIR); a hub id is taken only where it was started with --hub.",
             )
         raise pipeline.unknown_model(name)
+
+    @property
+    def own_models(self) -> tuple[str, ...]:
+        """Names of the directories with a model that lie directly below the folders of models."""
+        found = {place.parent.name for each in self._folders for place in each.glob(f"*/{_CONFIG}")}
+        return tuple(sorted(name for name in found if self._own(name) is not None)[:_MOST_OWN])
+
+    def _own(self, name: str) -> str | None:
+        """Return the path of a directory that is called so below a folder of models."""
+        if name != Path(name).name:
+            return None
+        places = ((each / name).resolve() for each in self._folders)
+        return next((str(place) for place in places if self._may_be_named(place / _CONFIG)), None)
+
+    def _may_be_named(self, place: Path) -> bool:
+        return place.is_file() and any(place.is_relative_to(each) for each in self._folders)
 
     def device(self, name: str | None) -> str | None:
         """Return a device's name, which must be no path."""

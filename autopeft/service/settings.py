@@ -34,7 +34,7 @@ class Settings(Message):
         upload_bytes: of one file.   kept_bytes: of all files of one user.
         rate: requests a second of one user, `burst` of them at once; 0 is no limit.
         hub: models may be fetched from the hub, not only be those of the catalogue.
-        models: directories whose models may be named by their path.
+        models: directories whose models may be named, by path or name.
         cert, key: files of TLS.
         address: Ray cluster to train on.   mlflow: tracking server.
         lease_seconds: a job whose process is silent for so long is taken over by another.

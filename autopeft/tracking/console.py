@@ -85,6 +85,7 @@ class ConsoleObserver:
             for trial in study.trials
             if trial.state == "paused"
         }
+        self._begun = {trial.number for trial in study.trials if trial.state != "rejected"}
         self._done_before = self._done_so_far()
         # A number that was asked for is of all sessions; one that time pays for comes on top of what is done.
         on_top = plan.budget.trials is None and plan.budget.time is not None

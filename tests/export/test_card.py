@@ -73,14 +73,14 @@ def code_of(text: str) -> str:
 
 @pytest.mark.parametrize(
     ("scale", "number"),
-    [(None, "print(model.eval()"), (Scale(mean=5.0, deviation=2.0), "print(5.0 + 2.0 * ")],
+    [(None, "print((model.eval()"), (Scale(mean=5.0, deviation=2.0), "print((5.0 + 2.0 * ")],
 )
 def test_a_regression_gives_a_number_and_says_how_to_read_its_score(scale: Scale | None, number: str) -> None:
     text = card("regression", RELATIVE_ERROR, scale=scale)
     code = code_of(text)
     assert number in code
     assert "truncation=True, max_length=48" in code
-    assert code.rstrip().endswith(".logits[:, 0])")
+    assert code.rstrip().endswith(".logits[:, 0]).tolist())")
     assert (
         "1 is always saying the median of the training rows, 0 is never being wrong, lower is better." in text
     )
@@ -97,7 +97,7 @@ def test_a_regression_gives_a_number_and_says_how_to_read_its_score(scale: Scale
 )
 def test_a_class_is_told_by_its_name_and_its_score_needs_no_words(head: str) -> None:
     text = card("classification", ACCURACY, head=head)
-    assert code_of(text).rstrip().endswith("print(labels[shares.argmax()], shares.max().item())")
+    assert code_of(text).rstrip().endswith("    print(labels[row.argmax()], row.max().item())")
     assert "How to read it" not in text
 
 
@@ -135,7 +135,7 @@ def test_the_hub_is_told_the_dataset_s_id_or_its_name_and_the_fingerprint_is_in_
 
 
 def test_a_method_of_many_tasks_is_told_the_task() -> None:
-    assert 'inputs["task_ids"] = torch.zeros(1, dtype=torch.int64)' in code_of(
+    assert 'inputs["task_ids"] = torch.zeros(len(texts), dtype=torch.int64)' in code_of(
         card("classification", ACCURACY, method="poly")
     )
 

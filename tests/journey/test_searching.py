@@ -11,10 +11,11 @@ from linear_cost import LinearCost
 from autopeft.errors import DataError, DoesNotFitError, InputError, StorageError
 from autopeft.hardware.catalog import load_profile
 from autopeft.hardware.profile import HardwareProfile
+from autopeft.journey.allowing import whole_time
 from autopeft.journey.asking import open_study
 from autopeft.journey.inputs import load_inputs, require_dataset
 from autopeft.journey.remembering import remember
-from autopeft.journey.searching import require_fits, run_search, whole_time
+from autopeft.journey.searching import require_fits, run_search
 from autopeft.journey.workspace import open_store, study_folder
 from autopeft.methods.registry import DEFAULT
 from autopeft.plan.budget import Budget
@@ -215,3 +216,38 @@ def test_the_time_of_a_search_that_is_interrupted_is_spent(
     store = open_store(study_folder(asked.workspace, "s"))
     assert store.load().seconds >= 0.2
     assert whole_time(Request(budget=Budget(time=100)), store) >= 100.2
+
+
+def test_a_run_that_has_no_time_for_more_than_its_export_is_refused_before_anything_is_measured(
+    asked: Request,
+) -> None:
+    def measure(request: Request) -> HardwareProfile:
+        pytest.fail("the machine was measured")
+
+    short = asked.model_copy(update={"budget": Budget(time=20)})
+    with pytest.raises(DoesNotFitError, match=r"about 25\.0 s beside its training.*the time is 20\.0 s"):
+        run_search(short, measure, LinearCost(), (), lambda *_: None, concludes=True)
+
+
+def test_a_study_that_goes_on_is_planned_anew_for_the_machine_and_the_time_as_they_are_now(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan_of(request: Request, profile: HardwareProfile) -> Plan:
+        with pytest.raises(Killed):
+            run_search(request, lambda _: profile, LinearCost(), (), lambda *_: None)
+        return open_store(study_folder(asked.workspace, "s")).plan()
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(ray_runner, "run_on_ray", killed)
+    sure = load_profile("l4")
+    doubtful = sure.model_copy(update={"warnings": ("other work",), "disturbance": 0.5})
+    asked = asked.model_copy(update={"storage": None})
+    first = plan_of(asked, doubtful)
+    again = asked.model_copy(update={"resume": True, "budget": Budget(time=7200)})
+    later = plan_of(again, sure)
+    assert (first.profile.doubt, later.profile.doubt) == (0.5, 0)
+    assert later.budget.time == pytest.approx(7200, abs=5)
+    hopeless = plan_of(again.model_copy(update={"budget": Budget(gpu_mem=1)}), sure)
+    assert hopeless.fits == later.fits, "what was begun may still end"

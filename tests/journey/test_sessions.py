@@ -9,13 +9,16 @@ import pytest
 from autopeft.errors import UnknownNameError
 from autopeft.hardware.catalog import load_profile
 from autopeft.journey.sessions import BETWEEN, SessionClock
-from autopeft.journey.stages import Stages
+from autopeft.journey.stages import FirstReport, Stages
 from autopeft.journey.workspace import StudyFolder, study_folder
+from autopeft.methods.registry import DEFAULT
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
 from autopeft.report.facts import Session
 from autopeft.request import Request
 from autopeft.search.store import StudyStore
+from autopeft.search.study import Trial
+from autopeft.train.result import Report, TrialResult
 from autopeft.workload.dataset import ACCURACY, Lengths, Workload
 
 
@@ -80,6 +83,54 @@ def test_what_of_a_session_is_in_no_stage_is_a_stage(
     store.close()
     assert Stages(folder.stages).seconds[BETWEEN] == between
     assert Stages(folder.stages).total == 280 + (before or 0.0)
+
+
+def test_a_session_begins_when_it_was_asked_for(folder: StudyFolder, tmp_path: Path) -> None:
+    seconds = iter((1280.0,))
+    clock = SessionClock(Request(workspace=str(tmp_path)), began=990.0, now=lambda: next(seconds))
+    store = StudyStore(folder.store)
+    clock.keep(store.load(), concluded=True)
+    store.close()
+    assert Session.read(folder.session).seconds == 290
+
+
+def test_seconds_that_are_counted_to_another_stage_are_counted_once(tmp_path: Path) -> None:
+    stages = Stages(tmp_path / "stages.json")
+    stages.add("search", 50)
+    stages.move("search", "start", 20)
+    stages.move("search", "start", 0)
+    assert Stages(stages.file).seconds == {"search": 30, "start": 20}
+    stages.move("search", "start", 100)
+    assert stages.seconds == {"search": 0, "start": 50}
+
+
+@pytest.mark.parametrize("before", [0.0, 30.0])
+def test_what_a_search_waits_for_its_first_training_is_no_training(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch, before: float
+) -> None:
+    def report(samples: int, seconds: float) -> Report:
+        return Report(
+            samples=samples, step=1, score=0.5, loss=0.7, seconds=seconds, step_seconds=0.1, peak_bytes=1
+        )
+
+    now = [100.0]
+    monkeypatch.setattr("autopeft.journey.stages.time.monotonic", lambda: now[0])
+    done = (report(10, before),) if before else ()
+    result = TrialResult(state="paused", reports=done)
+    trial = Trial(
+        number=0, role="candidate", candidate=DEFAULT, state="paused", predicted=None, result=result
+    )
+    store = StudyStore(folder.store)
+    study, plan = store.load().model_copy(update={"trials": (trial,)}), store.plan()
+    store.close()
+    waiting = FirstReport()
+    waiting.study_started(study, plan, 1, 1.0)
+    now[0] += 20 + 15
+    assert waiting.waited == 0
+    waiting.trial_reported(trial, report(20, before + 15))
+    now[0] += 1000
+    waiting.trial_reported(trial, report(40, before + 30))
+    assert waiting.waited == 20
 
 
 def test_a_study_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:

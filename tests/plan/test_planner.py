@@ -274,3 +274,14 @@ def test_what_fits_has_its_cost_on_all_devices_where_a_price_is_known(tiny_bert)
 def test_limits_are_read_as_people_write_them() -> None:
     budget = Budget(params="1%", cost="$20", adapter_size="50MB")
     assert (budget.params, budget.cost, budget.adapter_size) == (0.01, 20.0, 50_000_000)
+
+
+def test_what_a_process_alone_is_too_large_for_is_refused_before_anything_is_costed(tiny_bert) -> None:
+    class Costly(LinearCost):
+        def estimate_many(self, *args, **kwargs) -> list[CostEstimate | AutopeftError]:
+            pytest.fail("it was costed")
+
+    made = planner(tiny_bert, Costly(), gpu_mem=500).plan("space", [candidate(1), candidate(4)], misses=3)
+    reason = "a training process holds 500 B before its first tensor, the limit is 500 B"
+    assert [each.reason for each in made.rejected] == [reason] * 2
+    assert planner(tiny_bert, gpu_mem=3000).plan("space", [candidate(1)]).fits

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from autopeft.report.decide import lead, reasons
-from autopeft.report.facts import StudyFacts, TestScore
+from autopeft.report.facts import Session, StudyFacts, TestScore
 from autopeft.report.rows import score_rows
 from autopeft.search.study import Trial
 from autopeft.train.result import TrialResult
@@ -157,6 +157,28 @@ def test_a_validation_score_above_the_test_interval_is_called_luck(make_facts: F
 def test_a_peak_over_the_budget_is_admitted(make_facts: FactsFactory, facts: StudyFacts) -> None:
     budget = facts.plan.budget.model_copy(update={"gpu_mem": 900 * 10**6})
     assert "but it peaked at 985 MiB, over the 900 MB (858 MiB) allowed" in make_facts(budget=budget).decision
+
+
+def test_what_must_not_be_overlooked_is_among_the_first_reasons(
+    make_facts: FactsFactory, facts: StudyFacts
+) -> None:
+    last = Session(seconds=400, allowed_seconds=300, search_seconds=241, study_seconds=241, concluded=True)
+    profile = facts.plan.profile.model_copy(update={"disturbance": 0.4, "warnings": ("other work",)})
+    outside = [each.model_copy(update={"high": each.predicted, "measured": 2 * each.predicted})
+               for each in facts.comparisons if each.high is not None]  # fmt: skip
+    said = reasons(
+        study=facts.study,
+        plan=facts.plan.model_copy(update={"profile": profile}),
+        data=facts.data,
+        scores=facts.scores,
+        comparisons=outside,
+        session=last,
+    )
+    early = said[1 : 3 + len(outside)]
+    assert early[0].startswith("The whole run took 6 min 40 s, over the 5 min 00 s allowed")
+    assert early[1].startswith("Speeds were measured beside other work")
+    assert all(each.endswith("outside the 90 % band.") for each in early[2:])
+    assert len(set(said)) == len(said)
 
 
 def test_a_single_complete_trial_is_the_only_one(make_facts: FactsFactory, facts: StudyFacts) -> None:

@@ -154,3 +154,24 @@ def test_time_counts_before_anything_is_reported_and_is_written_no_oftener_than_
     now[0] = 75.0
     search.count_time()
     assert store.load().seconds == 75.0
+
+
+def test_what_gave_way_to_others_is_not_said_to_have_lacked_time(
+    make_search: MakeSearch, store: StudyStore
+) -> None:
+    now = [0.0]
+    search = make_search(
+        searcher=Listed(lora(2), lora(4)),
+        rungs=Rungs(samples=(10, 20)),
+        deadline=100.0,
+        clock=lambda: now[0],
+    )
+    for _ in range(2):
+        search.next_trial()
+    search._set_aside(0)
+    now[0] = 101.0
+    search.report(1, report(10, 0.5))
+    assert [trial.reason for trial in search.finish().trials] == [
+        "set aside before its first evaluation: others promised more",
+        "set aside after 10 rows: the time was spent",
+    ]

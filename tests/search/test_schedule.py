@@ -67,7 +67,12 @@ def test_no_search_is_expected_to_take_longer_than_its_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(160.0, ""), (120.0, "about 1 min 40 s, perhaps for 2 min 30 s: it may end with")]
+    ("seconds", "words"),
+    [
+        (160.0, ""),
+        (120.0, "about 1 min 40 s, perhaps for 2 min 30 s: it may end with"),
+        (120.0, "a time of 4 min 00 s in all would be enough"),  # 30 + 10 + 150 seconds
+    ],
 )
 def test_a_search_in_whose_time_no_training_may_end_says_so(seconds: float, words: str) -> None:
     fit = admit_all(lora(2))
@@ -76,9 +81,9 @@ def test_a_search_in_whose_time_no_training_may_end_says_so(seconds: float, word
         update={"estimate": fit.estimate.model_copy(update={"run_seconds": 100.0, "time": time})}
     )
     plan = toy_plan().model_copy(update={"fits": (known,)})
-    assert words in too_short(plan, seconds)
-    assert bool(words) == bool(too_short(plan, seconds))
-    assert not too_short(plan.model_copy(update={"fits": ()}), seconds), "nothing is known"
+    assert words in too_short(plan, seconds, 30.0)
+    assert bool(words) == bool(too_short(plan, seconds, 30.0))
+    assert not too_short(plan.model_copy(update={"fits": ()}), seconds, 30.0), "nothing is known"
 
 
 def test_time_for_repetitions_leaves_fewer_candidates() -> None:

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import Request
 from uvicorn.server import ServerState
 
-from autopeft.errors import StorageError
+from autopeft.errors import StorageError, UnknownNameError
 from autopeft.service import punctual, replies
 from autopeft.service.desk import Desk
 from autopeft.service.limits import Buckets, Places, neighbourhood
@@ -399,3 +399,21 @@ def test_a_directory_is_itself_though_the_catalogue_has_its_name(tmp_path) -> No
     assert names.model("gpt2") == "gpt2"
     with pytest.raises(RefusedError, match="in no catalogue"):
         names.model(str(tmp_path / "elsewhere" / "gpt2"))
+
+
+def test_a_model_below_a_folder_of_models_has_a_name_and_nothing_beside_the_folder_has(tmp_path) -> None:
+    for folder, name in (("models", "gpt2"), ("models", "mine"), ("secret", "theirs")):
+        (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / "config.json").write_text("{}")
+    (tmp_path / "models" / "link").symlink_to(tmp_path / "secret" / "theirs")
+    (tmp_path / "models" / "empty").mkdir()
+    names = Names(Settings(workspace=tmp_path / "ws", models=(tmp_path / "models",)))
+    assert names.own_models == ("gpt2", "mine")
+    for name in names.own_models:
+        assert names.model(name) == str((tmp_path / "models" / name).resolve())
+    for name in ("link", "theirs", "empty"):
+        with pytest.raises(UnknownNameError):
+            names.model(name)
+    for name in ("..", "../secret/theirs"):
+        with pytest.raises(RefusedError):
+            names.model(name)

@@ -16,7 +16,13 @@ export function startTraining() {
   get("live-resume").addEventListener("click", () => act("resume", { time: "10min" }));
   get("recipe-form").addEventListener("submit", (event) => { event.preventDefault(); recite(); });
   setInterval(() => { if (shown && shown.began !== null) schedule(); }, 1000);
+  suggest();
   list();
+}
+
+async function suggest() { // the service's own models come first
+  const page = await call("GET", "models?limit=30");
+  get("trainable").replaceChildren(...page.items.map((model) => element("option", { value: model.name })));
 }
 
 async function submit() {
@@ -52,13 +58,17 @@ async function upload() {
 }
 
 async function list() {
-  const page = await call("GET", "jobs?limit=20");
+  const [page, files] = await Promise.all([call("GET", "jobs?limit=20"), call("GET", "data")]);
+  const names = new Map(files.map((file) => [file.id, file.name]));
   get("jobs").tBodies[0].replaceChildren(...page.items.map((job) => {
     const open = element("button", { type: "button" }, job.id.slice(0, 12));
     open.addEventListener("click", () => { follow(job); get("live-title").focus(); });
     const made = OF_A_STUDY[job.kind] ? `${OF_A_STUDY[job.kind]} of ${job.request.study.slice(0, 12)}` : null;
-    const what = made || (job.request.demo ? `demo ${job.request.demo}` : job.request.model);
-    return element("tr", {}, element("th", { scope: "row" }, open), cell("What", what || ""), cell("State", outcome(job)), cell("Spent", seconds(job.spent), "number"));
+    const model = (job.request.model || "").split("/").pop();
+    const what = made || (job.request.demo ? `demo ${job.request.demo}` : `${model} on ${names.get(job.request.data) || "deleted rows"}`);
+    const over = ENDED.includes(job.state) && !OF_A_STUDY[job.kind] && job.spent > job.seconds;
+    const time = OF_A_STUDY[job.kind] ? seconds(job.spent) : `${seconds(job.spent)} of ${seconds(job.seconds)}${over ? ", over" : ""}`;
+    return element("tr", {}, element("th", { scope: "row" }, open), cell("What", what || ""), cell("State", outcome(job)), cell("Time", time, "number"));
   }));
 }
 
@@ -90,7 +100,7 @@ function follow(job) {
   stream.onmessage = (message) => { take(JSON.parse(message.data)); schedule(); };
 }
 
-// A job that failed, or has no adapter, says why; the whole of a long reason stands where the job is opened.
+// A job says what came of it, or why it failed; the whole of a long reason stands where the job is opened.
 const outcome = (job) => (job.reason && job.state !== "stopped" ? element("span", {}, job.state, element("small", { class: "why", title: job.reason }, job.reason)) : job.state);
 
 const cell = (name, text, kind = null) => element("td", { class: kind, "data-name": name }, text);
@@ -126,7 +136,7 @@ function paint() {
   const ofAStudy = Boolean(OF_A_STUDY[job.kind]);
   const some = [...shown.trials.values()].some((trial) => trial.state === "complete");
   const empty = shown.whole && job.state === "done" && !ofAStudy && !some;
-  const words = { queued: "Waiting for its turn.", running: job.stopping ? "Stopping." : shown.what ? `Running: ${shown.what}.` : "Running.", done: empty ? "Ended without a result: nothing was trained to the end. Go on with more time." : "Done.", failed: `Failed: ${job.reason}.`, stopped: `Stopped: ${job.reason}.` };
+  const words = { queued: "Waiting for its turn.", running: job.stopping ? "Stopping." : shown.what ? `Running: ${shown.what}.` : "Running.", done: empty ? "Ended without a result: nothing was trained to the end. Go on with more time." : job.reason && !ofAStudy ? `Done. ${job.reason}` : "Done.", failed: `Failed: ${job.reason}.`, stopped: `Stopped: ${job.reason}.` };
   if (get("live-state").textContent !== words[job.state]) get("live-state").textContent = words[job.state];
   get("live").dataset.state = job.state;
   const spent = job.spent + (shown.began === null ? 0 : (performance.now() - shown.began) / 1000);
