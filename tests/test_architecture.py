@@ -46,6 +46,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "tracking", "export", "request", "journey", "handover"),
     ),
+    "inventory": ("hardware", "workload", "space", "methods", "request"),
     "api": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
         *("report", "export", "request", "handover", "pipeline"),
@@ -58,12 +59,22 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "doctor": (),
     "service": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "export", "request", "job", "handover", "pipeline", "doctor", "journey"),
+        *("report", "export", "request", "job", "handover", "pipeline", "inventory", "doctor", "journey"),
     ),
     "adapters": ("methods",),
     "cli": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *("report", "tracking", "export", "request", "handover", "pipeline", "doctor", "service"),
+        *(
+            "report",
+            "tracking",
+            "export",
+            "request",
+            "handover",
+            "pipeline",
+            "inventory",
+            "doctor",
+            "service",
+        ),
     ),
     "__main__": ("cli",),
 }
@@ -104,6 +115,7 @@ MESSAGES = {
     "job",
     "doctor",
     "handover",
+    "inventory",
     "pipeline",
     "service.settings",
 }
@@ -146,6 +158,7 @@ MACHINERY: dict[str, set[str]] = {
     # The journey is where machinery meets.
     "journey": {ANYTHING},
     "handover": {ANYTHING},
+    "inventory": {ANYTHING},
     "pipeline": {ANYTHING},
     # Counted spaces are answers, and a client takes the library's options; a bundle that was sent is held
     # against its checksums before it takes its place.

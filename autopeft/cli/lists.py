@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 def models(as_json: Json = False) -> int:
     """List the base models known by name."""
-    from autopeft import pipeline
+    from autopeft import inventory
     from autopeft.cli import screen, tables
 
-    screen.show(pipeline.models(), tables.models, as_json=as_json)
+    screen.show(inventory.models(), tables.models, as_json=as_json)
     return Exit.DONE
 
 
 @takes_request("workspace")
 def gpus(request: Request, as_json: Json = False) -> int:
     """List the devices that can be planned for."""
-    from autopeft import pipeline
+    from autopeft import inventory
     from autopeft.cli import screen, tables
 
-    screen.show(pipeline.gpus(request), tables.devices, as_json=as_json)
+    screen.show(inventory.gpus(request), tables.devices, as_json=as_json)
     return Exit.DONE

@@ -74,7 +74,7 @@ def methods(
     as_json: Json = False,
 ) -> int:
     """List the PEFT methods, or tell all about one."""
-    from autopeft import pipeline
+    from autopeft import inventory
     from autopeft.cli import screen
     from autopeft.errors import InputError
 
@@ -91,9 +91,9 @@ def methods(
             f"a filter chooses among all methods, but got {name!r} and {given[0]}: leave one of them out."
         )
     if name is not None:
-        screen.show(pipeline.method(name), about, as_json=as_json)
+        screen.show(inventory.method(name), about, as_json=as_json)
         return Exit.DONE
-    found = pipeline.methods(
+    found = inventory.methods(
         family=family,
         works_on=works_on,
         quantization=quantization,

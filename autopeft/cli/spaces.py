@@ -30,13 +30,13 @@ def spaces(name: Name = None, as_json: Json = False) -> int:
 
     How a file of your own is written: search_spaces/README.md, with an example.
     """
-    from autopeft import pipeline
+    from autopeft import inventory
     from autopeft.cli import screen
 
     if name is not None:
-        screen.show(pipeline.space(name), about, as_json=as_json)
+        screen.show(inventory.space(name), about, as_json=as_json)
     else:
-        screen.show(pipeline.spaces(), listed, as_json=as_json)
+        screen.show(inventory.spaces(), listed, as_json=as_json)
     return Exit.DONE
 
 

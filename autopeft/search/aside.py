@@ -30,3 +30,13 @@ def left_aside(
     )
     for place, trial in enumerate(ranked):
         yield trial.number, "paused" if place < room or trial.role == "baseline" else "stopped"
+
+
+def why_aside(reports: Sequence[Report], *, late: bool) -> str:
+    """Return why a trial was left, by its evaluations.
+
+    Args:
+        late: its next piece would have ended after the search.
+    """
+    where = f"after {reports[-1].samples} rows" if reports else "before its first evaluation"
+    return f"set aside {where}: {'the time was spent' if late else 'others promised more'}"

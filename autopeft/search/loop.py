@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from autopeft.errors import TrialError
 from autopeft.plan.plan import Plan, Rejected, Verdict
-from autopeft.search.aside import left_aside
+from autopeft.search.aside import left_aside, why_aside
 from autopeft.search.deadline import Deadline
 from autopeft.search.halving import Rungs
 from autopeft.search.observer import Observer
@@ -108,11 +108,8 @@ class Search:
         The best of what was set aside can go on when the study does.
         """
         for number, state in list(left_aside(self._trials.values(), self._reports, self._metric)):
-            seen = [f"after {report.samples} rows" for report in self._reports[number][-1:]]
-            where = seen[0] if seen else "before its first evaluation"
             late = number in self._late or number in self._under_way
-            why = "the time was spent" if late else "others promised more"
-            self._end(number, state, f"set aside {where}: {why}")
+            self._end(number, state, why_aside(self._reports[number], late=late))
         self.count_time()
         study = self._store.load()
         for observer in self._observers:

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from autopeft import pipeline
+from autopeft import inventory
 from autopeft.doctor import Check, examine
 from autopeft.errors import AutopeftError, InputError
 from autopeft.hardware.profile import HardwareProfile
@@ -51,7 +51,7 @@ def model(request: Request, who: Reader, name: Named) -> Response:
     wanted = name if name in names.own_models else names.model(name)
     found = next((one for one in (*_own_models(request), *_models()) if one.name == wanted), None)
     if found is None:
-        raise pipeline.unknown_model(name)
+        raise inventory.unknown_model(name)
     return tagged(request, found)
 
 
@@ -79,7 +79,7 @@ def methods(request: Request, who: Reader, wanted: Annotated[Filters, Query()]) 
     """List the methods, all or those that pass every filter."""
     del who
     chosen = wanted.model_dump(exclude={"q", "merges", "offset", "limit"})
-    found = pipeline.methods(**chosen, mergeable=wanted.merges)
+    found = inventory.methods(**chosen, mergeable=wanted.merges)
     return tagged(request, paged(request, _holding(wanted.q, found), wanted.offset, wanted.limit))
 
 
@@ -87,7 +87,7 @@ def methods(request: Request, who: Reader, wanted: Annotated[Filters, Query()]) 
 def method(request: Request, who: Reader, name: Named) -> Response:
     """Return what is known of a method."""
     del who
-    return tagged(request, pipeline.method(name))
+    return tagged(request, inventory.method(name))
 
 
 @router.get("/gpus", response_model=Page[HardwareProfile])
@@ -103,7 +103,7 @@ def gpu(request: Request, who: Reader, name: Named) -> Response:
     del who
     office = office_of(request)
     wanted = office.names.device(name) or name
-    return tagged(request, pipeline.gpu(wanted, str(office.settings.workspace)))
+    return tagged(request, inventory.gpu(wanted, str(office.settings.workspace)))
 
 
 @router.put("/gpus/{name}", response_model=HardwareProfile, openapi_extra=takes(HardwareProfile))
@@ -115,7 +115,7 @@ async def put_gpu(request: Request, who: Admin, name: Named) -> Response:
         raise InputError(
             f"the profile's name must be that of its address, {name!r}, but is {profile.name!r}."
         )
-    await run_in_threadpool(pipeline.keep_profile, profile, str(office.settings.workspace))
+    await run_in_threadpool(inventory.keep_profile, profile, str(office.settings.workspace))
     office.desk.renew()
     await run_in_threadpool(office.note, who, "put-gpu", name, request.state.request_id)
     return reply(profile)
@@ -132,7 +132,7 @@ def spaces(request: Request, who: Reader, q: Words = "", offset: Offset = 0, lim
 def space(request: Request, who: Reader, name: Named) -> Response:
     """Return all about one search space."""
     del who
-    return tagged(request, pipeline.space(office_of(request).names.space(name)))
+    return tagged(request, inventory.space(office_of(request).names.space(name)))
 
 
 @router.get("/doctor", response_model=list[Check])
@@ -147,23 +147,23 @@ def _own_models(request: Request) -> Iterator[BaseModel]:
     names = office_of(request).names
     for name in names.own_models:
         with suppress(AutopeftError):  # one that cannot be read says so to who asks for it
-            yield pipeline.model(names.model(name)).model_copy(update={"name": name, "path": None})
+            yield inventory.model(names.model(name)).model_copy(update={"name": name, "path": None})
 
 
 @cache
 def _models() -> tuple[BaseModel, ...]:
     """Return the models that ship, read once: the page asks for some of them with every key."""
-    return pipeline.models()
+    return inventory.models()
 
 
 @cache
 def _spaces() -> tuple[SpaceFacts, ...]:
     """Return the search spaces that ship, counted once."""
-    return pipeline.spaces()
+    return inventory.spaces()
 
 
 def _devices(request: Request) -> tuple[HardwareProfile, ...]:
-    return pipeline.gpus(Asked(workspace=str(office_of(request).settings.workspace)))
+    return inventory.gpus(Asked(workspace=str(office_of(request).settings.workspace)))
 
 
 def _holding(words: str, items: tuple[object, ...]) -> list[object]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
-from autopeft import pipeline
+from autopeft import inventory
 from autopeft.errors import InputError
 from autopeft.plan.capacity import Demand
 from autopeft.plan.question import Question
@@ -51,7 +51,7 @@ class Names:
             return str(place.resolve())
         if (own := self._own(name)) is not None:
             return own
-        listed = None if place.is_absolute() else pipeline.catalogued(name)
+        listed = None if place.is_absolute() else inventory.catalogued(name)
         if listed is not None:
             return listed
         if self._hub and _HUB_ID.fullmatch(name) and ".." not in name and not Path(name).exists():
@@ -63,7 +63,7 @@ class Names:
                 f"the model {name[:200]!r} is in no catalogue, and not below a directory that the service "
                 "was started with (--models DIR); a hub id is taken only where it was started with --hub.",
             )
-        raise pipeline.unknown_model(name)
+        raise inventory.unknown_model(name)
 
     @property
     def own_models(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autopeft import pipeline
+from autopeft import inventory
 
 
 @pytest.mark.parametrize("kind", ["models", "methods", "gpus", "spaces"])
@@ -33,7 +33,7 @@ def test_models_are_found_as_they_are_typed(service) -> None:
 
 def test_methods_are_filtered(service) -> None:
     names = [one["name"] for one in service.get("/api/v1/methods?served_by=vllm&limit=1000").json()["items"]]
-    assert names == [spec.name for spec in pipeline.methods(served_by="vllm")]
+    assert names == [spec.name for spec in inventory.methods(served_by="vllm")]
 
 
 def test_what_a_client_has_already_is_not_sent_again(service) -> None:

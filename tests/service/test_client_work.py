@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import autopeft as ap
-from autopeft import pipeline
+from autopeft import inventory
 from autopeft.errors import DataError, InputError, ServiceError
 from autopeft.service import app
 from tests.service.live import Service, running
@@ -60,13 +60,13 @@ def test_every_route_has_a_verb(open_service) -> None:
 
 
 def test_what_is_known_by_name_is_what_the_library_knows(client) -> None:
-    assert client.method("lora") == pipeline.method("lora")
-    assert client.gpu("l4") == pipeline.gpu("l4")
-    assert client.space("quick") == pipeline.space("quick")
-    assert client.model("gpt2") == next(one for one in pipeline.models() if one.name == "gpt2")
+    assert client.method("lora") == inventory.method("lora")
+    assert client.gpu("l4") == inventory.gpu("l4")
+    assert client.space("quick") == inventory.space("quick")
+    assert client.model("gpt2") == next(one for one in inventory.models() if one.name == "gpt2")
     filters = {"family": "reparameterised", "served_by": "vllm", "mergeable": True}
     names = [method.name for method in client.methods(**filters)]
-    assert names == [method.name for method in pipeline.methods(**filters)]
+    assert names == [method.name for method in inventory.methods(**filters)]
     assert 0 < len(names) < len(client.methods())
     for ask in (client.method, client.gpu, client.space, client.model):
         with pytest.raises(InputError, match="unknown"):
@@ -74,7 +74,7 @@ def test_what_is_known_by_name_is_what_the_library_knows(client) -> None:
 
 
 def test_a_profile_that_is_sent_can_be_planned_for(client) -> None:
-    made = pipeline.gpu("l4").model_copy(update={"name": "ours"})
+    made = inventory.gpu("l4").model_copy(update={"name": "ours"})
     client.keep_profile(made)
     assert client.gpu("ours") == made
     asked = ap.Question.build(model="Llama-3.1-8B", method="lora", gpu="ours", seq_len=512)

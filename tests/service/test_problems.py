@@ -136,7 +136,7 @@ def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(service) 
 
 
 def test_a_bug_is_answered_by_a_problem_that_shows_nothing_of_it(service, monkeypatch) -> None:
-    monkeypatch.setattr("autopeft.pipeline.gpus", lambda _: 1 // 0)
+    monkeypatch.setattr("autopeft.inventory.gpus", lambda _: 1 // 0)
     reply = service.get("/api/v1/gpus")
     assert reply.status_code == 500
     assert reply.headers["content-type"] == "application/problem+json"
@@ -148,7 +148,7 @@ def test_a_full_disk_is_the_services_problem_not_a_bug(service, monkeypatch) -> 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("autopeft.pipeline.gpus", full)
+    monkeypatch.setattr("autopeft.inventory.gpus", full)
     reply = service.get("/api/v1/gpus")
     assert reply.status_code == 507
     assert "No space left" in reply.json()["detail"]
