@@ -128,17 +128,23 @@ def test_nothing_keeps_anybody_out_and_nothing_is_cut_off(browser, service, sche
     context.close()
 
 
-def test_a_failed_job_says_why_in_the_list(page) -> None:
+def test_a_job_says_in_the_list_what_came_of_it_and_whether_it_kept_its_time(page) -> None:
     reason = "peak memory 5.2 GiB exceeds the budget of 4 GB; take a smaller batch"
-    job = {"id": "0" * 20, "kind": "run", "request": {"demo": "classification"}, "spent": 3.0}
+    job = {"id": "0" * 20, "kind": "run", "request": {"demo": "classification"}, "spent": 3.0, "seconds": 60}
+    own = {"model": "/srv/models/MiniLM", "data": "0" * 24}
     jobs = [
         {**job, "state": "failed", "reason": reason},
         {**job, "state": "stopped", "reason": "by its user"},
+        {**job, "state": "done", "reason": "Use lora r=8.", "spent": 90.0, "request": own},
     ]
     page.route("**/api/v1/jobs?*", lambda route: route.fulfill(json={"items": jobs}))
     page.reload()
     states = page.locator("#jobs tbody tr td:nth-child(3)")
-    sync_api.expect(states).to_have_text([f"failed{reason}", "stopped"])
+    sync_api.expect(states).to_have_text([f"failed{reason}", "stopped", "doneUse lora r=8."])
+    last = page.locator("#jobs tbody tr:last-child td")
+    sync_api.expect(last).to_have_text(
+        ["MiniLM on deleted rows", "doneUse lora r=8.", "1 min 30 s of 1 min 0 s, over"]
+    )
     page.wait_for_selector(PLANNED, timeout=180_000)
 
 
