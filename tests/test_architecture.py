@@ -64,17 +64,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "adapters": ("methods",),
     "cli": (
         *("hardware", "workload", "space", "methods", "train", "cost", "plan", "search"),
-        *(
-            "report",
-            "tracking",
-            "export",
-            "request",
-            "handover",
-            "pipeline",
-            "inventory",
-            "doctor",
-            "service",
-        ),
+        *("report", "tracking", "export", "request", "handover", "pipeline", "inventory"),
+        *("doctor", "service"),
     ),
     "__main__": ("cli",),
 }
