@@ -3,7 +3,7 @@
 On AutoPEFT's space in small, recorded whole, random search, NSGA-II and autopeft's search for a front spend
 the same training rows. What counts is the area under the front of validation accuracy (and of the test
 accuracy of the same trainings) against the logarithm of the trained share, as a part of the whole table's.
-Writes `front.json` and its table in the README.
+Writes `front.json`, a seed at a time (what is there is not searched again), and its table in the README.
 """
 
 from __future__ import annotations
@@ -46,10 +46,18 @@ def main() -> None:
     table = load("tweets", PAPER)
     known = len({key for key, _ in table.recordings})
     print(f"{known} of {len(candidates(PAPER))} configurations are recorded")
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    lacking = [seed for seed in range(arguments.seeds) if str(seed) not in found]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-        found = pool.map(areas, range(arguments.seeds))
-    write_atomically(RESULTS, json.dumps(found) + "\n")
-    _write(found)
+        for seed, made in pool.imap_unordered(_of_seed, lacking):
+            found[str(seed)] = made
+            write_atomically(RESULTS, json.dumps(dict(sorted(found.items()))) + "\n")
+            _write(list(found.values()))
+            print(f"seed {seed} is done, {len(found)} in all", flush=True)
+
+
+def _of_seed(seed: int) -> tuple[int, dict[str, dict[str, list[float]]]]:
+    return seed, areas(seed)
 
 
 def areas(seed: int) -> dict[str, dict[str, list[float]]]:
@@ -123,6 +131,8 @@ def _measured(table: Table, keys: Iterable[str], kind: str) -> float:
 
 def _write(found: Sequence[dict[str, dict[str, list[float]]]]) -> None:
     lines = [
+        f"{len(found)} seeds:",
+        "",
         "| contender | rows | " + " | ".join(f"{budget} trainings" for budget in BUDGETS) + " |",
         "|---|---|" + "---|" * len(BUDGETS),
     ]
@@ -131,7 +141,7 @@ def _write(found: Sequence[dict[str, dict[str, list[float]]]]) -> None:
             cells = []
             for place in range(len(BUDGETS)):
                 values = np.array([one[who][kind][place] for one in found])
-                error = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+                error = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
                 cells.append(f"{values.mean():.3f} ± {error:.3f}")
             lines.append(f"| {who} | {kind} | " + " | ".join(cells) + " |")
     text = (HERE / "README.md").read_text(encoding="utf-8")
