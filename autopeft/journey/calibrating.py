@@ -102,7 +102,7 @@ def require_same_device(plan: Plan, profile: HardwareProfile, study: str) -> Non
             f"the runs must be of the device that they calibrate, but those of study {study} are of "
             f"{plan.profile.name!r}, not of {profile.name!r}; leave out --device."
         )
-    if plan.profile.digest != profile.digest:
+    if {plan.profile.digest, *plan.earlier} != {profile.digest}:
         raise InputError(
             f"the times of study {study} were predicted with another profile of {profile.name}, which was "
             "measured again since; calibrate with a study that was begun later."

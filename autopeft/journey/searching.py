@@ -15,11 +15,12 @@ from autopeft.hardware.profile import HardwareProfile
 from autopeft.journey.allowing import Allowed, allow_time, whole_time
 from autopeft.journey.asking import open_study
 from autopeft.journey.conclusion import data_facts
+from autopeft.journey.first_report import WORKERS_START, FirstReport
 from autopeft.journey.first_tries import first_tries
 from autopeft.journey.inputs import require_data
 from autopeft.journey.planning import Progress, plan_side_by_side, shared
 from autopeft.journey.preparing import Prepared, needed_files, prepare
-from autopeft.journey.stages import WORKERS_START, FirstReport, Stages
+from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, nothing_left, open_store
 from autopeft.plan.cost_model import CostModel
 from autopeft.plan.plan import Plan
@@ -111,7 +112,7 @@ def run_search(
                 plan=plan,
             )
         progress("starting the search", 1, 1)
-        first = FirstReport()
+        first = FirstReport({one: done[-1].seconds for one, done in store.all_reports().items()})
         try:
             with stages.timed("search"):
                 allowed = allow_time(prepared.request, store, prepared.dataset, began, concludes=concludes)
@@ -132,10 +133,12 @@ def _replanned(planner: Planner, prepared: Prepared, store: StudyStore, progress
     sharing, plan = plan_side_by_side(
         replace(planner, budget=whole), prepared.inputs, PLANNED_FIRST, progress
     )
+    before = store.plan()
     if not plan.fits:  # what was begun may still end
-        plan = store.plan().model_copy(update={"budget": whole})
-        sharing = shared(planner, side_by_side(plan, planner.memory_limit))
-    store.replan(plan)
+        sharing = shared(planner, side_by_side(before, planner.memory_limit))
+        plan = before.model_copy(update={"budget": whole, "profile": sharing.profile})
+    others = {*before.earlier, before.profile.digest} - {plan.profile.digest}
+    store.replan(plan.model_copy(update={"earlier": tuple(sorted(others))}))
     return replace(sharing, budget=planner.budget)
 
 

@@ -31,7 +31,7 @@ class SessionClock:
         Raises:
             UnknownNameError: the study to go on with does not exist.
         """
-        self._now, self.began = now, now() if began is None else began
+        self._now, self._began = now, now() if began is None else began
         self._request = request
         self._searched_before = self._staged_before = 0.0
         if request.resume:
@@ -40,7 +40,7 @@ class SessionClock:
 
     def beside_search(self, study: Study) -> float:
         """Return how many seconds the session has taken so far for other things than its search."""
-        return max(0.0, self._now() - self.began - (study.seconds - self._searched_before))
+        return max(0.0, self._now() - self._began - (study.seconds - self._searched_before))
 
     def keep(self, study: Study, *, concluded: bool) -> None:
         """Write into the study's folder what the session took so far, and what it was allowed.
@@ -56,7 +56,7 @@ class SessionClock:
             limit = store.plan().budget.time
         finally:
             store.close()
-        took, stages = self._now() - self.began, Stages(folder.stages)
+        took, stages = self._now() - self._began, Stages(folder.stages)
         stages.add(BETWEEN, max(0.0, took - (stages.total - self._staged_before)))
         Session(
             seconds=took,

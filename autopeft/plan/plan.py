@@ -91,6 +91,8 @@ class Plan(Message):
         spread: how devices share each training; estimates are of one of them, costs of all.
         price: of one device; None where none is known.
         family: of the base model; None in plans of versions that did not note it.
+        earlier: digests of other profiles that a study was planned for before this: its first trials were
+            predicted from these.
     """
 
     model: str
@@ -103,3 +105,4 @@ class Plan(Message):
     spread: Spread = Spread()
     price: Price | None = None
     family: Family | None = None
+    earlier: tuple[str, ...] = ()

@@ -182,6 +182,7 @@ class Search:
 
     def _take_up(self, study: Study) -> None:
         """Learn from the trials of earlier sessions; what was set aside then may go on."""
+        self._late = {trial.number for trial in study.trials if not trial.finished}
         for trial in study.trials:
             self._trials[trial.number] = trial
             if trial.state == "rejected":

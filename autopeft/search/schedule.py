@@ -84,7 +84,7 @@ def too_short(plan: Plan, seconds: float, beside: float) -> str:
     return (
         f"the search has {format_seconds(seconds)}, and the quickest that was planned trains for about "
         f"{format_seconds(run)}, perhaps for {format_seconds(high)}: it may end with nothing to export; "
-        f"a time of {format_seconds(enough)} in all would be enough"
+        f"to be sure of one takes at least {format_seconds(enough)} in all"
     )
 
 

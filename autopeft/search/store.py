@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from autopeft.errors import MissingExtraError, StorageError
 from autopeft.files import make_folder
 from autopeft.message import Message
-from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Plan
 from autopeft.search.claim import claim_file, claim_server
 from autopeft.search.store_schema import (
@@ -142,10 +141,6 @@ class StudyStore:
             paused = TRIALS.c.study == self._key(), TRIALS.c.state == "paused"
             connection.execute(TRIALS.update().where(*paused).values(state="running", reason=""))
 
-    def allow(self, budget: Budget) -> None:
-        """Take note of another budget than the study began with."""
-        self.replan(self.plan().model_copy(update={"budget": budget}))
-
     def replan(self, plan: Plan) -> None:
         """Put another plan in the place of the study's, which goes on under it."""
         with self._writing() as connection:
@@ -186,6 +181,11 @@ class StudyStore:
         """Read the evaluations of one trial, in their order."""
         with self._reading() as connection:
             return self._reports(connection, REPORTS.c.trial == number).get(number, ())
+
+    def all_reports(self) -> dict[int, tuple[Report, ...]]:
+        """Read the evaluations of each trial that has any, in their order."""
+        with self._reading() as connection:
+            return self._reports(connection)
 
     def plan(self) -> Plan:
         """Read the plan that the study began or last went on with."""

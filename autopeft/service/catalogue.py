@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +39,7 @@ Named = Annotated[str, InPath(min_length=1, max_length=200)]
 def models(request: Request, who: Reader, q: Words = "", offset: Offset = 0, limit: Limit = PAGE) -> Response:
     """List the base models known by name, the service's own first."""
     del who
-    found = _holding(q, (*_own_models(request), *_models()))
+    found = [*_own_models(request, q), *_holding(q, _models())]
     return tagged(request, paged(request, found, offset, limit))
 
 
@@ -48,8 +48,10 @@ def model(request: Request, who: Reader, name: Named) -> Response:
     """Return one base model."""
     del who
     names = office_of(request).names
-    wanted = name if name in names.own_models else names.model(name)
-    found = next((one for one in (*_own_models(request), *_models()) if one.name == wanted), None)
+    if (place := names.own(name)) is not None:
+        return tagged(request, _own_model(name, place, _age(place)))
+    wanted = names.model(name)
+    found = next((one for one in _models() if one.name == wanted), None)
     if found is None:
         raise inventory.unknown_model(name)
     return tagged(request, found)
@@ -142,12 +144,30 @@ def doctor(request: Request, who: Admin) -> Response:
     return reply(examine(Path(office_of(request).settings.workspace)))
 
 
-def _own_models(request: Request) -> Iterator[BaseModel]:
-    """Yield the models below the service's folders; where they lie is nobody's business."""
+def _own_models(request: Request, words: str) -> Iterator[BaseModel]:
+    """Yield the models below the service's folders whose name holds every word."""
     names = office_of(request).names
     for name in names.own_models:
-        with suppress(AutopeftError):  # one that cannot be read says so to who asks for it
-            yield inventory.model(names.model(name)).model_copy(update={"name": name, "path": None})
+        place = names.own(name)
+        if place is not None and _holds(words, name):
+            with suppress(AutopeftError):  # one that cannot be read says so to who asks for it
+                yield _own_model(name, place, _age(place))
+
+
+@lru_cache(maxsize=256)
+def _own_model(name: str, place: str, age: int) -> BaseModel:
+    """Return a model below the service's folders, read once; where it lies it does not say."""
+    del age
+    hidden = {"name": name, "path": None, "source": "a directory of this service"}
+    return inventory.model(place).model_copy(update=hidden)
+
+
+def _age(place: str) -> int:
+    """Return what is another number once a model's configuration is another one."""
+    try:
+        return (Path(place) / "config.json").stat().st_mtime_ns
+    except OSError:  # gone since it was found
+        return 0
 
 
 @cache
@@ -168,5 +188,8 @@ def _devices(request: Request) -> tuple[HardwareProfile, ...]:
 
 def _holding(words: str, items: tuple[object, ...]) -> list[object]:
     """Return the items whose name holds every word."""
-    wanted = words.lower().split()
-    return [one for one in items if all(word in str(getattr(one, "name", "")).lower() for word in wanted)]
+    return [one for one in items if _holds(words, str(getattr(one, "name", "")))]
+
+
+def _holds(words: str, name: str) -> bool:
+    return all(word in name.lower() for word in words.lower().split())

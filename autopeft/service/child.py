@@ -57,7 +57,7 @@ def main() -> int:
             handover.conclude(request)
         elif kind == "run":
             facts = pipeline.run(going_on(request, float(spent)), [observer], observer.progress)
-            _say(facts.decision if "adapter" in facts.places else _NOTHING, service)
+            _say(_NOTHING if facts.study.best is None else facts.decision, service)
         else:
             study = pipeline.search(going_on(request, float(spent)), [observer], observer.progress)
             _say(_found(study), service)

@@ -49,7 +49,7 @@ class Names:
         place = Path(name)
         if any(place.is_absolute() and place.resolve().is_relative_to(each) for each in self._folders):
             return str(place.resolve())
-        if (own := self._own(name)) is not None:
+        if (own := self.own(name)) is not None:
             return own
         listed = None if place.is_absolute() else inventory.catalogued(name)
         if listed is not None:
@@ -69,11 +69,11 @@ class Names:
     def own_models(self) -> tuple[str, ...]:
         """Names of the directories with a model that lie directly below the folders of models."""
         found = {place.parent.name for each in self._folders for place in each.glob(f"*/{_CONFIG}")}
-        return tuple(sorted(name for name in found if self._own(name) is not None)[:_MOST_OWN])
+        return tuple(sorted(name for name in found if self.own(name) is not None)[:_MOST_OWN])
 
-    def _own(self, name: str) -> str | None:
+    def own(self, name: str) -> str | None:
         """Return the path of a directory that is called so below a folder of models."""
-        if name != Path(name).name:
+        if not name or name != Path(name).name:
             return None
         places = ((each / name).resolve() for each in self._folders)
         return next((str(place) for place in places if self._may_be_named(place / _CONFIG)), None)

@@ -167,7 +167,9 @@ async def _of_ours(request: Request, error: Exception) -> Response:
     headers = error.headers if isinstance(error, RefusedError) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s", error)
-    words = without_places(str(error), request.app.state.office.settings.workspace)
+    words, settings = str(error), request.app.state.office.settings
+    for place in (settings.workspace, *settings.models):
+        words = without_places(words, place)
     return response(_id(request), status, kind, words, headers=headers)
 
 

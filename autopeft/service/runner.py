@@ -297,7 +297,9 @@ class _Run:
         return "failed", f"its process {how}; resume it to go on ({said})"
 
     def _placeless(self, text: str) -> str:
-        return without_places(text, self._settings.workspace)
+        for place in (self._settings.workspace, *self._settings.models):
+            text = without_places(text, place)
+        return text
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -78,7 +78,7 @@ class MlflowRuns:
 
     def _begin(self, study: Study, plan: Plan, expected: Mapping[str, float]) -> None:
         self._metric, self._device = study.metric.name, plan.profile.device
-        self._seed, self._profile = study.seed, profile_params(plan.profile)
+        self._seed, self._profile = study.seed, profile_params(plan)
         self._refused = [(each.candidate.label, each.reason, each.way_out) for each in plan.rejected]
         self._steps.clear()  # what a broken connection left open is asked anew
         self._parent = run_of_study(self._client, self._experiment, study) or ""

@@ -7,11 +7,10 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from autopeft.hardware.profile import HardwareProfile
 from autopeft.plan.plan import Plan
 from autopeft.search.study import Study, Trial
 from autopeft.space.candidate import Candidate
-from autopeft.tracking.mlflow_names import PROFILE, PROFILE_DIGEST
+from autopeft.tracking.mlflow_names import PROFILE, PROFILE_DIGEST, SEVERAL
 from autopeft.train.result import Report
 
 if TYPE_CHECKING:
@@ -41,14 +40,15 @@ def study_params(study: Study, plan: Plan) -> dict[str, object]:
         "device": plan.profile.device_name,
         "configurations_that_fit": len(plan.fits),
         "configurations_rejected": len(plan.rejected),
-        **profile_params(plan.profile),
+        **profile_params(plan),
         **budget,
     }
 
 
-def profile_params(profile: HardwareProfile) -> dict[str, object]:
-    """Return for which device times are predicted, and for which measurement of it."""
-    return {PROFILE: profile.name, PROFILE_DIGEST: profile.digest}
+def profile_params(plan: Plan) -> dict[str, object]:
+    """Return for which device times are predicted, and for which measurement of it where there is but one."""
+    digest = SEVERAL if plan.earlier else plan.profile.digest
+    return {PROFILE: plan.profile.name, PROFILE_DIGEST: digest}
 
 
 def predicted_metrics(trial: Trial, device: str) -> dict[str, float]:

@@ -108,6 +108,8 @@ def test_a_study_of_another_device_or_of_an_earlier_measurement_teaches_nothing(
     plan = Plan.model_construct(profile=share_of(profile, 2))
 
     calibrating.require_same_device(plan, profile, "x")
+    with pytest.raises(InputError, match="another profile of l4"):
+        calibrating.require_same_device(plan.model_copy(update={"earlier": ("0123",)}), profile, "x")
     with pytest.raises(InputError, match="of 'l4', not of 't4'; leave out --device"):
         calibrating.require_same_device(plan, load_profile("t4"), "x")
     with pytest.raises(InputError, match="another profile of l4"):

@@ -189,7 +189,7 @@ def test_why_a_refit_was_left_out_is_forgotten_once_there_is_one(study_of: MakeS
     folder = study_of(QUIET, took=60.0, searched=95.0)
     export_winner(request_of(folder))
     store = open_store(folder)
-    store.allow(Budget(time=10 * LIMIT))
+    store.replan(store.plan().model_copy(update={"budget": Budget(time=10 * LIMIT)}))
     store.close()
     refit = export_winner(request_of(folder))
     rows = DataFacts.read(folder.data).rows

@@ -64,7 +64,7 @@ def test_a_time_that_is_given_anew_is_added_to_what_was_spent(
     store.create(name="s", metric=ACCURACY, seed=0, request="{}", plan=plan)
     store.add_seconds(4000)
     assert whole_time(Request(budget=Budget(time=given)), store) == whole
-    store.allow(plan.budget.model_copy(update={"time": whole}))
+    store.replan(plan.model_copy(update={"budget": plan.budget.model_copy(update={"time": whole})}))
     assert whole_time(Request(), store) == whole
 
 

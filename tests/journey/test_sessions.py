@@ -8,8 +8,9 @@ import pytest
 
 from autopeft.errors import UnknownNameError
 from autopeft.hardware.catalog import load_profile
+from autopeft.journey.first_report import FirstReport
 from autopeft.journey.sessions import BETWEEN, SessionClock
-from autopeft.journey.stages import FirstReport, Stages
+from autopeft.journey.stages import Stages
 from autopeft.journey.workspace import StudyFolder, study_folder
 from autopeft.methods.registry import DEFAULT
 from autopeft.plan.budget import Budget
@@ -18,7 +19,7 @@ from autopeft.report.facts import Session
 from autopeft.request import Request
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Trial
-from autopeft.train.result import Report, TrialResult
+from autopeft.train.result import Report
 from autopeft.workload.dataset import ACCURACY, Lengths, Workload
 
 
@@ -57,7 +58,8 @@ def test_a_resumed_session_is_allowed_what_was_given_anew(folder: StudyFolder, t
     seconds = iter((5000.0, 5595.0))
     clock = SessionClock(Request(workspace=str(tmp_path), study="s", resume=True), now=lambda: next(seconds))
     store = StudyStore(folder.store)
-    store.allow(Budget(time=200 + 600))  # as the search does of --time 10min
+    longer = Budget(time=200 + 600)  # as the search does of --time 10min
+    store.replan(store.plan().model_copy(update={"budget": longer}))
     store.add_seconds(590)
     clock.keep(store.load(), concluded=False)
     store.close()
@@ -114,16 +116,15 @@ def test_what_a_search_waits_for_its_first_training_is_no_training(
         )
 
     now = [100.0]
-    monkeypatch.setattr("autopeft.journey.stages.time.monotonic", lambda: now[0])
-    done = (report(10, before),) if before else ()
-    result = TrialResult(state="paused", reports=done)
-    trial = Trial(
-        number=0, role="candidate", candidate=DEFAULT, state="paused", predicted=None, result=result
-    )
+    monkeypatch.setattr("autopeft.journey.first_report.time.monotonic", lambda: now[0])
     store = StudyStore(folder.store)
-    study, plan = store.load().model_copy(update={"trials": (trial,)}), store.plan()
+    store.add_trial(Trial(number=0, role="candidate", candidate=DEFAULT, state="running"))
+    if before:
+        store.report(0, report(10, before))
+    waiting = FirstReport({one: done[-1].seconds for one, done in store.all_reports().items()})
+    study, plan = store.load(), store.plan()
     store.close()
-    waiting = FirstReport()
+    (trial,) = study.trials
     waiting.study_started(study, plan, 1, 1.0)
     now[0] += 20 + 15
     assert waiting.waited == 0

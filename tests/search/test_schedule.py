@@ -71,7 +71,7 @@ def test_no_search_is_expected_to_take_longer_than_its_time() -> None:
     [
         (160.0, ""),
         (120.0, "about 1 min 40 s, perhaps for 2 min 30 s: it may end with"),
-        (120.0, "a time of 4 min 00 s in all would be enough"),  # 30 + 10 + 150 seconds
+        (120.0, "to be sure of one takes at least 4 min 00 s in all"),  # 30 + 10 + 150 seconds
     ],
 )
 def test_a_search_in_whose_time_no_training_may_end_says_so(seconds: float, words: str) -> None:

@@ -411,7 +411,7 @@ def test_a_model_below_a_folder_of_models_has_a_name_and_nothing_beside_the_fold
     assert names.own_models == ("gpt2", "mine")
     for name in names.own_models:
         assert names.model(name) == str((tmp_path / "models" / name).resolve())
-    for name in ("link", "theirs", "empty"):
+    for name in ("link", "theirs", "empty", ""):
         with pytest.raises(UnknownNameError):
             names.model(name)
     for name in ("..", "../secret/theirs"):

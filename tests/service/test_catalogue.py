@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from fastapi.testclient import TestClient
 
 from autopeft import inventory
+from autopeft.workload.base_model import BaseModel
 
 
 @pytest.mark.parametrize("kind", ["models", "methods", "gpus", "spaces"])
@@ -65,3 +72,21 @@ def test_a_device_cannot_be_written_elsewhere(service, tmp_path) -> None:
 def test_the_doctor_says_how_the_installation_is(service) -> None:
     checks = {check["name"]: check for check in service.get("/api/v1/doctor").json()}
     assert checks["torch"]["state"] == "ok"
+
+
+def test_the_services_own_models_come_first_and_say_nothing_of_where_they_lie(
+    open_service: Callable[..., TestClient], tmp_path: Path, encoder_with_weights: BaseModel
+) -> None:
+    shelf = tmp_path / "shelf"
+    shutil.copytree(str(encoder_with_weights.path), shelf / "ours")
+    (shelf / "gpt2").mkdir()
+    (shelf / "gpt2" / "config.json").write_text("no json")
+    service = open_service(rate=0, models=(shelf,))
+    first, *others = service.get("/api/v1/models").json()["items"]
+    assert first["name"] == "ours"
+    assert "ours" not in [each["name"] for each in others]
+    assert service.get("/api/v1/models?q=ou rs").json()["items"] == [first]
+    assert service.get("/api/v1/models/ours").json() == first
+    broken = service.get("/api/v1/models/gpt2")
+    assert (broken.status_code, "config.json" in broken.text) == (422, True), broken.text
+    assert str(shelf) not in json.dumps(first) + broken.text

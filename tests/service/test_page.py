@@ -143,7 +143,7 @@ def test_a_job_says_in_the_list_what_came_of_it_and_whether_it_kept_its_time(pag
     sync_api.expect(states).to_have_text([f"failed{reason}", "stopped", "doneUse lora r=8."])
     last = page.locator("#jobs tbody tr:last-child td")
     sync_api.expect(last).to_have_text(
-        ["MiniLM on deleted rows", "doneUse lora r=8.", "1 min 30 s of 1 min 0 s, over"]
+        ["MiniLM on other rows", "doneUse lora r=8.", "1 min 30 s of 1 min 0 s, over"]
     )
     page.wait_for_selector(PLANNED, timeout=180_000)
 

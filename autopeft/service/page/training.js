@@ -21,7 +21,7 @@ export function startTraining() {
 }
 
 async function suggest() { // the service's own models come first
-  const page = await call("GET", "models?limit=30");
+  const page = await call("GET", "models?limit=30").catch(() => ({ items: [] }));
   get("trainable").replaceChildren(...page.items.map((model) => element("option", { value: model.name })));
 }
 
@@ -58,14 +58,14 @@ async function upload() {
 }
 
 async function list() {
-  const [page, files] = await Promise.all([call("GET", "jobs?limit=20"), call("GET", "data")]);
+  const [page, files] = await Promise.all([call("GET", "jobs?limit=20"), call("GET", "data").catch(() => [])]);
   const names = new Map(files.map((file) => [file.id, file.name]));
   get("jobs").tBodies[0].replaceChildren(...page.items.map((job) => {
     const open = element("button", { type: "button" }, job.id.slice(0, 12));
     open.addEventListener("click", () => { follow(job); get("live-title").focus(); });
     const made = OF_A_STUDY[job.kind] ? `${OF_A_STUDY[job.kind]} of ${job.request.study.slice(0, 12)}` : null;
     const model = (job.request.model || "").split("/").pop();
-    const what = made || (job.request.demo ? `demo ${job.request.demo}` : `${model} on ${names.get(job.request.data) || "deleted rows"}`);
+    const what = made || (job.request.demo ? `demo ${job.request.demo}` : `${model} on ${names.get(job.request.data) || "other rows"}`);
     const over = ENDED.includes(job.state) && !OF_A_STUDY[job.kind] && job.spent > job.seconds;
     const time = OF_A_STUDY[job.kind] ? seconds(job.spent) : `${seconds(job.spent)} of ${seconds(job.seconds)}${over ? ", over" : ""}`;
     return element("tr", {}, element("th", { scope: "row" }, open), cell("What", what || ""), cell("State", outcome(job)), cell("Time", time, "number"));
