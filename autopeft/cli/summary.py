@@ -45,8 +45,9 @@ def _sections(facts: StudyFacts, *, wide: bool) -> Iterator[RenderableType]:
     yield _pairs(facts.places)
     yield Text()
     yield heading(_wall_time(facts))
+    whose = "all sessions: " if facts.session and facts.session.resumed else ""
     yield Text(
-        "  "
+        f"  {whose}"
         + ", ".join(
             f"{stage} {format_seconds(spent)}" for stage, spent in facts.seconds.items() if spent >= 0.05
         )

@@ -145,7 +145,7 @@ def test_an_exported_regression_gives_the_users_numbers(encoder_with_weights, ra
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "1 is always saying the median of the training rows, 0 is never being wrong" in card
     assert "On average it is 3.5 off, in the unit of the numbers." in card
-    assert "print(model.eval()(**inputs).logits[:, 0])" in card  # and `loaded_outputs` runs it
+    assert "print((model.eval()(**inputs).logits[:, 0]).tolist())" in card  # and `loaded_outputs` runs it
     scale = ratings.scale
     expected = [pytest.approx(row, abs=1e-3) for row in (scale.mean + scale.deviation * scaled).tolist()]
     assert loaded_outputs(tmp_path / "bundle") == expected
