@@ -391,12 +391,12 @@ def test_a_search_of_which_no_trial_came_to_its_end_gates_what_follows(
 
 def test_the_wall_time_says_whether_it_is_of_several_sessions(facts: StudyFacts) -> None:
     once = Session(seconds=244, allowed_seconds=None, search_seconds=241, study_seconds=241, concluded=True)
-    again = once.model_copy(update={"study_seconds": 400.0})
+    again = once.model_copy(update={"study_seconds": 400.0, "seconds": 90.0})
     first, second = (
         shown(summary.summary(facts.model_copy(update={"session": session}))) for session in (once, again)
     )
     assert "Wall time: 4 min 04 s" in first
-    assert "Wall time of all sessions: 4 min 04 s" in second
+    assert "Wall time of this session: 1 min 30 s, of all sessions: 4 min 04 s\n  all sessions: " in second
 
 
 @pytest.mark.parametrize(
