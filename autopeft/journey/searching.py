@@ -127,18 +127,16 @@ def _replanned(planner: Planner, prepared: Prepared, store: StudyStore, progress
     Returns:
         The planner for the part of the device that each trial gets.
     """
-    whole = prepared.request.budget.model_copy(
-        update={"time": whole_time(prepared.request, store), "cost": None}
-    )
-    sharing, plan = plan_side_by_side(
-        replace(planner, budget=whole), prepared.inputs, PLANNED_FIRST, progress
-    )
+    whole = planner.budget.model_copy(update={"time": whole_time(prepared.request, store)})
+    # What it may cost is a limit on its time, too, which one training of all sessions has to fit.
+    judging = replace(planner, budget=whole.model_copy(update={"cost": None}))
+    sharing, plan = plan_side_by_side(judging, prepared.inputs, PLANNED_FIRST, progress)
     before = store.plan()
     if not plan.fits:  # what was begun may still end
         sharing = shared(planner, side_by_side(before, planner.memory_limit))
-        plan = before.model_copy(update={"budget": whole, "profile": sharing.profile})
+        plan = before.model_copy(update={"profile": sharing.profile})
     others = {*before.earlier, before.profile.digest} - {plan.profile.digest}
-    store.replan(plan.model_copy(update={"earlier": tuple(sorted(others))}))
+    store.replan(plan.model_copy(update={"budget": whole, "earlier": tuple(sorted(others))}))
     return replace(sharing, budget=planner.budget)
 
 

@@ -146,10 +146,8 @@ def doctor(request: Request, who: Admin) -> Response:
 
 def _own_models(request: Request, words: str) -> Iterator[BaseModel]:
     """Yield the models below the service's folders whose name holds every word."""
-    names = office_of(request).names
-    for name in names.own_models:
-        place = names.own(name)
-        if place is not None and _holds(words, name):
+    for name, place in office_of(request).names.own_models.items():
+        if _holds(words, name):
             with suppress(AutopeftError):  # one that cannot be read says so to who asks for it
                 yield _own_model(name, place, _age(place))
 

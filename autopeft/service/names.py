@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from itertools import islice
 from pathlib import Path
 
 from autopeft import inventory
@@ -66,10 +67,11 @@ class Names:
         raise inventory.unknown_model(name)
 
     @property
-    def own_models(self) -> tuple[str, ...]:
-        """Names of the directories with a model that lie directly below the folders of models."""
+    def own_models(self) -> dict[str, str]:
+        """Paths of the directories with a model that lie directly below the folders of models, by name."""
         found = {place.parent.name for each in self._folders for place in each.glob(f"*/{_CONFIG}")}
-        return tuple(sorted(name for name in found if self.own(name) is not None)[:_MOST_OWN])
+        places = ((name, self.own(name)) for name in sorted(found))
+        return dict(islice(((name, place) for name, place in places if place is not None), _MOST_OWN))
 
     def own(self, name: str) -> str | None:
         """Return the path of a directory that is called so below a folder of models."""

@@ -7,6 +7,6 @@ TRIAL_TAG, STATE_TAG, REASON_TAG = "autopeft.trial", "autopeft.state", "autopeft
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG, WEIGHTS_TAG = "mlflow.note.content", "autopeft.model.weights"
 PROFILE, PROFILE_DIGEST = "profile", "profile_digest"
-SEVERAL = "several"
-"""The digest of no profile: a study went on after its machine had been measured anew."""
 """Of a trial's run: the device that its times were predicted for, as it was measured then."""
+SEVERAL = "several"
+"""In the place of the digest where a study went on after its machine had been measured anew."""

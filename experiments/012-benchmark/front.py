@@ -19,6 +19,7 @@ import numpy as np
 from contenders import random_search, train
 from record import HERE, PAPER, candidates
 from replay import ACCURACY, Table, Trace, admit, load, simulate
+from scipy.stats import sem, t
 
 from autopeft.files import write_atomically
 from autopeft.plan.plan import Fits
@@ -141,7 +142,7 @@ def _write(found: Sequence[dict[str, dict[str, list[float]]]]) -> None:
             cells = []
             for place in range(len(BUDGETS)):
                 values = np.array([one[who][kind][place] for one in found])
-                error = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+                error = sem(values) * t.ppf(0.975, len(values) - 1) if len(values) > 1 else math.nan
                 cells.append(f"{values.mean():.3f} ± {error:.3f}")
             lines.append(f"| {who} | {kind} | " + " | ".join(cells) + " |")
     text = (HERE / "README.md").read_text(encoding="utf-8")

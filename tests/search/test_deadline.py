@@ -175,3 +175,18 @@ def test_what_gave_way_to_others_is_not_said_to_have_lacked_time(
         "set aside before its first evaluation: others promised more",
         "set aside after 10 rows: the time was spent",
     ]
+
+
+def test_what_a_session_without_time_never_reached_lacked_time(
+    make_search: MakeSearch, store: StudyStore
+) -> None:
+    now, rungs = [0.0], Rungs(samples=(10, 20))
+    timed = {"rungs": rungs, "deadline": 100.0, "clock": lambda: now[0]}
+    search = make_search(searcher=Listed(lora(2)), **timed)
+    search.next_trial()
+    now[0] = 101.0
+    search.report(0, report(10, 0.5))
+    first = search.finish().trials[0].reason
+    later = make_search(searcher=Listed(), **timed)
+    assert later.next_trial() is None
+    assert later.finish().trials[0].reason == first == "set aside after 10 rows: the time was spent"

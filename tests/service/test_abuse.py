@@ -408,9 +408,9 @@ def test_a_model_below_a_folder_of_models_has_a_name_and_nothing_beside_the_fold
     (tmp_path / "models" / "link").symlink_to(tmp_path / "secret" / "theirs")
     (tmp_path / "models" / "empty").mkdir()
     names = Names(Settings(workspace=tmp_path / "ws", models=(tmp_path / "models",)))
-    assert names.own_models == ("gpt2", "mine")
-    for name in names.own_models:
-        assert names.model(name) == str((tmp_path / "models" / name).resolve())
+    assert list(names.own_models) == ["gpt2", "mine"]
+    for name, place in names.own_models.items():
+        assert names.model(name) == place == str((tmp_path / "models" / name).resolve())
     for name in ("link", "theirs", "empty", ""):
         with pytest.raises(UnknownNameError):
             names.model(name)
