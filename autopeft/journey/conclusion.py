@@ -13,9 +13,10 @@ from autopeft.journey.contest import Scores
 from autopeft.journey.remembering import Memory
 from autopeft.journey.workspace import StudyFolder
 from autopeft.plan.plan import Plan
-from autopeft.report.decide import decision, reasons
+from autopeft.report.decide import decision
 from autopeft.report.explain import importances, untried
 from autopeft.report.facts import Compared, DataFacts, Session, StudyFacts
+from autopeft.report.reasons import reasons
 from autopeft.search.study import Study, Trial
 from autopeft.space.counting import SpaceFacts
 from autopeft.workload.dataset import Dataset

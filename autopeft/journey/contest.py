@@ -11,9 +11,9 @@ import numpy as np
 from autopeft.export.bundle import Evaluated
 from autopeft.journey.pairing import lead
 from autopeft.message import Message
-from autopeft.report.decide import DEFAULT, PROBE, UNTRAINED, WINNER
 from autopeft.report.facts import TestScore
 from autopeft.report.intervals import bootstrap_interval, mean_interval, wilson
+from autopeft.report.leads import DEFAULT, PROBE, UNTRAINED, WINNER
 from autopeft.search.study import Study, Trial
 from autopeft.workload.base_model import BaseModel
 from autopeft.workload.dataset import Dataset

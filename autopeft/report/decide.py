@@ -1,48 +1,25 @@
-"""Word the decision of a study: what to use, why, and how sure that is. Pure functions of messages."""
+"""Word the decision of a study: what to use, and how sure that is. Pure functions of messages."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
 from autopeft.plan.plan import Plan
-from autopeft.report.costs import COSTS
-from autopeft.report.facts import Compared, DataFacts, Session, TestScore, shown
-from autopeft.report.intervals import separate_difference, wilson
-from autopeft.report.timing import timing, timing_reason
+from autopeft.report.facts import Compared, DataFacts, TestScore
+from autopeft.report.leads import (
+    DEFAULT,
+    WINNER,
+    contender_of,
+    distance_text,
+    in_a_row,
+    lead,
+    score_text,
+    with_article,
+)
 from autopeft.search.study import Study, Trial
-from autopeft.units import format_bound, format_bytes, format_count, format_seconds
+from autopeft.units import format_bound, format_bytes
 from autopeft.workload.dataset import Metric
-
-WINNER, DEFAULT, PROBE, UNTRAINED = "winner", "LoRA default", "linear probe", "no adapter"
-_ARTICLES = {UNTRAINED: "the model without an adapter", WINNER: "the winner"}
-
-Judgement = Literal["better", "within noise", "worse"]
-
-
-class Lead(NamedTuple):
-    """How far the winner is ahead of a contender, in the metric's own direction and with a 95 % interval."""
-
-    difference: float
-    low: float
-    high: float
-    judgement: Judgement
-
-
-def lead(winner: TestScore, other: TestScore, metric: Metric) -> Lead:
-    """Compare two contenders: on the same rows where that is known, else by their separate intervals."""
-    if other.lead is not None and other.lead_low is not None and other.lead_high is not None:
-        difference, low, high = other.lead, other.lead_low, other.lead_high
-    else:
-        one = (winner.test_score, winner.low, winner.high)
-        difference, low, high = separate_difference(one, (other.test_score, other.low, other.high))
-    if not (low > 0 or high < 0):
-        return Lead(difference, low, high, "within noise")
-    ahead = (low > 0) == (metric.direction == "maximize")
-    return Lead(difference, low, high, "better" if ahead else "worse")
 
 
 def decision(
@@ -60,7 +37,7 @@ def decision(
         scores: the winner first, then the baselines; empty where nothing was trained to the end.
         comparisons: predictions beside measurements of the winner.
     """
-    winner, best = _contender(scores, WINNER), study.best
+    winner, best = contender_of(scores, WINNER), study.best
     if winner is None or best is None:
         return _nothing(study, plan)
     metric, rows = data.metric, data.rows.get("test", 0)
@@ -75,53 +52,10 @@ def decision(
         others = [score for score in others if score.contender != DEFAULT]
     else:
         head = f"Use {winner.label}"
-    shown = f"{metric.name} {_score(winner)} on {rows:,} test rows"
+    shown = f"{metric.name} {score_text(winner)} on {rows:,} test rows"
     clauses = [_against(winner, score, metric) for score in others]
-    sentence = f"{head}: {', '.join([shown, _and(clauses)]) if clauses else shown}"
+    sentence = f"{head}: {', '.join([shown, in_a_row(clauses)]) if clauses else shown}"
     return f"{sentence}{_memory(plan, best, comparisons)}."
-
-
-def reasons(
-    *,
-    study: Study,
-    plan: Plan,
-    data: DataFacts,
-    scores: Sequence[TestScore],
-    comparisons: Sequence[Compared] = (),
-    session: Session | None = None,
-    tested: int = 0,
-) -> tuple[str, ...]:
-    """Say why, a sentence each, doubts included; the arguments are those of `decision`.
-
-    Args:
-        session: the last that came to its end.
-        tested: for how many configurations the test rows were used, 0 where that is not known.
-    """
-    winner, best, metric = _contender(scores, WINNER), study.best, data.metric
-    timed = timing(plan.budget.time, study.seconds, session)
-    # What must not be overlooked comes early: a screen shows the first of them.
-    lines = [_counted(study, plan), timing_reason(timed) if timed is not None and timed.over else ""]
-    if comparisons and plan.profile.doubt:
-        lines.append("Speeds were measured beside other work, so that predicted times say little here.")
-    lines += [_prediction(compared) for compared in comparisons if not _inside(compared)]
-    if winner is not None and best is not None:
-        lines.insert(0, _meaning(winner, metric))
-        itself = {WINNER, DEFAULT} if study.is_default(best) else {WINNER}
-        lines += [_doubt(winner, other, metric) for other in scores if other.contender not in itself]
-        lines += [_optimism(winner, best, metric), _peers(study, best, data), _share(best)]
-        lines.append(_front(study))
-    lines += [_prediction(compared) for compared in comparisons if _inside(compared)]
-    lines.append(timing_reason(timed) if timed is not None and not timed.over else "")
-    if winner is not None:
-        lines += [_tested(tested, tested - shown(study, scores)), _seeds(study, best)]
-    return tuple(line for line in lines if line)
-
-
-def difference_text(difference: float, metric: Metric) -> str:
-    """Show a difference of scores: "+1.2 points" for shares, "-0.031" for losses."""
-    if is_share(metric):
-        return f"{100 * difference:+.1f} points"
-    return f"{difference:+.3f}"
 
 
 def is_peak_memory(compared: Compared) -> bool:
@@ -134,43 +68,10 @@ def unseen_bytes(plan: Plan) -> int:
     return 0 if plan.profile.device == "cpu" else plan.profile.context_bytes
 
 
-def percent(share: float, digits: int = 0, *, sign: bool = False) -> str:
-    """Show a share in percent: "1.30 %", "+3 %"."""
-    return f"{100 * share:{'+' if sign else ''}.{digits}f} %"
-
-
-def is_share(metric: Metric) -> bool:
-    """Whether the metric counts a share of right answers, so that hundredths are points."""
-    return metric.direction == "maximize"
-
-
-def _contender(scores: Sequence[TestScore], name: str) -> TestScore | None:
-    return next((score for score in scores if score.contender == name), None)
-
-
-def _the(contender: str) -> str:
-    return _ARTICLES.get(contender, f"the {contender}")
-
-
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else ""
-
-
-def _score(score: TestScore) -> str:
-    return f"{score.test_score:.3f} [{score.low:.3f}, {score.high:.3f}]"
-
-
-def _distance(difference: float, metric: Metric) -> str:
-    amount = difference_text(abs(difference), metric).lstrip("+")
-    if not any(digit in amount for digit in "123456789"):
-        return "level with"
-    return f"{amount} {'above' if difference > 0 else 'below'}"
-
-
 def _against(winner: TestScore, other: TestScore, metric: Metric) -> str:
     found = lead(winner, other, metric)
     note = " (within noise)" if found.judgement == "within noise" else ""
-    return f"{_distance(found.difference, metric)} {_the(other.contender)}{note}"
+    return f"{distance_text(found.difference, metric)} {with_article(other.contender)}{note}"
 
 
 def _overruled(winner: TestScore, stronger: Sequence[TestScore], metric: Metric, rows: int) -> str:
@@ -178,12 +79,12 @@ def _overruled(winner: TestScore, stronger: Sequence[TestScore], metric: Metric,
     for score in stronger[1:]:
         top = score if metric.better(score.test_score, top.test_score) else top
     difference = -lead(winner, top, metric).difference
-    head = f"Prefer {_the(top.contender)}"
+    head = f"Prefer {with_article(top.contender)}"
     if top.label and top.label != top.contender:
         head += f" ({top.label})"
     return (
-        f"{head}: {metric.name} {_score(top)} on {rows:,} test rows, {_distance(difference, metric)} "
-        f"the search's winner, {winner.label} ({_score(winner)})."
+        f"{head}: {metric.name} {score_text(top)} on {rows:,} test rows, {distance_text(difference, metric)} "
+        f"the search's winner, {winner.label} ({score_text(winner)})."
     )
 
 
@@ -204,27 +105,6 @@ def _memory(plan: Plan, best: Trial, comparisons: Sequence[Compared]) -> str:
     )
 
 
-def _tested(tested: int, unseen: int) -> str:
-    if not tested:
-        return ""
-    line = f"The test rows were used for {tested} configuration{'s' * (tested > 1)}"
-    if unseen <= 0:
-        return f"{line}, after the search."
-    return f"{line}, {unseen} of them not shown here: a choice by these scores flatters what it takes."
-
-
-def _seeds(study: Study, best: Trial | None) -> str:
-    runs = study.runs_of(best.candidate) if best else ()
-    if len(runs) < 2:
-        return f"All scores come from one seed ({study.seed}) and one split of the rows."
-    scores = sorted(trial.result.score for trial in runs if trial.result)
-    return (
-        f"The winner was trained from {len(runs)} seeds, with validation scores from "
-        f"{scores[0]:.3f} to {scores[-1]:.3f}; "
-        "all scores come from one split of the rows."
-    )
-
-
 def _nothing(study: Study, plan: Plan) -> str:
     started = [trial for trial in study.trials if trial.state != "rejected"]
     if started:
@@ -235,151 +115,3 @@ def _nothing(study: Study, plan: Plan) -> str:
         said = "Nothing was trained: no configuration was allowed to start"
     common = Counter(filter(None, why)).most_common(1)
     return f"{said}; most often because: {common[0][0].rstrip('.')}." if common else f"{said}."
-
-
-def _counted(study: Study, plan: Plan) -> str:
-    states = Counter(trial.state for trial in study.trials)
-    refused = states["rejected"] + len(plan.rejected)
-    tail = [
-        f"{count:,} {text}"
-        for count, text in (
-            (states["stopped"], "stopped early"),
-            (states["failed"], "failed"),
-            (states["paused"], "set aside"),
-            (states["running"], "cut off"),
-            (refused, "refused before starting"),
-        )
-        if count
-    ]
-    rest = f"; {_and(tail)}" if tail else ""
-    best = study.best
-    if best is None or best.result is None:
-        return f"No configuration was trained to the end{rest}."
-    several = states["complete"] > 1
-    of = f"of {states['complete']} trained to the end" if several else "as the only one trained to the end"
-    if study.prefer != "quality":
-        which = "smallest" if study.prefer == "small" else "fastest to train"
-        if not study.knows_noise:
-            return (
-                f"It has the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}; the "
-                f"{which} within noise of the best was asked for, but nothing was trained twice, so that "
-                "nothing tells what is noise."
-            )
-        return (
-            f"It is the {which} of {study.equals} within noise of the best validation {study.metric.name}, "
-            f"with {best.result.score:.3f}, {of}{rest}."
-        )
-    runs = [
-        trial.result.score
-        for trial in study.trials
-        if trial.state == "complete" and trial.result and trial.candidate.key == best.candidate.key
-    ]
-    every = [trial.result.score for trial in study.trials if trial.state == "complete" and trial.result]
-    if len(runs) == 1 and any(study.metric.better(score, best.result.score) for score in every):
-        return (
-            f"Most is expected of it once luck is taken off: validation {study.metric.name} "
-            f"{best.result.score:.3f}, {of}{rest}."
-        )
-    if len(runs) > 1:
-        mean, low, high = statistics.fmean(runs), min(runs), max(runs)
-        return (
-            f"Most is expected of it: validation {study.metric.name} {mean:.3f} on average of {len(runs)} "
-            f"trainings from different seeds ({low:.3f} to {high:.3f}), {of}{rest}."
-        )
-    return f"It had the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}."
-
-
-def _meaning(winner: TestScore, metric: Metric) -> str:
-    """Say how to read the score, where its name does not, and what it is in the user's own unit."""
-    error = winner.extra.get("mean_absolute_error")
-    own = f"; the winner is {error:.3g} off on average, in the numbers' own unit" if error is not None else ""
-    return f"How to read the {metric.name}: {metric.meaning}{own}." if metric.meaning else ""
-
-
-def _doubt(winner: TestScore, other: TestScore, metric: Metric) -> str:
-    found = lead(winner, other, metric)
-    scale, unit = (100, " points") if is_share(metric) else (1, "")
-    digits = 1 if is_share(metric) else 3
-    sign = scale if metric.direction == "maximize" else -scale
-    low, high = sorted((sign * found.low, sign * found.high))
-    amount = f"{sign * found.difference:+.{digits}f}{unit} [{low:+.{digits}f}, {high:+.{digits}f}]"
-    verdicts = {
-        "better": "more than noise.",
-        "worse": "worse by more than noise.",
-        "within noise": "within noise, so nothing speaks against the cheaper of the two.",
-    }
-    return f"Against {_the(other.contender)}: {amount}, {verdicts[found.judgement]}"
-
-
-def _optimism(winner: TestScore, best: Trial, metric: Metric) -> str:
-    chosen = best.result.score if best.result else math.nan
-    kinder = chosen > winner.high if metric.direction == "maximize" else chosen < winner.low
-    if not kinder:
-        return ""
-    return (
-        f"Validation was kinder ({chosen:.3f}) than the test ({_score(winner)}): the best of many on the "
-        "same rows is partly luck."
-    )
-
-
-def _peers(study: Study, best: Trial, data: DataFacts) -> str:
-    """Name the smallest configuration that validation cannot tell from the best one."""
-    rows = data.rows.get("validation", 0)
-    if data.metric.interval != "proportion" or not rows or best.result is None or best.predicted is None:
-        return ""
-    low, _ = wilson(round(best.result.score * rows), rows)
-    peers = [
-        (trial.predicted.trainable_params, trial)
-        for trial in study.trials
-        if trial.candidate.key != best.candidate.key and not trial.repetition
-        if trial.state == "complete" and trial.result and trial.predicted
-        if trial.result.score >= low
-    ]
-    if not peers:
-        return ""
-    params, smallest = min(peers, key=lambda peer: (peer[0], peer[1].number))
-    several = f"{len(peers):,} other configurations lie" if len(peers) > 1 else "One other configuration lies"
-    line = f"{several} within noise of it on the {rows:,} validation rows"
-    if 0 < params < best.predicted.trainable_params:
-        line += f"; the smallest, {smallest.candidate.label}, trains {format_count(params)} parameters"
-    return f"{line}."
-
-
-def _share(best: Trial) -> str:
-    if best.predicted is None or not best.predicted.total_params:
-        return ""
-    some, every = best.predicted.trainable_params, best.predicted.total_params
-    return f"It trains {format_count(some)} of {format_count(every)} parameters ({percent(some / every, 2)})."
-
-
-def _front(study: Study) -> str:
-    """Say what the front looks like that was searched for."""
-    if study.front_of is None or not (trials := study.front(study.front_of)):
-        return ""
-    cost = COSTS[study.front_of]
-    points = [
-        f"{trial.candidate.label} ({cost.show(amount)}, {trial.result.score:.3f})"
-        for trial in trials
-        if trial.predicted and trial.result
-        if (amount := trial.predicted.amount(study.front_of)) is not None
-    ]
-    return f"The front of validation {study.metric.name} against {cost.axis}: {'; '.join(points)}."
-
-
-def _prediction(compared: Compared) -> str:
-    shown = format_bytes if compared.unit == "bytes" else format_seconds
-    off = compared.measured / compared.predicted - 1 if compared.predicted else math.nan
-    line = (
-        f"{compared.quantity[:1].upper()}{compared.quantity[1:]}: predicted {shown(compared.predicted)}, "
-        f"measured {shown(compared.measured)} ({percent(off, sign=True)})"
-    )
-    if compared.low is None or compared.high is None:
-        return f"{line}."
-    return f"{line}, {'inside' if _inside(compared) else 'outside'} the 90 % band."
-
-
-def _inside(compared: Compared) -> bool:
-    """Whether a measurement is in its band; what has none is not outside either."""
-    if compared.low is None or compared.high is None:
-        return True
-    return compared.low <= compared.measured <= compared.high

@@ -6,9 +6,9 @@ from collections import Counter
 
 import plotly.graph_objects as go
 
-from autopeft.report.decide import percent
 from autopeft.report.facts import StudyFacts
 from autopeft.report.figure import BLUE, GREEN, GREY, ORANGE, RED, Chart, figure_of, safe
+from autopeft.report.leads import percent
 from autopeft.search.study import TrialState
 
 _MOST_FIELDS = 8

@@ -6,7 +6,6 @@ import statistics
 
 import plotly.graph_objects as go
 
-from autopeft.report.decide import percent
 from autopeft.report.facts import StudyFacts
 from autopeft.report.figure import (
     BLUE,
@@ -20,6 +19,7 @@ from autopeft.report.figure import (
     safe,
     unit_of,
 )
+from autopeft.report.leads import percent
 from autopeft.report.points import PARTS_AND_REST, MemoryPoint, memory_parts, memory_points
 from autopeft.search.study import Trial
 from autopeft.units import format_bound, format_bytes

@@ -7,16 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from autopeft.report.decide import (
-    WINNER,
-    Judgement,
-    difference_text,
-    is_peak_memory,
-    lead,
-    percent,
-    unseen_bytes,
-)
+from autopeft.report.decide import is_peak_memory, unseen_bytes
 from autopeft.report.facts import Compared, StudyFacts
+from autopeft.report.leads import WINNER, Judgement, difference_text, lead, percent
 from autopeft.report.timing import timing
 from autopeft.search.study import Trial
 from autopeft.units import format_bound, format_bytes, format_count, format_seconds

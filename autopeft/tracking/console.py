@@ -97,7 +97,8 @@ class ConsoleObserver:
         if plan.budget.gpu_mem:
             words.append(f"memory={format_limit(plan.budget.gpu_mem)}")
         if plan.budget.time:
-            words.append(f"time={format_seconds(plan.budget.time)}")
+            before = f" ({format_seconds(study.seconds)} spent)" if study.trials else ""
+            words.append(f"time={format_seconds(plan.budget.time)}{before}")
         verb = "resumed" if study.trials else "started"
         if study.trials:
             words.append(f"done={self._finished()}")
@@ -167,14 +168,16 @@ class ConsoleObserver:
 
     def study_finished(self, study: Study) -> None:
         """Take the live display away and write the result."""
-        self._study = study
+        before, self._study = self._study.seconds if self._study else 0.0, study
         self.close()
         best = study.best
         end = "no trial was trained to the end"
         if best is not None and best.result is not None:
             score = f"{study.metric.name}={best.result.score:.4f}"
             end = f"best {score} trial {best.number} {best.candidate.label}"
-        self._line(f"study {study.name} finished in {format_seconds(max(0.0, study.seconds))}: {end}")
+        here = format_seconds(max(0.0, study.seconds - before))
+        whole = f", {format_seconds(study.seconds)} with the sessions before" if before else ""
+        self._line(f"study {study.name} finished in {here}{whole}: {end}")
 
     def close(self) -> None:
         """Take the live display away; harmless if there is none."""

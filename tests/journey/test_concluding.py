@@ -11,7 +11,7 @@ from autopeft.handover import compare
 from autopeft.journey.concluding import Finished, write_conclusion
 from autopeft.journey.contest import Scores
 from autopeft.journey.workspace import StudyFolder, open_store
-from autopeft.report.decide import DEFAULT
+from autopeft.report.leads import DEFAULT
 from autopeft.search.desk import replace_checkpoint
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Trial

@@ -13,8 +13,9 @@ from autopeft.cost.estimate import CostEstimate, MemoryEstimate, MemoryParts, Ti
 from autopeft.hardware.profile import HardwareProfile, Provenance
 from autopeft.plan.budget import Budget
 from autopeft.plan.plan import Fits, Plan, Rejected
-from autopeft.report.decide import decision, reasons
+from autopeft.report.decide import decision
 from autopeft.report.facts import Compared, DataFacts, StudyFacts, TestScore
+from autopeft.report.reasons import reasons
 from autopeft.search.study import Role, Study, Trial, TrialState
 from autopeft.space.candidate import Candidate, Training
 from autopeft.train.result import Report, TrialResult

@@ -8,10 +8,10 @@ import pytest
 from autopeft.cost.estimate import Objective
 from autopeft.report.charts import charts
 from autopeft.report.costs import COSTS
-from autopeft.report.decide import reasons
 from autopeft.report.facts import StudyFacts
 from autopeft.report.figure import Chart
 from autopeft.report.points import trade_offs
+from autopeft.report.reasons import reasons
 from autopeft.search.study import Trial
 from autopeft.units import MIB
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from autopeft.report.decide import lead, reasons
 from autopeft.report.facts import Session, StudyFacts, TestScore
+from autopeft.report.leads import lead
+from autopeft.report.reasons import reasons
 from autopeft.report.rows import score_rows
 from autopeft.search.study import Trial
 from autopeft.train.result import TrialResult
@@ -142,7 +143,7 @@ def test_of_a_loss_the_winners_lead_has_one_sign_in_sentence_and_table(make_fact
         "3 other configurations lie within noise of it on the 500 validation rows",
         "Peak memory of the process: predicted 954 MiB, measured 985 MiB (+3 %), inside the 90 % band.",
         "The search took 4 min 01 s, within the 5 min 00 s allowed; the rest of the run was not timed.",
-        "one seed",
+        "one seed (0) and one split of the rows: no leader was trained again from another",
     ],
 )
 def test_reasons_tell(facts: StudyFacts, words: str) -> None:

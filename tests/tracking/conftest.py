@@ -96,7 +96,13 @@ def four_trials() -> tuple[Trial, ...]:
 
 def a_study(folder: Path, trials: tuple[Trial, ...], name: str, own_id: str = "") -> Study:
     return Study(
-        name=name, id=own_id, folder=str(folder), metric=ACCURACY, seed=0, trials=trials, seconds=12.0
+        name=name,
+        id=own_id,
+        folder=str(folder),
+        metric=ACCURACY,
+        seed=0,
+        trials=trials,
+        seconds=3.0 * len(trials),
     )
 
 

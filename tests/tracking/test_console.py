@@ -113,6 +113,17 @@ def test_rejected_and_failed_trials_say_why(play: Play) -> None:
     assert lines[9].endswith(": diverged")
 
 
+def test_a_resumed_study_counts_its_session_and_all_of_them(play: Play, plan: Plan) -> None:
+    stream = io.StringIO()
+    observer = ConsoleObserver(Console(file=stream, width=200))
+    done = play(observer).model_copy(update={"seconds": 12.0})
+    observer.study_started(done, plan, 3, 60.0)
+    observer.study_finished(done.model_copy(update={"seconds": 52.0}))
+    lines = stream.getvalue().splitlines()
+    assert lines[-2].endswith("time=5 min 00 s (12.0 s spent) done=3")
+    assert "finished in 40.0 s, 52.0 s with the sessions before: best" in lines[-1]
+
+
 def test_a_resumed_study_says_what_is_done(play: Play) -> None:
     assert "study demo resumed trials=2+default" in told(play, known=2)
     assert "done=1" in told(play, known=2)
