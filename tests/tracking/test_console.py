@@ -144,7 +144,7 @@ def test_a_terminal_shows_progress_best_and_time_to_go(play: Play, plan: Plan) -
         shown.print(observer._picture())
     observer.close()
     assert "1/3 trials, about 20.0 s to go" in capture.get()
-    assert "10.0 s spent, 4 min 38 s left of 5 min 00 s" in capture.get()
+    assert "10.0 s spent, 4 min 50 s left of 5 min 00 s" in capture.get()
     lines = [" ".join(line.split()) for line in capture.get().splitlines()]
     assert "0 running, 1 complete, 0 stopped early, 0 failed, 0 refused" in lines
     assert "rows accuracy configuration" in lines
