@@ -52,7 +52,8 @@ class Deadline:
         """Say whether a trial could not be trained until so many rows in the time that is left.
 
         What a trial took until its last report says how long it takes; before its first report, what was
-        predicted does, corrected by the others (the median of measured over predicted).
+        predicted does, corrected by the others (the median of measured over predicted). Once there are
+        others, what has no report yet has to end as a whole: a part of it would tell nothing.
         """
         if self.passed:
             return True
@@ -64,7 +65,7 @@ class Deadline:
             seconds = last.seconds * (until - last.samples) / last.samples
         elif predicted is not None:
             pace = statistics.median(self._paces.values()) if self._paces else 1.0
-            seconds = pace * predicted * until / whole
+            seconds = pace * predicted * (1.0 if self._paces else until / whole)
         else:
             return False
         return self._clock() + seconds > self._at

@@ -119,6 +119,25 @@ def test_a_candidate_too_long_for_what_is_left_gives_way_to_a_shorter_one(
     assert [each.candidate.rank for each in store.load().trials] == [2]
 
 
+def test_once_it_is_known_how_long_trainings_take_none_begins_that_cannot_end(
+    make_search: MakeSearch, store: StudyStore
+) -> None:
+    now = [0.0]
+    search = make_search(
+        searcher=Listed(*map(lora, (4, 8, 2))),
+        admit=lasting_as_its_rank,
+        rungs=Rungs(samples=(10, 20)),
+        deadline=26.0,
+        clock=lambda: now[0],
+    )
+    search.next_trial()
+    now[0] = 8.0
+    assert search.report(0, report(10, 0.5).model_copy(update={"seconds": 8.0})) is Decision.CONTINUE
+    trial = search.next_trial()
+    assert trial is not None
+    assert trial.candidate == lora(2), "half of 32 s would end by then, but nothing would come of it"
+
+
 def test_when_all_are_too_long_the_time_is_spent(make_search: MakeSearch) -> None:
     search = make_search(
         searcher=Listed(*map(lora, range(100, 120))),
