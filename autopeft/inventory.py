@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,12 +67,12 @@ def catalogued(name: str) -> str | None:
     return None if found is None else found.name
 
 
-def unknown_model(name: str) -> AutopeftError:
-    """Return the error that says which models of the catalogue are called like that."""
+def unknown_model(name: str, others: Iterable[str] = ()) -> AutopeftError:
+    """Return the error that says which models, of the catalogue and others, are called like that."""
     from autopeft.errors import UnknownNameError
     from autopeft.workload.catalogued import list_names
 
-    return UnknownNameError("model", name, list_names())
+    return UnknownNameError("model", name, {*others, *list_names()})
 
 
 def gpus(request: Request) -> tuple[HardwareProfile, ...]:

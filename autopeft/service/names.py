@@ -64,7 +64,7 @@ class Names:
                 f"the model {name[:200]!r} is in no catalogue, and not below a directory that the service "
                 "was started with (--models DIR); a hub id is taken only where it was started with --hub.",
             )
-        raise inventory.unknown_model(name)
+        raise inventory.unknown_model(name, self.own_models)
 
     @property
     def own_models(self) -> dict[str, str]:

@@ -411,6 +411,8 @@ def test_a_model_below_a_folder_of_models_has_a_name_and_nothing_beside_the_fold
     assert list(names.own_models) == ["gpt2", "mine"]
     for name, place in names.own_models.items():
         assert names.model(name) == place == str((tmp_path / "models" / name).resolve())
+    with pytest.raises(UnknownNameError, match="did you mean mine"):
+        names.model("mime")
     for name in ("link", "theirs", "empty", ""):
         with pytest.raises(UnknownNameError):
             names.model(name)
