@@ -40,6 +40,8 @@ def main() -> int:
     Beside the request of an export lies `export.json`, which says what of its study.
     """
     kind, file, events, spent = sys.argv[1:]
+    # A service that a script started in the background inherited, and passed on, that it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     service = os.dup(1)
     os.dup2(2, 1)  # libraries may write what they like
     threading.Thread(target=_end_with_the_service, daemon=True, name="lifeline").start()

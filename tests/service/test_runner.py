@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,6 +226,21 @@ def test_a_job_that_cannot_be_watched_fails_and_leaves_nothing_running(runner, m
     assert (job.state, "the service has a bug" in job.reason, job.spent > 0) == ("failed", True, True)
     commands = [" ".join(each.cmdline()) for each in psutil.Process().children()]
     assert not [command for command in commands if "service.child" in command]
+
+
+def test_the_process_of_a_job_is_interrupted_where_the_service_was_started_to_ignore_that(tmp_path) -> None:
+    request, events = tmp_path / "request.json", tmp_path / "events"
+    Request.build(demo="classification", workspace=str(tmp_path / "ws"), study="s").keep(request)
+    # As a shell's script does with what it starts in the background.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$0" "$@"']
+    job = [sys.executable, "-m", "autopeft.service.child", "run", str(request), str(events), "0"]
+    with subprocess.Popen(ignoring + job, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        try:
+            wait_for(events.exists, 60)
+            run.send_signal(signal.SIGINT)
+            assert run.wait(60) == 130
+        finally:
+            run.kill()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
