@@ -118,18 +118,19 @@ def freeze_thaw_undisturbed(folder: Path) -> dict[str, Any]:
 
 
 def victim(driver: subprocess.Popen[str], kind: str, folder: Path) -> psutil.Process | None:
-    """Find the process to kill; of several that train, the one that began last."""
+    """Find the process to kill: of several that train, the one that began last; Ray's own while one does."""
     if kind == "driver":
         return psutil.Process(driver.pid)
     try:
         below = {child.pid: child for child in psutil.Process(driver.pid).children(recursive=True)}
     except psutil.NoSuchProcess:
         return None
-    if kind != "worker":
-        return next((child for child in below.values() if child.name() == kind), None)
     log = folder / "made.txt"
     made = [int(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
-    return next((below[pid] for pid in reversed(made) if pid in below), None)
+    trains = next((below[pid] for pid in reversed(made) if pid in below), None)
+    if kind == "worker" or trains is None:
+        return trains
+    return next((child for child in below.values() if child.name() == kind), None)
 
 
 def kills(
