@@ -99,6 +99,8 @@ def explain(error: pydantic.ValidationError, what: str) -> str:
     """Say on one line which fields of `what` are wrong and why."""
     parts = []
     for fault in error.errors():
+        if fault["type"] == "json_invalid":
+            return f"it is not whole JSON ({fault['ctx']['error']}); was it cut off?"
         where = ".".join(str(step) for step in fault["loc"]) or what
         text = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":

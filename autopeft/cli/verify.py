@@ -68,4 +68,4 @@ def _shown(found: Verified) -> Group:
         "differs": Text(f"It differs: {found.reason}", style="bold red"),
         "unknown": Text(f"It cannot be told: {found.reason}", style="bold yellow"),
     }
-    return Group(heading("Verified"), grid, words[found.state])
+    return Group(heading("Verification"), grid, words[found.state])

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from autopeft.export.bundle import Bundle
 from autopeft.export.card import model_card
-from autopeft.export.names import CARD, MANIFEST
+from autopeft.export.names import ADAPTER_CONFIG, BASE_FIELD, CARD, MANIFEST
 from autopeft.workload.catalogued import find_exactly
-
-_CONFIG, _BASE = "adapter_config.json", "base_model_name_or_path"
 
 
 def abroad(place: Path, bundle: Bundle, name: str, base: str | None = None) -> dict[str, str]:
@@ -30,9 +28,9 @@ def abroad(place: Path, bundle: Bundle, name: str, base: str | None = None) -> d
     if found:
         shown = shown.model_copy(update={"base": found})
     texts = {}
-    if (local or base) and (place / _CONFIG).is_file():
-        fields = json.loads((place / _CONFIG).read_text(encoding="utf-8"))
-        texts[_CONFIG] = json.dumps(fields | {_BASE: found or Path(local).name}, indent=2)
+    if (local or base) and (place / ADAPTER_CONFIG).is_file():
+        fields = json.loads((place / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        texts[ADAPTER_CONFIG] = json.dumps(fields | {BASE_FIELD: found or Path(local).name}, indent=2)
     if any(getattr(shown, each) != getattr(bundle, each) for each in ("base", "model", "data")):
         texts[CARD] = model_card(shown, _note(Path(local).name, found) if local and not base else "")
     sums = {each: hashlib.sha256(text.encode()).hexdigest() for each, text in texts.items()}
@@ -48,12 +46,15 @@ def _hub_id(name: str) -> str | None:
 
 def _note(called: str, found: str | None) -> str:
     """Say where the base is that was a directory."""
+    made = f"The base model was a directory named {called} where this was made"
+    verified = "`autopeft verify --model DIR` takes it as it is."
     if found:
         return (
-            f"The base model was a directory named {called} where this was made; `{_CONFIG}` names {found}, "
-            "which is taken to be the same: `autopeft verify` tells by the logits in `reference.json`."
+            f"{made}; `{ADAPTER_CONFIG}` names {found}, which is taken to be the same: `autopeft verify` "
+            "tells by the logits in `reference.json`. If yours is a directory, write its path there instead; "
+            f"{verified}"
         )
     return (
-        f"The base model was a directory named {called} where this was made: name yours in `{_CONFIG}`, as "
-        f"`{_BASE}`, or load this where a directory of that name lies."
+        f"{made}: name yours in `{ADAPTER_CONFIG}`, as `{BASE_FIELD}`, or load this where a directory of "
+        f"that name lies; {verified}"
     )

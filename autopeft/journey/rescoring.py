@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.errors import AutopeftError, InputError
 from autopeft.export.bundle import Bundle, Evaluated
 from autopeft.export.loading import load_model
-from autopeft.export.opening import open_bundle
+from autopeft.export.opening import read_bundle
 from autopeft.journey.contest import evaluated
 from autopeft.journey.inputs import load_data
 from autopeft.message import Message
@@ -46,13 +46,13 @@ class Rescored(Message):
 
 
 def rescore(asked: Asked) -> Evaluated:
-    """Load a bundle as its card says, and score it on the test rows.
+    """Load a bundle, whose files the caller has checked, as its card says, and score it on the test rows.
 
     Raises:
         InputError: the rows cannot be read, or are others.
         ExportError: the bundle does not load.
     """
-    bundle = open_bundle(Path(asked.place))
+    bundle = read_bundle(Path(asked.place))
     base, dataset = load_data(asked.request)
     if dataset is None or rows_fingerprint(dataset.test) != asked.rows:
         raise InputError(

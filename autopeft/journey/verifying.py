@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ from autopeft.errors import BundleError, ExportError
 from autopeft.export.bundle import Bundle, Evaluated, Verified
 from autopeft.export.check import TOLERANCE, differences
 from autopeft.export.loading import dtype_of
-from autopeft.export.names import EVALUATION
+from autopeft.export.names import ADAPTER_CONFIG, BASE_FIELD, EVALUATION
 from autopeft.export.opening import open_bundle, read_bundle
 from autopeft.journey.rescoring import Asked, Rescored
 
@@ -37,26 +42,53 @@ def verify(place: Path, places: dict[str, Any]) -> Verified:
         open_bundle(place)
     except BundleError as error:
         return _ended(found, "differs", str(error))
+    moved = Path(places["model"]) if "model" in places else None
+    with _on_base(place, bundle, moved) as folder:
+        return _loaded(found, bundle.model_copy(update={"path": str(folder)}), folder, places)
+
+
+def _loaded(found: Verified, bundle: Bundle, folder: Path, places: dict[str, Any]) -> Verified:
     try:
-        (logits,) = differences([(place, bundle)])
+        (logits,) = differences([(folder, bundle)])
     except ExportError as error:
         return _ended(found, "unknown", str(error))
     if isinstance(logits, str):
-        return _ended(found, "unknown", f"its files are as they were, but it does not load here: {logits}")
+        why = f"its files are as they were, but it does not load here: {logits}"
+        lies = "" if "model" in places else "; where its base is a directory here, name that with --model DIR"
+        return _ended(found, "unknown", f"{why.rstrip('.')}{lies}.")
     found = found.model_copy(update={"logits": logits})
     allowed = TOLERANCE[dtype_of(bundle)]
     if not logits <= allowed:
         return _ended(found, "differs", f"logits must be within {allowed:g} of the recorded ones, but differ "
                       f"by {logits:.2g}: another base model, or another version of a library.")  # fmt: skip
-    return _scored(found, bundle, place, places)
+    return _scored(found, bundle, folder, places)
 
 
-def _scored(found: Verified, bundle: Bundle, place: Path, places: dict[str, Any]) -> Verified:
-    if bundle.request is None or not (place / EVALUATION).exists():
+@contextmanager
+def _on_base(place: Path, bundle: Bundle, moved: Path | None) -> Iterator[Path]:
+    """Give a directory with the bundle in which its base is where it lies now.
+
+    Args:
+        moved: directory of the base; None, or no directory, leaves the bundle as it is.
+    """
+    config = place / ADAPTER_CONFIG
+    if moved is None or not moved.is_dir() or bundle.format == "model" or not config.is_file():
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="autopeft-verify-") as there:
+        copy = Path(shutil.copytree(place, Path(there) / place.resolve().name))
+        fields = json.loads(config.read_text(encoding="utf-8"))
+        fields[BASE_FIELD] = str(moved.resolve())
+        (copy / ADAPTER_CONFIG).write_text(json.dumps(fields), encoding="utf-8")
+        yield copy
+
+
+def _scored(found: Verified, bundle: Bundle, folder: Path, places: dict[str, Any]) -> Verified:
+    if bundle.request is None or not (folder / EVALUATION).exists():
         return _ended(found, "unknown", "files and logits are as recorded, but it does not say on which rows "
                       "it was scored.")  # fmt: skip
-    recorded = Evaluated.read(place / EVALUATION)
-    asked = Asked(place=str(place), request=bundle.request.model_copy(update=places), rows=recorded.rows)
+    recorded = Evaluated.read(folder / EVALUATION)
+    asked = Asked(place=str(folder), request=bundle.request.model_copy(update=places), rows=recorded.rows)
     answer = _in_fresh_process(asked)
     if answer.evaluated is None:
         return _ended(found, "unknown", f"files and logits are as recorded, but it cannot be scored: "

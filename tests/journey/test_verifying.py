@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.errors import ConfigError
 from autopeft.export.bundle import Bundle
 from autopeft.export.loading import load_model
 from autopeft.export.writer import bundle_format, write_bundle
@@ -91,6 +92,32 @@ def test_a_bundle_as_it_was_exported_is_the_same(copied) -> None:
     assert (found.state, found.reason) == ("same", "")
     assert found.score == pytest.approx(found.recorded, abs=1e-9)
     assert found.logits <= 1e-5
+
+
+def test_an_adapter_whose_base_lies_elsewhere_is_loaded_on_that(
+    copied, tmp_path, encoder_with_weights, monkeypatch
+) -> None:
+    from autopeft.export.opening import checksums
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config, manifest = copied / "adapter_config.json", copied / "autopeft.json"
+    # As who downloads a bundle has it: its base has a name that only the maker's disk, or a hub, knows.
+    fields = json.loads(config.read_text()) | {"base_model_name_or_path": "some-org/the-base"}
+    config.write_text(json.dumps(fields))
+    Bundle.read(manifest).model_copy(update={"files": checksums(copied)}).keep(manifest)
+    lost = verify(copied, {})
+    assert (lost.state, lost.logits) == ("unknown", None)
+    assert "name that with --model DIR" in lost.reason
+    there = Path(shutil.copytree(encoder_with_weights.path, tmp_path / "elsewhere"))
+    found = verify(copied, {"model": str(there)})
+    assert (found.state, found.reason) == ("same", "")
+    assert json.loads(config.read_text()) == fields
+
+
+def test_a_manifest_that_was_cut_off_is_said_to_be(copied) -> None:
+    os.truncate(copied / "autopeft.json", 400)
+    with pytest.raises(ConfigError, match=r"autopeft\.json: it is not whole JSON .*was it cut off"):
+        verify(copied, {})
 
 
 def test_a_file_that_was_changed_makes_it_differ(copied) -> None:
