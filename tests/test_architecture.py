@@ -158,6 +158,8 @@ MACHINERY: dict[str, set[str]] = {
     "service": {
         *("space.counting", "journey.consulting", "journey.inputs", "journey.keeping", "workload.media"),
         "export.abroad",
+        # A job is refused at once by the rule that would refuse its run.
+        "journey.allowing",
     },
     # The lists, a search's display and shell completion.
     "cli": {

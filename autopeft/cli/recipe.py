@@ -33,7 +33,8 @@ FormatName = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="trl, axolotl, llama-factory, torchtune, unsloth or script (plain transformers and peft).",
+        help="trl, axolotl, llama-factory, torchtune, unsloth, or script (also: transformers), which is "
+        "plain transformers and peft.",
     ),
 ]
 TrialNumber = Annotated[
@@ -102,6 +103,7 @@ def recipe(
     from autopeft.cli import screen
     from autopeft.export.recipes.subject import FORMATS
 
+    wanted = "script" if wanted == "transformers" else wanted
     if wanted not in FORMATS:
         raise InputError(f"a recipe's format must be one of {', '.join(FORMATS)}, but got {wanted!r}.")
     said = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from autopeft.errors import DoesNotFitError
 from autopeft.request import Request
-from autopeft.search.schedule import conclusion_seconds
+from autopeft.search.schedule import EXPORT_SECONDS, START_SECONDS, conclusion_seconds
 from autopeft.search.store import StudyStore
+from autopeft.units import format_seconds
 from autopeft.workload.dataset import Dataset
 
 
@@ -45,6 +47,20 @@ def allow_time(
     # However little time there is, half of it and more is for the search.
     most = rest / (2 if request.refit else 3)
     return Allowed(now + max(1.0, rest - min(most, after)), beside)
+
+
+def require_time(seconds: float | None) -> None:
+    """Check that a run has time for more than what it does beside its search.
+
+    Raises:
+        DoesNotFitError: it has not.
+    """
+    least = START_SECONDS + EXPORT_SECONDS
+    if seconds is not None and seconds < least:
+        raise DoesNotFitError(
+            f"a run takes about {format_seconds(least)} beside its training, to start the processes that "
+            f"train and to export, but the time is {format_seconds(seconds)}; give it more."
+        )
 
 
 def whole_time(request: Request, store: StudyStore) -> float | None:

@@ -12,7 +12,7 @@ from autopeft.errors import DoesNotFitError, InputError, StorageError
 from autopeft.export.swap import require_free
 from autopeft.files import write_atomically
 from autopeft.hardware.profile import HardwareProfile
-from autopeft.journey.allowing import Allowed, allow_time, whole_time
+from autopeft.journey.allowing import Allowed, allow_time, require_time, whole_time
 from autopeft.journey.asking import open_study
 from autopeft.journey.conclusion import data_facts
 from autopeft.journey.first_report import WORKERS_START, FirstReport
@@ -30,19 +30,10 @@ from autopeft.search.desk import forget
 from autopeft.search.latest import mark_searched
 from autopeft.search.loop import Search
 from autopeft.search.observer import Observer
-from autopeft.search.schedule import (
-    EXPORT_SECONDS,
-    START_SECONDS,
-    Schedule,
-    make_schedule,
-    sharers_of,
-    side_by_side,
-    too_short,
-)
+from autopeft.search.schedule import Schedule, make_schedule, sharers_of, side_by_side, too_short
 from autopeft.search.searchers import make_strategy, repetitions_of
 from autopeft.search.store import StudyStore
 from autopeft.search.study import Study
-from autopeft.units import format_seconds
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +73,7 @@ def run_search(
     if concludes:
         require_free(folder.bundle, force=True)
         if not request.resume:
-            _require_time(request)
+            require_time(request.budget.time)
     before = folder.entries
     with store.claimed(), nothing_left(folder, before):
         if store.exists() and not request.resume:
@@ -138,20 +129,6 @@ def _replanned(planner: Planner, prepared: Prepared, store: StudyStore, progress
     others = {*before.earlier, before.profile.digest} - {plan.profile.digest}
     store.replan(plan.model_copy(update={"budget": whole, "earlier": tuple(sorted(others))}))
     return replace(sharing, budget=planner.budget)
-
-
-def _require_time(request: Request) -> None:
-    """Check that a run has time for more than what it does beside its search.
-
-    Raises:
-        DoesNotFitError: it has not.
-    """
-    given, least = request.budget.time, START_SECONDS + EXPORT_SECONDS
-    if given is not None and given < least:
-        raise DoesNotFitError(
-            f"a run takes about {format_seconds(least)} beside its training, to start the processes that "
-            f"train and to export, but the time is {format_seconds(given)}; give it more."
-        )
 
 
 def _search(

@@ -81,7 +81,8 @@ def _seeds(study: Study, best: Trial | None) -> str:
             return f"{line}; what was trained again from others was not the winner."
         return (
             f"{line}: no leader was trained again from another, which a search does once three "
-            "configurations were trained to the end and time is left."
+            "configurations were trained to the end, what it set aside promises little more, and time is "
+            "left."
         )
     scores = sorted(trial.result.score for trial in runs if trial.result)
     return (
@@ -99,7 +100,7 @@ def _counted(study: Study, plan: Plan) -> str:
         for count, text in (
             (states["stopped"], "stopped early"),
             (states["failed"], "failed"),
-            (states["paused"], "set aside"),
+            (states["paused"], f"set aside{_ahead(study)}"),
             (states["running"], "cut off"),
             (refused, "refused before starting"),
         )
@@ -140,7 +141,25 @@ def _counted(study: Study, plan: Plan) -> str:
             f"Most is expected of it: validation {study.metric.name} {mean:.3f} on average of {len(runs)} "
             f"trainings from different seeds ({low:.3f} to {high:.3f}), {of}{rest}."
         )
-    return f"It had the best validation {study.metric.name}, {best.result.score:.3f}, {of}{rest}."
+    equals = sum(score == best.result.score for score in every) - len(runs)
+    same = f", {equals} other{'s' * (equals > 1)} with the same" if equals else ""
+    return f"It had the best validation {study.metric.name}, {best.result.score:.3f}, {of}{same}{rest}."
+
+
+def _ahead(study: Study) -> str:
+    """Say how many of those that were set aside had a better score by then than the best has at its end."""
+    if study.best is None or study.best.result is None:
+        return ""
+    end = study.best.result.score
+    better = [
+        trial.result.score
+        for trial in study.trials
+        if trial.state == "paused" and trial.result and study.metric.better(trial.result.score, end)
+    ]
+    if not better:
+        return ""
+    top = max(better) if study.metric.direction == "maximize" else min(better)
+    return f" ({len(better):,} of them with a better one by then, {top:.3f})"
 
 
 def _meaning(winner: TestScore, metric: Metric) -> str:

@@ -25,8 +25,8 @@ from autopeft.errors import (
     UnscoredError,
     UnsupportedError,
 )
-from autopeft.files import without_places
 from autopeft.message import Message
+from autopeft.service.placeless import placeless
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -167,9 +167,7 @@ async def _of_ours(request: Request, error: Exception) -> Response:
     headers = error.headers if isinstance(error, RefusedError) else None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s", error)
-    words, settings = str(error), request.app.state.office.settings
-    for place in (settings.workspace, *settings.models):
-        words = without_places(words, place)
+    words = placeless(str(error), request.app.state.office.settings)
     return response(_id(request), status, kind, words, headers=headers)
 
 

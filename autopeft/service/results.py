@@ -16,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError, UnknownNameError
 from autopeft.export.bundle import Form
-from autopeft.files import without_places
 from autopeft.journey import keeping
 from autopeft.message import Message
 from autopeft.report.comparison import Comparison
@@ -25,6 +24,7 @@ from autopeft.request import Request as Wish
 from autopeft.search.study import Study
 from autopeft.service import apart
 from autopeft.service.access import Reader, office_of
+from autopeft.service.placeless import placeless
 from autopeft.service.problems import RefusedError
 from autopeft.service.replies import reply
 from autopeft.service.zipping import zipped
@@ -162,4 +162,4 @@ def _or_missing(find: Callable[[], Found]) -> Found:
 def _placeless(request: Request, answer: Message) -> Response:
     """Return an answer whose texts, such as why a trial failed, name no place on the service's disk."""
     text = to_json(answer, inf_nan_mode="null").decode()
-    return reply(without_places(text, office_of(request).settings.workspace).encode())
+    return reply(placeless(text, office_of(request).settings).encode())

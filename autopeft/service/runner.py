@@ -19,9 +19,10 @@ import psutil
 from pydantic import ValidationError
 
 from autopeft.errors import AutopeftError
-from autopeft.files import make_folder, without_places
+from autopeft.files import make_folder
 from autopeft.job import OF_A_STUDY
 from autopeft.request import Request
+from autopeft.service.placeless import placeless
 from autopeft.service.telemetry import without_secrets
 from autopeft.service.tokens import Caller
 from autopeft.units import format_seconds
@@ -297,9 +298,7 @@ class _Run:
         return "failed", f"its process {how}; resume it to go on ({said})"
 
     def _placeless(self, text: str) -> str:
-        for place in (self._settings.workspace, *self._settings.models):
-            text = without_places(text, place)
-        return text
+        return placeless(text, self._settings)
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:

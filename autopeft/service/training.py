@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from autopeft.errors import InputError
 from autopeft.job import ENDED, Job, Kind, State, Upload
+from autopeft.journey.allowing import require_time
 from autopeft.message import Message
 from autopeft.plan.budget import Seconds
 from autopeft.request import Request as Wish
@@ -138,6 +139,12 @@ async def submit(
         raise InputError(f"kind must be run or search, but got {kind!r}.")
     files = {name: fields.get(name) for name in ("data", "test_data") if fields.get(name) is not None}
     wish = await run_in_threadpool(request_of, fields, office, who, NOT_TO_SEARCH)
+    if kind == "run":
+        require_time(wish.budget.time)
+    if wish.data is not None:
+        said: dict[str, object] = {"task": wish.task, "columns": wish.columns}
+        check = partial(office.uploads.check, who, str(files["data"]), said)
+        await office.readings.take(who.user, check)
     wish = wish.model_copy(update=files)  # by their ids: where they lie is looked up when the job runs
     job, new = await run_in_threadpool(_submit, office, who, kind, wish, idempotency_key)
     if new:

@@ -147,6 +147,22 @@ class Uploads:
         finally:
             shutil.rmtree(file.parent, ignore_errors=True)
 
+    def check(self, who: Caller, number: str, fields: dict[str, object]) -> None:
+        """Read one of a user's files as a job would, where that is not how it was read when it came.
+
+        Args:
+            fields: `task` and `columns`, as far as a job says them.
+
+        Raises:
+            DataError: it cannot be learnt from like that.
+            UnknownNameError: the user has none of that id.
+        """
+        file, known = self.path(who, number), self.find(who, number).facts
+        columns = fields.get("columns") or {}
+        said = isinstance(columns, dict) and columns.items() <= known.columns.items()
+        if not said or fields.get("task") not in (None, known.task):
+            _read(file, {name: value for name, value in fields.items() if value})
+
     def _put(self, who: Caller, draft: Path, upload: Upload) -> Upload:
         """Give a draft its place, or where the same bytes are there already, what was read to those.
 

@@ -223,6 +223,13 @@ def test_a_recipe_takes_the_words_of_an_estimate(autopeft: Callable[..., object]
     assert "# train.jsonl and validation.jsonl have to lie beside this" in answer.out
 
 
+def test_the_script_answers_to_the_name_of_its_library(autopeft: Callable[..., object]) -> None:
+    asked = ("--model", "Llama-3.1-8B", "--method", "lora")
+    named = [autopeft("recipe", "--format", name, *asked) for name in ("script", "transformers")]
+    assert named[0].code == 0
+    assert named[0].out == named[1].out
+
+
 def panel(help_page: str, title: str) -> list[str]:
     """Return the lines of one panel of a help page."""
     start = help_page.index(title)

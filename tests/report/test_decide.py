@@ -150,6 +150,24 @@ def test_reasons_tell(facts: StudyFacts, words: str) -> None:
     assert any(words in reason for reason in facts.reasons)
 
 
+def test_a_tie_and_what_was_ahead_when_it_was_set_aside_are_told(facts: StudyFacts) -> None:
+    best = facts.study.best
+    assert best is not None
+    assert best.result is not None
+    last = best.result.reports[-1]
+    reports = (last.model_copy(update={"score": last.score + 0.05}),)
+    ahead = best.result.model_copy(update={"reports": reports})
+    other = best.candidate.model_copy(update={"rank": 3})
+    more = (
+        best.model_copy(update={"number": 97, "candidate": other}),
+        best.model_copy(update={"number": 98, "candidate": other, "state": "paused", "result": ahead}),
+    )
+    study = facts.study.model_copy(update={"trials": (*facts.study.trials, *more)})
+    said = reasons(study=study, plan=facts.plan, scores=facts.scores, data=facts.data)
+    assert f"{best.result.score:.3f}, of 6 trained to the end, 1 other with the same; " in said[0]
+    assert f"1 set aside (1 of them with a better one by then, {ahead.score:.3f})" in said[0]
+
+
 def test_a_validation_score_above_the_test_interval_is_called_luck(make_facts: FactsFactory) -> None:
     facts = make_facts(scores=(score("winner", 0.78),))
     assert any("Validation was kinder (0.842)" in reason for reason in facts.reasons)

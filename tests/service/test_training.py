@@ -165,6 +165,24 @@ def test_nobody_sees_uses_or_deletes_anothers_file(service, ann, bob) -> None:
     assert service.post("/api/v1/jobs", json=JOB | {"data": number}, headers=ann).status_code == 201
 
 
+def test_what_a_job_cannot_learn_from_is_refused_when_it_is_submitted(service, ann) -> None:
+    number = upload(service, ann)
+    asked = JOB | {"data": number, "columns": {"label": "mood"}}
+    reply = service.post("/api/v1/jobs", json=asked, headers=ann)
+    assert reply.status_code == 422
+    assert reply.json()["detail"] == "rows.csv has no column 'mood'; it has 'text', 'label'."
+    same = JOB | {"data": number, "task": "classification", "columns": {"label": "label"}}
+    assert service.post("/api/v1/jobs", json=same, headers=ann).status_code == 201
+
+
+def test_a_job_whose_time_cannot_be_enough_is_refused_when_it_is_submitted(service, ann) -> None:
+    asked = {"demo": "classification", "budget": {"time": "10s"}}
+    reply = service.post("/api/v1/jobs", json=asked, headers=ann)
+    assert (reply.status_code, reply.json()["type"]) == (422, "urn:autopeft:problem:does-not-fit")
+    assert "beside its training" in reply.json()["detail"]
+    assert service.post("/api/v1/jobs", json=asked | {"kind": "search"}, headers=ann).status_code == 201
+
+
 @pytest.mark.parametrize("data", ["/etc/passwd", "../../rows.csv", "rows.csv", "org/dataset", ""])
 def test_data_are_named_by_their_id_only(service, ann, data) -> None:
     for field in ("data", "test_data"):

@@ -164,7 +164,7 @@ function paint() {
   const trials = [...shown.trials.values()];
   const scored = trials.filter((trial) => trial.score !== null);
   const best = scored.filter((trial) => trial.state === "complete").sort((one, other) => sign * (other.score - one.score))[0];
-  get("trials-table").tBodies[0].replaceChildren(...trials.sort((one, other) => one.number - other.number).map((trial) => element("tr", {},
+  get("trials-table").tBodies[0].replaceChildren(...trials.sort((one, other) => (other === best) - (one === best) || one.number - other.number).map((trial) => element("tr", {},
     cell("Trial", String(trial.number), "number"), element("th", { scope: "row" }, trial.label),
     cell("State", trial === best ? `${trial.state}, best so far` : trial.state),
     cell("Rows", count(trial.rows), "number"), cell(get("metric").textContent, trial.score === null ? "" : trial.score.toFixed(4), "number"))));
