@@ -9,6 +9,7 @@ import typer
 
 from autopeft.cli.exits import Exit
 from autopeft.cli.flags import takes_request
+from autopeft.files import THIS_MACHINE
 
 if TYPE_CHECKING:
     from autopeft.request import Request
@@ -131,5 +132,16 @@ def serve(
         mlflow=request.mlflow,
     )
     log_to_stderr()
-    run(settings, lambda url: print(f"autopeft serves {url} (Ctrl-C ends it)", file=sys.stdout, flush=True))
+
+    def announce(url: str) -> None:
+        print(f"autopeft serves {url} (Ctrl-C ends it)", file=sys.stdout, flush=True)
+        if not (Path(request.workspace) / "profiles" / f"{THIS_MACHINE}.yaml").exists():
+            print(
+                "This machine is not measured yet: the first plan for it, or the first job within its own "
+                f"time, takes half a minute for that; autopeft profile --workspace {request.workspace} "
+                "has it done before.",
+                flush=True,
+            )
+
+    run(settings, announce)
     return Exit.DONE

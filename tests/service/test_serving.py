@@ -102,6 +102,7 @@ def test_it_is_served_by_tls_to_who_trusts_its_certificate(tmp_path) -> None:
         assert ap.Client(service.url, context=trusting).answer(question).status == "ok"
         with pytest.raises(ServiceError, match="certificate"):
             ap.Client(service.url).answer(question)
+        assert "This machine is not measured yet" in service.log.read_text()
 
 
 def self_signed(place: Path) -> tuple[Path, Path]:
