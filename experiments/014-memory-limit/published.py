@@ -1,8 +1,8 @@
 """Who would have been admitted on which GPU: `python experiments/014-memory-limit/published.py`.
 
 Every published run whose peak is known and was predicted (experiments 003 and 004) is held against the memory
-of every GPU of the catalogue, as a planner does: it is admitted where the upper end of its band fits. What was
-measured tells who was admitted or refused wrongly. Writes `published.json` and its table in the README.
+of every GPU of the catalogue, as a planner does: it is admitted where the upper end of its band fits. What
+was measured tells who was admitted or refused wrongly. Writes `published.json` and its table in the README.
 """
 
 from __future__ import annotations
