@@ -86,12 +86,12 @@ def _ways(
     found: Mapping[str, CostEstimate | AutopeftError],
     spare: Callable[[CostEstimate], int | None],
 ) -> tuple[WayOut, ...]:
-    """Return the changes that fit: of batches the largest, two changes at once where no single one does."""
+    """Return the changes that fit: of batches the largest, several at once where no single one does."""
     kept: dict[str, WayOut] = {}
     for change in tried:
         estimate = found.get(change.candidate.footprint)
         left = spare(estimate) if isinstance(estimate, CostEstimate) else None
-        if left is None or not isinstance(estimate, CostEstimate) or (change.kind == "both" and kept):
+        if left is None or not isinstance(estimate, CostEstimate) or (change.kind == "several" and kept):
             continue
         way = WayOut(change=change.words, candidate=change.candidate, estimate=estimate, spare_bytes=left)
         kept.setdefault(change.kind, way)
@@ -103,7 +103,7 @@ def _words(way: WayOut) -> str:
 
 
 def _changes(candidate: Candidate) -> Iterator[_Change]:
-    """Yield single changes, the least costly for quality and time first, then two at once."""
+    """Yield single changes, the least costly for quality and time first, then several at once."""
     training = candidate.training
     fields: dict[str, object] = {}
     settings: dict[str, object] = {}
@@ -116,18 +116,24 @@ def _changes(candidate: Candidate) -> Iterator[_Change]:
     if candidate.method == "full" and training.optimizer == "adamw":
         settings["optimizer"] = _SMALL_STATE
         yield _Change("optimizer", _SMALL_STATE, 1, _changed(candidate, {}, {"optimizer": _SMALL_STATE}))
-    batch = training.batch_size // 2
-    while batch:
-        yield _Change(
-            "batch", f"batch {batch}", int(batch == 1), _changed(candidate, {}, {"batch_size": batch})
-        )
-        batch //= 2
+    for batch in _halved(training.batch_size):
+        changed = _changed(candidate, {}, {"batch_size": batch})
+        yield _Change("batch", f"batch {batch}", int(batch == 1), changed)
     length = training.max_length // 2
     if length >= _SHORTEST:
         yield _Change("length", f"length {length}", 0, _changed(candidate, {}, {"max_length": length}))
     if len(fields) + len(settings) > 1:
-        words = f"checkpointing and {_QUANTISED if fields else _SMALL_STATE}"
-        yield _Change("both", words, 2, _changed(candidate, fields, settings))
+        other = _QUANTISED if fields else _SMALL_STATE
+        yield _Change("several", f"checkpointing and {other}", 2, _changed(candidate, fields, settings))
+        for batch in _halved(training.batch_size):
+            smaller = _changed(candidate, fields, {**settings, "batch_size": batch})
+            yield _Change("several", f"checkpointing, {other} and batch {batch}", 2, smaller)
+
+
+def _halved(batch: int) -> Iterator[int]:
+    """Yield the half of a batch, the half of that, and so on to 1."""
+    while batch := batch // 2:
+        yield batch
 
 
 def _changed(candidate: Candidate, fields: dict[str, object], settings: dict[str, object]) -> Candidate:

@@ -157,6 +157,21 @@ def test_a_near_miss_names_changes_that_were_estimated_and_fit(tiny_bert) -> Non
     assert miss.way_out == "batch 4: fits with 410 B to spare"
 
 
+def test_where_no_single_change_helps_several_at_once_are_tried_with_the_largest_batch(tiny_bert) -> None:
+    class Saving(LinearCost):
+        def estimate(self, base, candidate, workload, profile) -> CostEstimate:
+            rows = candidate.training.batch_size * (1 if candidate.training.gradient_checkpointing else 10)
+            self.weights = 2_000 if candidate.quantization == "nf4-dq" else 8_000
+            same = candidate.model_copy(update={"training": Training(batch_size=rows)})
+            return super().estimate(base, same, workload, profile)
+
+    made = planner(tiny_bert, Saving(), gpu_mem=3300).plan("space", [candidate(16)], misses=1)
+    (way,) = made.rejected[0].ways_out
+    assert way.change == "checkpointing, nf4-dq and batch 4"
+    assert (way.candidate.training.batch_size, way.candidate.quantization) == (4, "nf4-dq")
+    assert way.candidate.training.gradient_checkpointing
+
+
 def test_misses_are_not_looked_at_unless_asked_for(tiny_bert) -> None:
     (miss,) = planner(tiny_bert, gpu_mem=2500).plan("space", [candidate(16)]).rejected
     assert not miss.ways_out
