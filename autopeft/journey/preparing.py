@@ -23,6 +23,7 @@ from autopeft.search.halving import Rungs, plan_rungs
 from autopeft.search.observer import Observer
 from autopeft.space.search_space import longest_epochs
 from autopeft.workload.dataset import Dataset
+from autopeft.workload.tokens import load_tokenizer
 
 DOUBLING = 2
 FIRST_RUNG = 1 / 8
@@ -79,7 +80,9 @@ def prepare(
     # First what may be wrong with the input, which takes less time than measuring.
     progress("loading model and data", 0, 1)
     with stages.timed("data"):
-        loaded = load_data(request)
+        loaded = base, rows = load_data(request)
+        if rows is not None and rows.medium == "text":
+            load_tokenizer(base)
     progress(PROFILING, 0, 1)
     with stages.timed("profile"):
         profile = measure(request)

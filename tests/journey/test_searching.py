@@ -174,6 +174,18 @@ def test_what_is_wrong_with_the_data_is_said_before_the_machine_is_measured(
     assert not list((tmp_path / "ws" / "studies").iterdir()), "what was refused leaves no study"
 
 
+def test_a_tokenizer_that_cannot_be_had_is_said_before_the_machine_is_measured(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(request: Request) -> HardwareProfile:
+        pytest.fail("the machine was measured")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    named = asked.model_copy(update={"model": "Llama-3.1-8B"})
+    with pytest.raises(InputError, match="tokenizer"):
+        run_search(named, measure, LinearCost(), (), lambda *_: None)
+
+
 def test_what_lies_in_the_folder_of_a_refused_study_stays(asked: Request, tmp_path: Path) -> None:
     folder = study_folder(str(tmp_path), "s").path
     folder.mkdir(parents=True)
