@@ -22,6 +22,7 @@ from autopeft.errors import AutopeftError
 from autopeft.files import make_folder
 from autopeft.job import OF_A_STUDY
 from autopeft.request import Request
+from autopeft.service.names import Names
 from autopeft.service.placeless import placeless
 from autopeft.service.telemetry import without_secrets
 from autopeft.service.tokens import Caller
@@ -213,10 +214,12 @@ class _Run:
         return process, log
 
     def _with_files(self, wish: Request) -> Request:
-        """Return a request with its user's files by where they lie."""
+        """Return a request with its user's files, and the service's model, by where they lie."""
         files = {"data": wish.data, "test_data": wish.test_data}
         who = Caller(user=self._job.user, scope="submit")
         found = {name: str(self._uploads.path(who, number)) for name, number in files.items() if number}
+        if wish.model is not None:
+            found["model"] = Names(self._settings).model(wish.model)
         return wish.model_copy(update=found)
 
     def _placed(self, wish: Request, study: str) -> Request:

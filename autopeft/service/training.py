@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -145,7 +146,9 @@ async def submit(
         said: dict[str, object] = {"task": wish.task, "columns": wish.columns}
         check = partial(office.uploads.check, who, str(files["data"]), said)
         await office.readings.take(who.user, check)
-    wish = wish.model_copy(update=files)  # by their ids: where they lie is looked up when the job runs
+    # By ids and names: where they lie is looked up when the job runs.
+    named = {"model": fields["model"]} if wish.model and Path(wish.model).is_absolute() else {}
+    wish = wish.model_copy(update=files | named)
     job, new = await run_in_threadpool(_submit, office, who, kind, wish, idempotency_key)
     if new:
         await run_in_threadpool(office.note, who, "submit", job.id, request.state.request_id)

@@ -168,6 +168,26 @@ def test_why_a_process_ended_is_known_though_its_log_cannot_be_written(service) 
     assert "cannot be made" in reason
 
 
+def test_a_job_names_the_services_model_and_its_process_is_told_where_that_lies(
+    open_service, tmp_path: Path
+) -> None:
+    shelf = tmp_path / "shelf"
+    (shelf / "ours").mkdir(parents=True)
+    (shelf / "ours" / "config.json").write_text('{"model_type": "bert"}')
+    service = open_service(rate=0, slots=0, models=(shelf,))
+    rows = b"text,label\n" + b"".join(b"a good film %d,good\na bad film %d,bad\n" % (n, n) for n in range(40))
+    number = service.post("/api/v1/data?name=rows.csv", content=rows).json()["id"]
+    asked = {"model": "ours", "data": number, "budget": {"time": "2min"}}
+    answer = service.post("/api/v1/jobs", json=asked)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["request"]["model"] == "ours"
+    assert str(shelf) not in answer.text
+    office = service.office
+    job = office.jobs.claim("process")
+    run = _Run(job, office.jobs, office.uploads, office.settings, "process", threading.Event())
+    assert run._with_files(job.wish).model == str((shelf / "ours").resolve())
+
+
 @pytest.fixture
 def runner(open_service) -> Iterator[Runner]:
     made = open_service(rate=0, slots=1).office.runner

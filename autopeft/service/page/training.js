@@ -166,7 +166,7 @@ function paint() {
   const best = scored.filter((trial) => trial.state === "complete").sort((one, other) => sign * (other.score - one.score))[0];
   get("trials-table").tBodies[0].replaceChildren(...trials.sort((one, other) => (other === best) - (one === best) || one.number - other.number).map((trial) => element("tr", {},
     cell("Trial", String(trial.number), "number"), element("th", { scope: "row" }, trial.label),
-    cell("State", trial === best ? `${trial.state}, best so far` : trial.state),
+    cell("State", trial === best ? `${trial.state}, best${ended ? "" : " so far"}` : trial.state),
     cell("Rows", count(trial.rows), "number"), cell(get("metric").textContent, trial.score === null ? "" : trial.score.toFixed(4), "number"))));
   chart(get("curves"), trials.filter((trial) => trial.curve.length).map((trial) => ({ points: trial.curve, best: trial === best, line: true })));
   const complete = scored.filter((trial) => trial.state === "complete" && trial.trainable);
