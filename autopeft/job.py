@@ -87,9 +87,12 @@ class Upload(Message):
     Attributes:
         id: names it in requests, as `data` or `test_data`.   name: as it was called.   bytes: its size.
         facts: what was read in it.
+        task, columns: as its user named them when it came; a job that names none takes these.
     """
 
     id: str
     name: str
     bytes: int
     facts: DataFacts
+    task: str | None = None
+    columns: dict[str, str] = {}

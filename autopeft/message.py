@@ -100,7 +100,10 @@ def explain(error: pydantic.ValidationError, what: str) -> str:
     parts = []
     for fault in error.errors():
         if fault["type"] == "json_invalid":
-            return f"it is not whole JSON ({fault['ctx']['error']}); was it cut off?"
+            why = str(fault["ctx"]["error"])
+            if why.startswith("EOF"):
+                return f"it is not whole JSON ({why}); was it cut off?"
+            return f"it is no JSON ({why})"
         where = ".".join(str(step) for step in fault["loc"]) or what
         text = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":

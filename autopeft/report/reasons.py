@@ -76,11 +76,14 @@ def _tested(tested: int, unseen: int) -> str:
 def _seeds(study: Study, best: Trial | None) -> str:
     runs = study.runs_of(best.candidate) if best else ()
     if len(runs) < 2:
-        line = f"All scores come from one seed ({study.seed}) and one split of the rows"
-        if any(trial.repetition for trial in study.trials):
+        line = f"The winner's scores come from one seed ({study.seed}) and one split of the rows"
+        again = [trial for trial in study.trials if trial.repetition]
+        if any(best is not None and trial.candidate.key == best.candidate.key for trial in again):
+            return f"{line}: it was begun from another, but that did not come to its end."
+        if any(trial.state == "complete" for trial in again):
             return f"{line}; what was trained again from others was not the winner."
         return (
-            f"{line}: no leader was trained again from another, which a search does once three "
+            f"{line}: no leader was trained again from another, which the usual search does once three "
             "configurations were trained to the end, what it set aside promises little more, and time is "
             "left."
         )

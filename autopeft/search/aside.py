@@ -36,7 +36,7 @@ def why_aside(reports: Sequence[Report], *, late: bool) -> str:
     """Return why a trial was left, by its evaluations.
 
     Args:
-        late: its next piece would have ended after the search.
+        late: its next piece, or the whole of what had no evaluation yet, would have ended after the search.
     """
     where = f"after {reports[-1].samples} rows" if reports else "before its first evaluation"
     return f"set aside {where}: {'the time was spent' if late else 'others promised more'}"

@@ -13,14 +13,14 @@ from autopeft.workload.media import LARGEST_FILE
 
 
 def main() -> int:
-    """Read a file; arguments: bytes and seconds to take at most, the file, `task` and `columns` as JSON."""
-    most_bytes, most_seconds, file, fields = sys.argv[1:]
+    """Read a file; arguments: bytes and seconds to take at most, the file; stdin: `task` and `columns`."""
+    most_bytes, most_seconds, file = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_AS, (int(most_bytes), int(most_bytes)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(most_seconds), int(most_seconds)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
     try:
-        facts = pipeline.inspect(Request.build(data=file, **json.loads(fields)))
+        facts = pipeline.inspect(Request.build(data=file, **json.load(sys.stdin)))
     except AutopeftError as error:
         sys.stderr.write(f"{' '.join(str(error).split())}\n")
         return 2

@@ -140,23 +140,30 @@ async def submit(
         raise InputError(f"kind must be run or search, but got {kind!r}.")
     files = {name: fields.get(name) for name in ("data", "test_data") if fields.get(name) is not None}
     wish = await run_in_threadpool(request_of, fields, office, who, NOT_TO_SEARCH)
-    if kind == "run":
-        require_time(wish.budget.time)
+    wish, seconds = _bounded(office, kind, wish)
     if wish.data is not None:
         said: dict[str, object] = {"task": wish.task, "columns": wish.columns}
         check = partial(office.uploads.check, who, str(files["data"]), said)
-        await office.readings.take(who.user, check)
+        with office.uploads.room(who):
+            await office.readings.take(who.user, check)
     # By ids and names: where they lie is looked up when the job runs.
     named = {"model": fields["model"]} if wish.model and Path(wish.model).is_absolute() else {}
     wish = wish.model_copy(update=files | named)
-    job, new = await run_in_threadpool(_submit, office, who, kind, wish, idempotency_key)
+    put = partial(office.jobs.submit, who, kind, wish, seconds=seconds, key=idempotency_key)
+    job, new = await run_in_threadpool(put)
     if new:
         await run_in_threadpool(office.note, who, "submit", job.id, request.state.request_id)
     headers = {"location": f"/api/v1/jobs/{job.id}"}
     return reply(job, HTTPStatus.CREATED if new else HTTPStatus.OK, headers)
 
 
-def _submit(office: Office, who: Any, kind: Kind, wish: Wish, key: str | None) -> tuple[Job, bool]:
+def _bounded(office: Office, kind: Kind, wish: Wish) -> tuple[Wish, float]:
+    """Return what a job is asked for with a time, and that, where it can be done at all.
+
+    Raises:
+        InputError: something is missing, or does not go together, or takes longer than jobs may.
+        DoesNotFitError: there is no time for a run.
+    """
     if wish.data is None and wish.demo is None:
         raise InputError("a job needs data: the id of a file from POST /api/v1/data, or a demo.")
     if wish.demo is None and wish.model is None:
@@ -171,8 +178,9 @@ def _submit(office: Office, who: Any, kind: Kind, wish: Wish, key: str | None) -
         raise InputError(
             f"a job may take {format_seconds(most)} here, but budget.time is {format_seconds(seconds)}."
         )
-    wish = wish.model_copy(update={"budget": wish.budget.model_copy(update={"time": seconds})})
-    return office.jobs.submit(who, kind, wish, seconds=seconds, key=key)
+    if kind == "run":
+        require_time(seconds)
+    return wish.model_copy(update={"budget": wish.budget.model_copy(update={"time": seconds})}), seconds
 
 
 @router.get("/jobs", response_model=JobList)

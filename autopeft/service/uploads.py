@@ -142,7 +142,8 @@ class Uploads:
                 digest = hashlib.file_digest(stream, "sha256")
             digest.update(file.suffix.lower().encode())  # which decides how the bytes are read
             number = digest.hexdigest()[:24]
-            upload = Upload(id=number, name=file.name, bytes=file.stat().st_size, facts=facts)
+            size = file.stat().st_size
+            upload = Upload.build(id=number, name=file.name, bytes=size, facts=facts, **fields)
             return self._put(who, file.parent, upload)
         finally:
             shutil.rmtree(file.parent, ignore_errors=True)
@@ -159,8 +160,8 @@ class Uploads:
         """
         file, known = self.path(who, number), self.find(who, number).facts
         columns = fields.get("columns") or {}
-        said = isinstance(columns, dict) and columns.items() <= known.columns.items()
-        if not said or fields.get("task") not in (None, known.task):
+        same = isinstance(columns, dict) and columns.items() <= known.columns.items()
+        if not same or fields.get("task") not in (None, known.task):
             _read(file, {name: value for name, value in fields.items() if value})
 
     def _put(self, who: Caller, draft: Path, upload: Upload) -> Upload:
@@ -261,10 +262,11 @@ def _size(folder: Path) -> int:
 def _read(file: Path, fields: dict[str, object]) -> DataFacts:
     """Have a file read by a process whose memory and time are limited."""
     limits = [str(READING_BYTES), str(READING_SECONDS)]
-    command = [sys.executable, "-m", "autopeft.service.reading", *limits, str(file), json.dumps(fields)]
+    command = [sys.executable, "-m", "autopeft.service.reading", *limits, str(file)]
     try:
         done = subprocess.run(
             command,
+            input=json.dumps(fields).encode(),
             capture_output=True,
             timeout=READING_SECONDS,
             check=False,
@@ -276,6 +278,8 @@ def _read(file: Path, fields: dict[str, object]) -> DataFacts:
         raise DataError(
             f"{file.name} takes more than {READING_SECONDS} s to read, so it was refused."
         ) from None
+    except FileNotFoundError:
+        raise DataError(f"{file.name} has been deleted.") from None
     if done.returncode == 0:
         return DataFacts.model_validate_json(done.stdout)
     if done.returncode == 2:

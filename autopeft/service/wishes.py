@@ -33,8 +33,10 @@ def request_of(
         if fields.get(name) is not None:
             raise InputError(f"{name} is not for a client of a service to give: leave it out.")
     given = {name: value for name, value in fields.items() if value is not None and name not in without}
+    if isinstance(given.get("data"), str):  # what is none is refused below
+        given |= _as_uploaded(given, office, who)
     for name in ("data", "test_data"):
-        if isinstance(given.get(name), str):  # what is none is refused below
+        if isinstance(given.get(name), str):
             given[name] = str(office.uploads.path(who, given[name]))
     given["workspace"] = str(Path(office.settings.workspace).resolve())
     wish = strictly(Request, given)
@@ -43,3 +45,13 @@ def request_of(
     if wish.model is None:
         return wish
     return wish.model_copy(update={"model": office.names.model(wish.model)})
+
+
+def _as_uploaded(given: dict[str, Any], office: Office, who: Caller) -> dict[str, Any]:
+    """Return task and columns as its user named them when the file came, under what is given now."""
+    office.uploads.path(who, given["data"])  # says which there are
+    upload, columns = office.uploads.find(who, given["data"]), given.get("columns", {})
+    if given.get("task", upload.task) != upload.task or not isinstance(columns, dict):
+        return {}
+    named = {"task": upload.task, "columns": {**upload.columns, **columns}}
+    return {name: value for name, value in named.items() if value}

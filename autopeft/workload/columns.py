@@ -77,7 +77,8 @@ def _check_given(available: Iterable[str], given: Mapping[str, str], source: str
         if role not in ROLES:
             raise DataError(f"a column must play one of {', '.join(ROLES)}, but got {role!r}.")
         if column not in available:
-            raise DataError(f"{source} has no column {column!r}; it has {', '.join(map(repr, available))}.")
+            known = ", ".join(map(repr, available))
+            raise DataError(f"{source} has no column {column[:100]!r}; it has {known}.")
 
 
 def _likely_tasks(available: Sequence[str], given: Mapping[str, str]) -> tuple[Task, ...]:

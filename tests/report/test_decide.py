@@ -168,6 +168,29 @@ def test_a_tie_and_what_was_ahead_when_it_was_set_aside_are_told(facts: StudyFac
     assert f"1 set aside (1 of them with a better one by then, {ahead.score:.3f})" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("state", "of_the_winner", "words"),
+    [
+        ("paused", True, "it was begun from another, but that did not come to its end."),
+        ("complete", False, "what was trained again from others was not the winner."),
+        ("paused", False, "no leader was trained again from another"),
+    ],
+)
+def test_which_repetitions_there_were_is_told(
+    facts: StudyFacts, state: str, of_the_winner: bool, words: str
+) -> None:
+    best = facts.study.best
+    assert best is not None
+    whole = [trial for trial in facts.study.trials if trial.state == "complete"]
+    other = next(trial for trial in whole if trial.candidate.key != best.candidate.key)
+    again = (best if of_the_winner else other).model_copy(
+        update={"number": 96, "repetition": 1, "state": state}
+    )
+    study = facts.study.model_copy(update={"trials": (*facts.study.trials, again)})
+    said = reasons(study=study, plan=facts.plan, scores=facts.scores, data=facts.data)
+    assert any(words in each for each in said), said[-1]
+
+
 def test_a_validation_score_above_the_test_interval_is_called_luck(make_facts: FactsFactory) -> None:
     facts = make_facts(scores=(score("winner", 0.78),))
     assert any("Validation was kinder (0.842)" in reason for reason in facts.reasons)

@@ -175,6 +175,22 @@ def test_what_a_job_cannot_learn_from_is_refused_when_it_is_submitted(service, a
     assert service.post("/api/v1/jobs", json=same, headers=ann).status_code == 201
 
 
+def test_a_job_takes_the_columns_that_its_file_came_with_unless_it_names_others(service, ann) -> None:
+    kinds = (b"fine %d,a good film %d,good\n", b"poor %d,a bad film %d,bad\n")
+    rows = b"one,two,label\n" + b"".join(line % (n, n) for line in kinds for n in range(40))
+    columns = json.dumps({"text": "two"})
+    upload = service.post(f"/api/v1/data?name=r.csv&columns={columns}", content=rows, headers=ann).json()
+    assert upload["columns"] == {"text": "two"}
+    job = service.post("/api/v1/jobs", json=JOB | {"data": upload["id"]}, headers=ann).json()
+    assert job["request"]["columns"] == {"text": "two"}
+    asked = JOB | {"data": upload["id"], "columns": {"text": "one"}}
+    job = service.post("/api/v1/jobs", json=asked, headers=ann).json()
+    assert job["request"]["columns"] == {"text": "one"}
+    long = JOB | {"data": upload["id"], "columns": {"text": "x" * 300_000}}
+    reply = service.post("/api/v1/jobs", json=long, headers=ann)
+    assert (reply.status_code, len(reply.text) < 1000) == (422, True)
+
+
 def test_a_job_whose_time_cannot_be_enough_is_refused_when_it_is_submitted(service, ann) -> None:
     asked = {"demo": "classification", "budget": {"time": "10s"}}
     reply = service.post("/api/v1/jobs", json=asked, headers=ann)

@@ -86,7 +86,7 @@ async function act(what, body) {
 
 function follow(job) {
   stream?.close();
-  shown = { job, trials: new Map(), metric: null, time: job.seconds, began: null, what: "", whole: false };
+  shown = { job, trials: new Map(), metric: null, best: null, time: job.seconds, began: null, what: "", whole: false };
   get("live").hidden = false;
   get("live").dataset.job = job.id;
   get("live-title").textContent = `${{ export: "Export", conclude: "Conclusion" }[job.kind] || "Search"} ${job.id.slice(0, 12)}`;
@@ -126,7 +126,8 @@ function take(event) {
     const one = trial(event.number);
     if (!one.curve.some(([rows]) => rows === event.rows)) one.curve.push([event.rows, event.score]);
     Object.assign(one, { rows: event.rows, score: event.score });
-  } else if (event.event === "trial-paused") trial(event.number).state = "set aside";
+  } else if (event.event === "study-finished") shown.best = event.best; // luck taken off, where something was repeated
+  else if (event.event === "trial-paused") trial(event.number).state = "set aside";
   else if (event.event === "trial-finished") Object.assign(trial(event.number), { label: event.label, state: event.state, score: event.score ?? trial(event.number).score, trainable: event.trainable ?? trial(event.number).trainable });
 }
 
@@ -163,7 +164,7 @@ function paint() {
   const sign = shown.metric && shown.metric.direction === "minimize" ? -1 : 1;
   const trials = [...shown.trials.values()];
   const scored = trials.filter((trial) => trial.score !== null);
-  const best = scored.filter((trial) => trial.state === "complete").sort((one, other) => sign * (other.score - one.score))[0];
+  const best = shown.trials.get(shown.best) ?? scored.filter((trial) => trial.state === "complete").sort((one, other) => sign * (other.score - one.score))[0];
   get("trials-table").tBodies[0].replaceChildren(...trials.sort((one, other) => (other === best) - (one === best) || one.number - other.number).map((trial) => element("tr", {},
     cell("Trial", String(trial.number), "number"), element("th", { scope: "row" }, trial.label),
     cell("State", trial === best ? `${trial.state}, best${ended ? "" : " so far"}` : trial.state),
