@@ -47,7 +47,7 @@ def _hub_id(name: str) -> str | None:
 def _note(called: str, found: str | None) -> str:
     """Say where the base is that was a directory."""
     made = f"The base model was a directory named {called} where this was made"
-    verified = "`autopeft verify --model DIR` takes it as it is."
+    verified = "`autopeft verify --model DIR` takes this as it is, but no more once that file was changed."
     if found:
         return (
             f"{made}; `{ADAPTER_CONFIG}` names {found}, which is taken to be the same: `autopeft verify` "

@@ -54,7 +54,8 @@ def _loaded(found: Verified, bundle: Bundle, folder: Path, places: dict[str, Any
         return _ended(found, "unknown", str(error))
     if isinstance(logits, str):
         why = f"its files are as they were, but it does not load here: {logits}"
-        lies = "" if "model" in places else "; where its base is a directory here, name that with --model DIR"
+        hint = "; where its base is a directory here, name that with --model DIR"
+        lies = "" if "model" in places or bundle.format == "model" else hint
         return _ended(found, "unknown", f"{why.rstrip('.')}{lies}.")
     found = found.model_copy(update={"logits": logits})
     allowed = TOLERANCE[dtype_of(bundle)]
